@@ -1,8 +1,9 @@
-"""How Nix programs ask servers of the operator's: binary caches, and pins that are URLs.
+"""How Nix programs ask the operator's servers: binary caches, and pins that are URLs.
 
-Theory of operation: a program that asks by HTTP gets a door (:mod:`spoold.nix.door`), so that nothing that the builder
-runs has the host's network. What no forward proxy leads to (s3, ssh) does without, and so does a builder at a desk
-whose builds have no users of their own: it may make no network namespace.
+Theory of operation: a program that asks by HTTP gets a door (:mod:`spoold.nix.door`), so that it does not have the
+host's network. In two cases there is no door and the program gets the host's network. The first is a server that no
+forward proxy can reach (s3, ssh). The second is a builder whose builds have no users of their own, such as on a
+developer's machine, since it may not make a network namespace.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ def run(
     *,
     watch: proc.Watch | None = None,
 ) -> proc.Finished:
-    """Run a Nix program that asks the servers ``urls``, some of which may be directories.
+    """Run a Nix program that asks the servers ``urls``. Some of these may be directories.
 
-    Raises :class:`OperatorError` for a file of the settings that cannot be read.
+    Raises :class:`OperatorError` where a file that the settings name cannot be read.
     """
     remote = [url for url in urls if not caches.is_local(url)]
     has_door = bool(remote) and store.is_root and all(map(rules.is_http, remote))

@@ -1,16 +1,16 @@
-"""Build the dependencies of a submission: the room's front door.
+"""Build the dependencies of a submission: the entry to ``spoold.nix``.
 
-Theory of operation: ``prepare`` makes the store, adds the operator's pins and builds the runtime (bash,
-coreutils, time zones) that every sandbox needs; Nix itself where jobs are to start nix-shell. ``build`` takes a
-client's expression to the store path of a captured shell:
+Theory of operation: ``prepare`` makes the store, adds the operator's pins and builds the runtime that every sandbox
+needs: bash, coreutils, time zones, and Nix itself where jobs are to start nix-shell. ``build`` takes a client's
+expression to the store path of a captured shell:
 
     evaluate (in the jail)  ->  hand over  ->  policy  ->  realise (Nix's build sandbox)  ->  root
 
-A build fails for the client with an outcome and a message (see :mod:`spoold.nix.verdict`); what is wrong with the
-host raises :class:`TemporaryError` or :class:`OperatorError` and never counts against a client.
+A build that fails by the client's fault has an outcome and a message (see :mod:`spoold.nix.verdict`). Faults of the
+host raise :class:`TemporaryError` or :class:`OperatorError`, and never count against a client.
 
-Any number of threads may build at once; Nix locks per output. A collection may go on at the same time: what is being
-built is not there to be deleted until it has its root, see :mod:`spoold.nix.lock`.
+Any number of threads may build at once, since Nix locks each output. A collection may be asked for at the same time.
+Its lock keeps it from paths that are built and have no root yet, see :mod:`spoold.nix.lock`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from spoold.nix.store import Store
 
 log = Log("nix")
 
-COLLECTION = 600.0  # seconds
-GRACE = 5.0  # seconds between a look at the spool for builds to keep and the call that keeps them
+COLLECTION = 600.0  # seconds that one collection may take
+GRACE = 5.0  # seconds that may pass between the look at the spool for builds to keep and the call with these
 ZONES = "tzdata"
 PROGRAMS = """{ pin, zones }: let pkgs = import pin { }; in
 [ pkgs.bash pkgs.coreutils ]
@@ -48,13 +48,14 @@ class NixBuilder:
         self.store = Store(settings.nix)
         self._evaluator: Evaluator | None = None
         self._runtime: Runtime | None = None
-        self._locations: dict[str, str] = {}  # of the pins, by name
-        self._rooted: dict[str, float] = {}  # by build id, when its root was last asked for
+        self._locations: dict[str, str] = {}  # locations of pins, by name
+        self._rooted: dict[str, float] = {}  # by build id: when its root was last added
 
     def prepare(self, pins: dict[str, str] | None = None) -> Runtime:
-        """Make everything that builds and sandboxes need; quick when it is there already.
+        """Make everything that builds and sandboxes need. This is quick when it is there already.
 
-        ``pins`` are names and locations, by default those of the settings; any other pin loses its roots.
+        ``pins`` are names and locations, by default those of the settings. All other pins lose their roots. Raises
+        :class:`OperatorError` where a setting or the host has to be mended.
         """
         pins = self.settings.nixpkgs if pins is None else pins
         if "default" not in pins:
@@ -91,9 +92,9 @@ class NixBuilder:
         )
 
     def _programs(self, pin: str) -> tuple[str, str, str]:
-        """Realise bash, coreutils and the time zones, by an expression of our own on a nixpkgs of the operator's.
+        """Realise bash, coreutils and the time zones, by an expression of our own on the operator's nixpkgs.
 
-        The last is "" where the pin has none that can be built: jobs have UTC alone then.
+        The path of the time zones is "" where the pin has none that can be built. Jobs then have only UTC.
         """
         arguments = ["--argstr", "pin", str(self.store.on_disk(pin)), "--argstr", "zones", ZONES]
         argv = ["nix-instantiate", "--option", "restrict-eval", "false", *arguments, "-E", PROGRAMS]
@@ -122,7 +123,7 @@ class NixBuilder:
         return realised.path
 
     def _nix(self, pin: str, bash: str) -> str:
-        """Provide Nix for the jobs that start nix-shell, "" where none does."""
+        """Return the store path of Nix for jobs that start nix-shell, or "" where jobs do not."""
         if self.settings.nix.enter == "captured":
             self.store.roots.remove("runtime/nix")
             return ""
@@ -134,16 +135,16 @@ class NixBuilder:
         return path
 
     def sizes(self) -> StoreSizes:
-        """Measure the store, its disk, and what each build would free if it alone went."""
+        """Measure the store, the free room on its disk, and the bytes that deleting each build alone would free."""
         return usage.sizes(self.store)
 
     def collect(
         self, keep: set[str], *, dry_run: bool, seconds: float = COLLECTION, cancelled: Event | None = None
     ) -> Collected:
-        """Delete, or count, what the builds in ``keep``, the pins and the runtime do not refer to.
+        """Delete paths that the builds in ``keep``, the pins and the runtime do not need, or only count them.
 
-        A build that was rooted since ``keep`` was put together is kept too. Ends after about so many seconds, or soon
-        after ``cancelled`` is set, with what was deleted until then; the next collection goes on from there.
+        A build that was rooted after ``keep`` was put together is kept too. The collection ends after about
+        ``seconds``, or soon after ``cancelled`` is set. The next collection goes on from there.
         """
         latest = time.monotonic() - GRACE
 
@@ -157,18 +158,18 @@ class NixBuilder:
         return Collected(freed=swept.freed, paths=len(swept.paths), complete=swept.complete)
 
     def holds(self, path: str) -> bool:
-        """Tell whether a store path is there, whole."""
+        """Tell whether a store path is in the store, whole."""
         return self.store.valid([path])
 
     def build(
         self, build_id: str, expression: str, nixpkgs: str, cancelled: Event, tell: Tell | None = None
     ) -> BuildResult:
-        """Build the shell of ``expression`` with the pin named ``nixpkgs``; rooted as ``build_id``.
+        """Build the shell of ``expression`` with the pin named ``nixpkgs``, and root it as ``build_id``.
 
-        ``tell`` is called every now and then with how much has been fetched for it.
+        ``tell`` is called now and then with how much has been fetched for it.
 
-        Raises :class:`ClientError` for a pin that does not exist, :class:`TemporaryError` or :class:`OperatorError`
-        for what is ours, a cancelled build included.
+        Raises :class:`ClientError` for a pin that does not exist. Raises :class:`TemporaryError` or
+        :class:`OperatorError` for faults of the host, and :class:`TemporaryError` after a cancel.
         """
         with self.store.lock.shared(cancelled):
             if self._evaluator is None or self._runtime is None:
@@ -189,7 +190,7 @@ class NixBuilder:
     ) -> realise.Realisation:
         try:
             return realise.realise(self.store, derivation, limits, cancelled, build=build_id, tell=tell)
-        except (policy.UnavailableError, CacheError):  # the operator may have fetched it since
+        except (policy.UnavailableError, CacheError):  # the operator may have fetched the source since
             if not nixpkgs.add_fetched(self.store, self._locations.values()):
                 raise
         return realise.realise(self.store, derivation, limits, cancelled, build=build_id, tell=tell)

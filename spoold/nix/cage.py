@@ -1,29 +1,29 @@
-"""A control group around one build: a bound on memory and processes, and an account of what was used.
+"""A control group around one build: a bound on memory and processes, and an account of what the build used.
 
-Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2 (:mod:`spoold.host.cgroups`), and the
-program joins it before it becomes anything else, so every builder is inside. Its limits are the evidence for the
-verdicts "memory limit" and "process limit".
+Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2 (:mod:`spoold.host.cgroups`). The
+program joins the group before it becomes anything else, so every builder is inside. The group's limits are the evidence
+for the verdicts "memory limit" and "process limit".
 
-A build is not always the worse for what the kernel does to it: a configure script takes the compiler that was killed
-for one that cannot compile, and goes on, to an output that is wrong and stands under the right name. So whatever the
-kernel kills in the group, or refuses a process to, is the end of the group, before Nix can register anything, and the
-build has failed whatever its exit code:
+A build does not always fail when the kernel kills one of its processes. A configure script may take a killed compiler
+for one that cannot compile, and go on to a wrong output under the right name. So the whole group is ended as soon as
+the kernel kills a process in it or refuses it a new one, before Nix can register anything. The build has then failed,
+whatever its exit code:
 
-* v2: memory.oom.group has the kernel kill all of the group at once, whoever's memory ran out.
-* v1: memory.oom_control has it kill nothing; who wants more memory waits, and the event ends the group. It comes for
-  the groups above as well, if it is them who have no more: then it is every build's. Of what the kernel kills for want
-  of the host's memory, a count tells, a moment later.
-* both: pids.current tells that there are too many processes, before the kernel refuses one, and pids.events that it
-  has.
+* v2: memory.oom.group makes the kernel kill the whole group at once, whichever memory ran out.
+* v1: memory.oom_control makes the kernel kill nothing. A process that wants more memory waits, and an event tells
+  spoold to end the group. The event also comes when a group above has no more memory. In that case every build ends.
+  When the kernel kills processes because the host has no more memory, a counter shows it a moment later.
+* both: pids.current tells that there are too many processes before the kernel refuses one, and pids.events that it has.
 
-Some things the host has for all (:mod:`spoold.nix.shortage`). Where these run out, every build that runs has met it.
+All programs share some resources of the host (:mod:`spoold.nix.shortage`). When one of these runs out, every running
+build may have been refused it.
 
-A group above ours may have a limit too, such as a unit's MemoryMax=, for all builds together. No build gets more than
-that leaves, so that one which is too large ends at its own limit. One that was killed because several took too much
-together has done nothing wrong: that is ours, and it is tried again.
+A group above ours may have a limit for all builds together, such as a unit's MemoryMax=. The limit of each build stays
+below that, so that a build that is too large ends at its own limit. A build may also be killed because several builds
+together took too much. That is not its fault, and it is tried again.
 
-Where no group can be made, builds run without this bound, and :func:`available` says so, for the operator to be told.
-Then nothing tells whose process it was that the kernel killed for want of memory: so it is every build's.
+Where no group can be made, builds run without this bound. :func:`available` tells so, and the operator gets a warning.
+Nothing then tells whose process the kernel killed for want of memory, so every running build is ended.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from spoold.nix import shortage
 
 PREFIX = "spoold-build-"
 PROCESSES = 4096
-SPARE = 2  # times as many are possible, so that what has too many is ended before anything is refused
+SPARE = 2  # times as many processes are possible, so that a build with too many ends before the kernel refuses one
 OTHERS_MEMORY = "memory ran out: that of all builds together, see MemoryMax= of the unit, or the host's"
 SOMEBODYS_MEMORY = (
     "the kernel killed a process for want of memory, and where builds have no control group nobody knows whose it was"
 )
 OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
-NEAR = 1024**2  # bytes below its limit at which a group has met it: the kernel hands memory out in batches
+NEAR = 1024**2  # this many bytes below its limit a group has reached it: the kernel hands out memory in batches
 DYING_TIME = 20.0  # seconds for killed processes to be gone
-SPARED = 16  # the share, one in so many, of the memory of all builds that the daemon has for itself
+SPARED = 16  # of the memory of all builds, the daemon keeps one part in this many for itself
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
 
 
 class Cage:
-    """A group that exists. ``groups`` maps a controller to its directory; one and the same on v2."""
+    """A group that exists. ``groups`` maps each controller to its directory. On v2 it is the same for all."""
 
     def __init__(self, groups: dict[str, Path]) -> None:
         self.groups = groups
-        self.memory = self.processes = 0  # bytes, and how many, once there are limits
+        self.memory = self.processes = 0  # the limits: bytes, and a count. 0 until they are set
         self._kills_before = _kills()
-        self._short = False  # whether memory ran out, of v1, which kills nothing then
+        self._short = False  # whether memory ran out on v1, where the kernel then kills nothing
 
     def joining(self, argv: list[str]) -> list[str]:
         """Return the command that joins the group and then becomes ``argv``."""
@@ -72,7 +72,7 @@ class Cage:
         return [proc.find("sh"), "-c", _JOIN, "sh", *directories, "--", *argv] if directories else argv
 
     def limit(self, memory: int, processes: int) -> None:
-        """Set the bounds: no swap beside the memory."""
+        """Set the limits: ``memory`` bytes without swap, and a count of ``processes``."""
         memory = self.memory = min(memory, self._left())
         self.processes = processes
         for controller, names, value in (
@@ -91,7 +91,7 @@ class Cage:
         return self.groups.get(controller, Path("/nowhere")) / name
 
     def _left(self) -> int:
-        """Return what the groups above ours leave to one of us, in bytes."""
+        """Return the bytes of memory that the groups above leave to one build."""
         above = self.groups.get("memory", Path("/nowhere")).parent
         bound = _number(above / "memory.max")
         if bound is None:
@@ -100,7 +100,7 @@ class Cage:
 
     @contextlib.contextmanager
     def alarms(self) -> Iterator[list[proc.Alarm]]:
-        """Yield what ends a program in the group once the kernel has killed one of its processes, or refused one."""
+        """Yield the alarm that ends a program in the group once the kernel has killed or refused it a process."""
         with contextlib.ExitStack() as held:
             shortage = -1
             with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class Cage:
         return self.pressed()
 
     def pressed(self) -> tuple[proc.Limit, str] | None:
-        """Return what the kernel has kept from the group, and in which words to say so; None where nothing."""
+        """Return which resource the kernel has refused to the group, with words for it, or None where it has not."""
         return self._short_of_memory() or self._short_of_processes() or _short_of_the_host()
 
     def _short_of_memory(self) -> tuple[proc.Limit, str] | None:
@@ -135,20 +135,20 @@ class Cage:
         return (proc.Limit.HOST, OTHERS_PROCESSES) if refused else None
 
     def _at_own_limit(self, memory: dict[str, int]) -> bool:
-        """Tell whether it was this group's own limit that struck, and none above it."""
-        if "oom" in memory:  # v2 counts it
+        """Tell whether this group's own limit was reached, and not one above it."""
+        if "oom" in memory:  # v2 counts how often the group reached it
             return memory["oom"] > 0
         peak = _number(self._file("memory", "memory.max_usage_in_bytes")) or 0
         return peak >= self.memory - NEAR
 
     def accounted(self, finished: proc.Finished) -> proc.Finished:
-        """Return ``finished`` with what all processes of the group used, and with the limit that struck, if one did.
+        """Return ``finished`` with what all processes of the group used, and with the limit that was reached, if any.
 
-        Raises :class:`TemporaryError` where it was not this group's, but one above it or the host's.
+        Raises :class:`TemporaryError` where that was not this group's limit, but one above it or the host's.
         """
         pressed = self.pressed()
         if finished.limit not in (None, proc.Limit.MEMORY, proc.Limit.PROCESSES, proc.Limit.HOST):
-            pressed = None  # it was stopped for something else
+            pressed = None  # it was stopped for another reason
         limit, reason = pressed or (finished.limit, finished.reason)
         if limit is proc.Limit.HOST:
             raise TemporaryError(reason)
@@ -174,7 +174,7 @@ class Cage:
 
 @contextlib.contextmanager
 def cage(memory: int) -> Iterator[Cage]:
-    """Make a group, and remove it afterwards; without the right to make one, a cage that holds nothing."""
+    """Make a group, and remove it afterwards. Without the right to make one, yield a cage that bounds nothing."""
     name = f"{PREFIX}{os.getpid()}-{_birth(os.getpid())}-{os.urandom(4).hex()}"
     made = Cage({})
     try:
@@ -190,20 +190,20 @@ def cage(memory: int) -> Iterator[Cage]:
 
 
 def most_processes() -> int:
-    """Return how many processes a build may have: PROCESSES, or so many that all builds find room for theirs."""
+    """Return how many processes a build may have: PROCESSES, or fewer where all builds together could not have that."""
     user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     there = shortage.most_processes() if user == resource.RLIM_INFINITY else min(user, shortage.most_processes())
     return min(PROCESSES, there // userns.SHARES)
 
 
 def available() -> bool:
-    """Tell whether builds are bounded in memory on this host."""
+    """Tell whether the memory of builds is bounded on this host."""
     with cage(1 << 40) as made:
         return "memory" in made.groups
 
 
 def sweep() -> None:
-    """Remove the groups of daemons that were killed, and kill what is still in them."""
+    """Remove the groups of daemons that were killed, and kill the processes that are still in them."""
     for parent in set(cgroups.parents().values()):
         for group in parent.glob(f"{PREFIX}*"):
             pid, _, rest = group.name.removeprefix(PREFIX).partition("-")
@@ -214,9 +214,10 @@ def sweep() -> None:
 
 @contextlib.contextmanager
 def _shortage(file: Path) -> Iterator[int]:
-    """Yield an eventfd that tells when a group of v1 has no more memory; ``file`` is its memory.oom_control.
+    """Yield an eventfd that tells when a group of v1 has no more memory.
 
-    See "OOM Control" in Documentation/admin-guide/cgroup-v1/memory.rst of the kernel.
+    ``file`` is the group's memory.oom_control. See "OOM Control" in Documentation/admin-guide/cgroup-v1/memory.rst of
+    the kernel.
     """
     with file.open("rb") as control:
         shortage = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -228,7 +229,7 @@ def _shortage(file: Path) -> Iterator[int]:
 
 
 def _birth(pid: int) -> str:
-    """When a process started, in the kernel's ticks: with the pid, a name that no other process ever has."""
+    """Return when a process started, in the kernel's ticks. No other process ever has the same pid and start."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -242,7 +243,7 @@ def _kill(group: Path) -> None:
 
 
 def _remove(group: Path) -> None:
-    """Remove a group, whose last processes may still be dying; on a busy machine that may take a while."""
+    """Remove a group. Its last processes may still be dying, which takes a while on a busy machine."""
     until = time.monotonic() + DYING_TIME
     while True:
         with contextlib.suppress(OSError):

@@ -1,21 +1,21 @@
-# Record the environment that nix-shell --pure would have set up. Runs as a builder, in Nix's build sandbox, on the
-# attributes of a client's shell; everything here is the client's to break, and nothing outside trusts what comes out.
+# Record the environment that nix-shell --pure would have set up. This runs as a builder, in Nix's build sandbox, on the
+# attributes of a client's shell. A client can break everything here, so nothing outside trusts the output.
 #
 # The output is a directory:
-#   enter.sh   to be sourced by bash inside the job's sandbox: variables, functions, then the shell hook
+#   enter.sh   for bash inside the job's sandbox to source: variables, functions, then the shell hook
 #   environ    without a hook: the environment that enter.sh makes, each variable with a NUL after it
 #   raw        the attributes as they came, so that the output refers to every input
 #   file.NAME  the contents of the attributes that passAsFile names
 #
-# A hook is the only reader of functions and of variables that are not exported, so without one enter.sh holds exported
-# things only. Then whoever starts a program needs no shell before it: what a shell would pass on is in environ. PWD, SHLVL
-# and _ are not there, since they are about the shell itself.
+# Only a hook reads functions, and variables that are not exported. So without a hook enter.sh holds only exported ones.
+# A program can then be started without a shell, since environ holds the variables that a shell would pass on. PWD,
+# SHLVL and _ are not in environ, since they are about the shell itself.
 #
-# An environment may have names that bash passes on and cannot set, such as a-b. Whoever sources enter.sh and then becomes
-# a program by env(1) gets them too, if the array __spoold_enter holds the capture's path and then env's words: they are
-# put before these.
+# An environment may have names that bash passes on but cannot set, such as a-b. The script that sources enter.sh and
+# then becomes a program by env(1) can pass them on too. For that its array __spoold_enter holds the capture's path and
+# then env's words. enter.sh puts these variables before env's words.
 
-# Structured attributes. Some versions of Nix let NIX_ATTRS_SH_FILE point to where the file is outside of the sandbox.
+# Structured attributes. In some versions of Nix NIX_ATTRS_SH_FILE is the path that the file has outside of the sandbox.
 __spoold_attributes=
 for __spoold_path in "$PWD/.attrs" "${NIX_ATTRS_SH_FILE%.sh}"; do
     if [ -e "$__spoold_path.sh" ]; then __spoold_attributes=$__spoold_path; break; fi
@@ -43,7 +43,7 @@ for __spoold_name in ${passAsFile:-}; do
     export "$__spoold_path=$__spoold_out/file.$__spoold_name"
 done
 
-# What nix-shell has in place when it sources setup.
+# Set the variables that nix-shell has set when it sources setup.
 if [ -z "$__spoold_attributes" ]; then
     builder=$__spoold_builder
     if [ -n "$__spoold_outputs" ]; then outputs=$__spoold_outputs; else unset outputs; fi
@@ -63,7 +63,8 @@ set +eufx
 set +o pipefail
 shopt -u nullglob failglob
 unset IFS
-# A setup of nixpkgs' early years exports it no more: it was exported before. No program would find anything then.
+# The setup of an old nixpkgs expects PATH to be exported already, and does not export it. If it stayed so, no program
+# would find another.
 if [ -n "${PATH+set}" ]; then export PATH; fi
 PATH=$__spoold_bash/bin:${PATH-}
 SHELL=$__spoold_bash/bin/bash
@@ -74,20 +75,20 @@ while IFS= read -r -d '' __spoold_line; do
     __spoold_exported["${__spoold_line%%=*}"]=1
 done < <("$__spoold_bin/env" -0)
 
-# These two print what is exported when __spoold_which is 1, and the rest when it is 0.
+# These two functions print what is exported when __spoold_which is 1, and the rest when it is 0.
 __spoold_variables() {
     local __spoold_letter __spoold_name
     for __spoold_letter in {a..z} {A..Z} _; do
         eval 'set -- "${!'"$__spoold_letter"'@}"'
         for __spoold_name; do
             case $__spoold_name in
-            # bash's own
+            # variables of bash itself
             BASH|BASHOPTS|BASHPID|BASH_*|COMP_*|COLUMNS|COPROC|DIRSTACK|EPOCH*|EUID|FUNCNAME|GROUPS|HISTCMD|HOSTNAME|\
             HOSTTYPE|IFS|LINENO|LINES|MACHTYPE|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|PPID|PS[0-4]|RANDOM|SECONDS|\
             SHELLOPTS|SRANDOM|UID|_) continue ;;
-            # the build's own, unless the shell says otherwise
+            # set by the build, unless the client's shell sets it
             HOME) case $HOME in /homeless-shelter|"$NIX_BUILD_TOP"*) continue ;; esac ;;
-            # the build's own
+            # variables of the build
             OLDPWD|PWD|SHLVL|TERM|NIX_BUILD_TOP|NIX_LOG_FD|NIX_ATTRS_*|TEMP|TEMPDIR|TMP|TMPDIR|__spoold_*) continue ;;
             esac
             if [ "${__spoold_exported[$__spoold_name]-0}" = "$__spoold_which" ]; then
@@ -109,7 +110,7 @@ __spoold_functions() { # declare -F prints "declare -fx name"
     done < <(declare -F)
 }
 
-# What bash passes on to programs from its own environment, and could not set itself.
+# Print the variables that bash passes on to programs from its own environment and could not set itself.
 __spoold_unnamable() {
     local __spoold_name
     while IFS= read -r -d '' __spoold_line; do

@@ -1,9 +1,9 @@
-"""What is carried from one store to another: made as a binary cache of one's own store, checked as one of a stranger's.
+"""Paths that are carried from one store to another, as a binary cache: made here for an export, checked for an import.
 
-Theory of operation: both are done by Nix, as the user whose store it is. What leaves has no signature of this host's
-yet: that is the operator's to give, with a key that the builder never sees (:func:`sign`). What comes is checked as a
-whole before the builder asks it for anything: every content against its hash, every signature against the keys that
-the operator trusts.
+Theory of operation: Nix makes and checks the cache, as the store's owner. An export has no signature of this host at
+first. The operator signs it, with a key that the builder never sees (:func:`sign`). An import is not trusted. It is
+checked as a whole before the builder asks it for anything: all contents against their hashes, and all signatures
+against the keys that the operator trusts.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from spoold.model.errors import OperatorError
 from spoold.nix import seat
 from spoold.nix.store import QUICK, Store
 
-SECONDS = 3600.0  # for all that is copied, or hashed
-ABANDONED = 24 * 3600.0  # seconds after which what was made for an export is nobody's any more
+SECONDS = 3600.0  # for one copy, or one check
+ABANDONED = 24 * 3600.0  # seconds after which a cache that was made for an export counts as abandoned
 COMPRESSION = "zstd"
-SAID = 2000  # characters of Nix's words that are passed on
+SAID = 2000  # characters of Nix's messages that are passed on
 NIX = ["--option", "experimental-features", "nix-command"]
 
 
 class _Question(msgspec.Struct, frozen=True):
-    """Make a cache of ``paths``; without any, check the cache in ``directory``, or with ``over`` remove it."""
+    """A request to make a cache of ``paths``, or else to check the one in ``directory``, or with ``over`` remove it."""
 
     settings: NixSettings
     paths: list[str] = []
@@ -46,22 +46,24 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 def make(settings: NixSettings, paths: list[str]) -> Path:
-    """Return a directory that is a binary cache of ``paths`` and all that they refer to. It is the builder's.
+    """Return a directory that is a binary cache of ``paths`` and all that they refer to. The builder owns it.
 
-    It goes by :func:`remove`, or a day later. Raises :class:`OperatorError` where it cannot be made.
+    It stays until :func:`remove` removes it, or a later export does so after a day. Raises :class:`OperatorError` where
+    it cannot be made.
     """
     return Path(_ask(_Question(settings, paths)))
 
 
 def remove(settings: NixSettings, directory: Path) -> None:
-    """Remove what :func:`make` made."""
+    """Remove a directory that :func:`make` made."""
     _ask(_Question(settings, directory=str(directory), over=True))
 
 
 def check(settings: NixSettings, directory: Path) -> None:
-    """Raise :class:`OperatorError` unless all in a binary cache is whole, and signed by a key that is trusted.
+    """Raise :class:`OperatorError` unless all paths in a binary cache are whole and signed by a trusted key.
 
-    The directory lies below the state. It is the builder's from then on: Nix makes directories in what it reads.
+    The directory lies below the state directory. The builder owns it from then on, since Nix makes directories in a
+    cache that it reads.
     """
     if os.geteuid() == 0 and (builder := seat.owner(settings)):
         os.chown(directory, builder, -1)
@@ -69,9 +71,9 @@ def check(settings: NixSettings, directory: Path) -> None:
 
 
 def sign(directory: Path, key: str) -> None:
-    """Sign all in a binary cache of one's own with the secret key in the file ``key``.
+    """Sign all paths in a binary cache of one's own with the secret key in the file ``key``.
 
-    Raises :class:`OperatorError` where that is none.
+    Raises :class:`OperatorError` where Nix cannot sign with it.
     """
     with tempfile.TemporaryDirectory() as home:
         argv = [proc.find("nix"), "store", "sign", *NIX, "--store", f"file://{directory}", "--key-file", key, "--all"]
@@ -94,7 +96,7 @@ def _ask(question: _Question) -> str:
 
 def _answer(question: _Question) -> _Answer:
     store = Store(question.settings)
-    store.prepare()  # perhaps no builder ran yet
+    store.prepare()  # no builder may have run yet
     if question.paths:
         return _made(store, question.paths)
     if question.over:
@@ -117,7 +119,7 @@ def _made(store: Store, paths: list[str]) -> _Answer:
 
 
 def _exports(store: Store) -> Path:
-    """Return the directory that exports are made in, without what was left of one that was killed."""
+    """Return the directory that exports are made in. Remove abandoned exports from it."""
     directory = store.room / "exports"
     directory.mkdir(exist_ok=True, mode=0o700)
     for each in directory.iterdir():
@@ -128,7 +130,7 @@ def _exports(store: Store) -> Path:
 
 def _checked(store: Store, directory: str) -> _Answer:
     argv = ["nix", "store", "verify", "--all", "--sigs-needed", "1", "--store", f"file://{directory}"]
-    done = store.run(argv, proc.Bounds(wall=SECONDS))  # it is below the state
+    done = store.run(argv, proc.Bounds(wall=SECONDS))  # Nix sees the directory, since it is below the state
     return _Answer(error="" if done.ok else _said(done))
 
 

@@ -1,12 +1,13 @@
-"""Garbage collection: unroot the builds that nobody wants any more, then let Nix delete in small steps.
+"""Garbage collection: remove the roots of builds that nobody wants any more, then let Nix delete in small steps.
 
-Theory of operation: jobs go on all the time, since what they read has a root. Builds wait, at most for one step: a step
-holds the exclusive lock (see :mod:`spoold.nix.lock`), ends after some bytes or seconds, and leaves a pause in which
-builds get in. A step that is stopped, by the clock or by kill -9, leaves a path that Nix has already forgotten and not
-yet deleted; the next collection deletes it, and so does a build that makes the same path.
+Theory of operation: jobs go on all the time, since the paths that they read have roots. Builds wait for one step at
+most. A step holds the exclusive lock (see :mod:`spoold.nix.lock`) and ends after some bytes or seconds. A pause
+follows, in which builds get the lock. A step that is stopped by the clock or by kill -9 may leave a path that Nix has
+already forgotten and not yet deleted. The next collection deletes that path, and so does a build that makes the same
+path.
 
-Two builds may have the same output, each with a root of its own. Where a build does not end, the collection gives up
-after a while and says that it is not complete; the next one takes what is left.
+Two builds may have the same output, each with a root of its own. If a build does not end, the collection gives up after
+a while and reports that it is not complete. The next collection deletes what is left.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _COLLECTOR = ["nix-store", "--option", "keep-derivations", "false", "--option", 
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """What went, or would go: builds that lost their root, store paths, and bytes of these.
+    """What was deleted, or would be: builds that lost their root, store paths, and the bytes of these paths.
 
-    ``complete`` is false where something dead is left: time was up, or a build did not end.
+    ``complete`` is false where dead paths are left, since time was up or a build did not end.
     """
 
     builds: list[str]
@@ -50,7 +51,7 @@ def preview(store: Store, keep: Collection[str]) -> Sweep:
 
 
 def collect(store: Store, keep: Callable[[], Collection[str]], *, seconds: float, cancel: Event) -> Sweep:
-    """Delete what neither the builds to keep nor any root of another kind needs, within about so many seconds.
+    """Delete paths that neither the builds in ``keep`` nor roots of another kind need. Stop after about ``seconds``.
 
     ``keep`` says which builds these are. It is asked once no build runs: one that was waited for has its root by then.
     Raises :class:`TemporaryError` where Nix fails.
@@ -70,12 +71,12 @@ def collect(store: Store, keep: Callable[[], Collection[str]], *, seconds: float
 
 
 def _doomed(store: Store, keep: Collection[str]) -> dict[str, str]:
-    """Return the builds that are not kept: names of roots, and build ids."""
+    """Return the builds that are not kept, as a map from the names of their roots to build ids."""
     return {f"{BUILDS}/{build}": build for build in store.roots.targets(BUILDS) if build not in keep}
 
 
 def _delete(store: Store, deadline: float, cancel: Event) -> bool:
-    """Take step after step until nothing is dead; false when it has to end before."""
+    """Take step after step until nothing is dead. Return False when it has to end earlier."""
     seconds, left = STEP_SECONDS, -1
     while not cancel.is_set() and time.monotonic() < deadline:
         with store.lock.exclusive(min(DRAIN_TIMEOUT, deadline - time.monotonic()), cancel) as alone:
@@ -83,16 +84,16 @@ def _delete(store: Store, deadline: float, cancel: Event) -> bool:
                 return False
             ended = _step(store, seconds, cancel)
             before, left = left, len(Graph(store).dead(store.roots.targets().values()))
-        if ended and left in (0, before):  # what Nix leaves though no root needs it, it has a reason to leave
+        if ended and left in (0, before):  # Nix may have its reasons to leave paths that no root needs
             return True
         if left == before:
-            seconds *= 2  # finding the first took all the time
+            seconds *= 2  # Nix took all the time to find the first dead path
         cancel.wait(PAUSE)
     return False
 
 
 def _step(store: Store, seconds: float, cancel: Event) -> bool:
-    """Let Nix delete for a while; true when it came to an end of its own."""
+    """Let Nix delete for ``seconds``. Return True when it ended by itself."""
     argv = [*_COLLECTOR, "--max-freed", str(STEP_BYTES)]
     finished = store.run(argv, proc.Bounds(wall=seconds), cancel=cancel)
     if not finished.ok and finished.limit is None:

@@ -1,4 +1,4 @@
-"""How Nix programs are called: every option that matters, and an environment with nothing of the host's in it."""
+"""How Nix programs are called: with every option that matters, and with an environment of their own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ PASSED_TO_NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def line(argv: Sequence[str], root: str, settings: NixSettings, group: str | None = None) -> list[str]:
-    """Return the command line of a Nix program on the store at ``root``; what ``argv`` sets itself wins.
+    """Return the command line of a Nix program on the store at ``root``. Options that ``argv`` sets itself win.
 
-    ``group`` is that of the users of builds where the program may build: "" where builders run as it does.
+    ``group`` is the group of the users of builds, "" where builders run as the program's user. None is for a program
+    that must not build.
     """
     # `nix copy` and `nix store verify` want their options after the name of the command.
     name_ends = 1 if argv[0] != "nix" else 3 if argv[1] == "store" else 2
@@ -25,18 +26,18 @@ def line(argv: Sequence[str], root: str, settings: NixSettings, group: str | Non
 
 
 def options(settings: NixSettings, group: str | None = None) -> list[str]:
-    """Return the options of every Nix program; for ``group`` see :func:`line`."""
+    """Return the options of every Nix program. For ``group`` see :func:`line`."""
     chosen = {
         "system": settings.system,
         "sandbox": "true",
         "sandbox-fallback": "false",
         "sandbox-paths": "",
-        # Without it Nix leaves the mode of the store's directory alone, see nix/store.
+        # With an empty group Nix leaves the mode of the store's directory alone, see nix/store.
         "build-users-group": group or "",
         "substituters": " ".join(caches.urls(settings)),
         "system-features": "",
         "builders": "",
-        # What may build makes one derivation at a time, since all are in one cage: see nix/cage.
+        # A program that may build builds one derivation at a time, since all share one cage: see nix/cage.
         "max-jobs": "auto" if group is None else "1",
         "build-poll-interval": "1",  # seconds between looks at an output that another process is building
         "gc-reserved-space": "0",
@@ -50,7 +51,7 @@ def options(settings: NixSettings, group: str | None = None) -> list[str]:
 
 
 def environment(scratch: Path, configuration: Path, state: Path, *, network: bool) -> dict[str, str]:
-    """Return the whole environment: ``configuration`` is an empty directory, so that no nix.conf has a say."""
+    """Return the whole environment. ``configuration`` is an empty directory, so that no nix.conf is read."""
     base = {
         "HOME": str(scratch),
         "TMPDIR": str(scratch),

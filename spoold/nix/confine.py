@@ -1,19 +1,21 @@
 """Where a Nix program runs: the two command lines of bubblewrap.
 
-Theory of operation: every Nix program runs in a pid namespace whose end is tied to ours (see
-:mod:`spoold.host.launch`), so that a kill of the daemon, by whatever signal, leaves no builder behind. It sees a root
-made for it: the program, the libraries that it is linked to, and what it is given. (The host's root cannot be bound
-as a whole: bubblewrap fails when a mount goes away meanwhile, and where containers come and go one always does.)
+Theory of operation: every Nix program runs in a pid namespace that ends when this process does (see
+:mod:`spoold.host.launch`). So no builder is left behind when the daemon is killed, by whatever signal. The program sees
+a root directory made for it, which holds the program, the libraries that it is linked to, and the paths that it is
+given. (The host's root cannot be bound as a whole. Bubblewrap fails when a mount disappears meanwhile, and on a host
+that runs containers mounts disappear all the time.)
 
-* :func:`trusted` is for programs that run our own words. They also see the host's users, or those that they are given,
-  and, where they need it, network: the host's, or a namespace of their own that has a door (:mod:`spoold.nix.door`). As
-  root, be it of a user namespace, they keep root's capabilities, since Nix needs them to make its own build sandboxes.
-* :func:`jail` is for the evaluation of a client's expression: no other file of the host, no network, no socket, no
-  home, no environment. Root first gives up its uid, so that a hole in the evaluator is a hole into an empty room, as
-  nobody.
+* :func:`trusted` is for programs that evaluate or build what spoold itself wrote or has checked. They also see passwd
+  and group, the host's or files that they are given. Where they need network, they get the host's or a namespace of
+  their own that has a door (:mod:`spoold.nix.door`). As root, also as root of a user namespace, they keep root's
+  capabilities, since Nix needs them to make its own build sandboxes.
+* :func:`jail` is for the evaluation of a client's expression. It has no other file of the host, no network, no socket,
+  no home and no environment. Root first changes to a uid that owns nothing. So an attacker who breaks out of the
+  evaluator is in an empty room, without rights.
 
-As an ordinary user bubblewrap makes a user namespace; as root none is needed, which keeps this working on hosts where
-ordinary users may not make one.
+As an ordinary user bubblewrap makes a user namespace. As root it needs none, so this also works on hosts where ordinary
+users may not make one.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/service
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _CERTIFICATES_ELSEWHERE = (CERTIFICATES, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 
-# As root bubblewrap covers parts of /proc, and below a covered /proc the kernel lets Nix's build sandbox mount none.
+# As root bubblewrap covers parts of /proc. The kernel then lets Nix's build sandbox mount no /proc, so uncover it.
 _UNCOVER = '"$1" -t proc proc /proc && shift && exec "$@"'
 _LIBRARY = re.compile(r"(?:=>\s*|^\s*)(/\S+)\s+\(0x")
 _LOADED_LATER = ("libnss_dns.so.2", "libnss_files.so.2")
@@ -55,9 +57,9 @@ def trusted(
 ) -> list[str]:
     """Return the command that runs ``argv``, and may run ``helpers``, with the ``readable`` and ``writable`` paths.
 
-    ``is_root``: it is started by root, be it of a user namespace. ``users`` are files to show in place of the host's
-    passwd and group, ``seccomp`` is the descriptor of a filter, ``namespace`` that of a network namespace to enter; -1
-    for none. ``authorities`` is a file of certificates in place of the host's.
+    ``is_root`` tells that root starts it, also root of a user namespace. ``users`` are files to show in place of the
+    host's passwd and group. ``seccomp`` is the descriptor of a filter, and ``namespace`` the descriptor of a network
+    namespace to enter. Each is -1 for none. ``authorities`` is a file of certificates in place of the host's.
     """
     programs, inside = [argv[0], *helpers], list(argv)
     options = _filtered(seccomp)
@@ -81,9 +83,9 @@ def trusted(
 def jail(
     argv: Sequence[str], *, readable: Binds, writable: tuple[str, str], directory: str, uid: int, seccomp: int = -1
 ) -> list[str]:
-    """Return the command that runs ``argv`` in an empty room, as ``uid`` where we are root.
+    """Return the command that runs ``argv`` in an empty room, and as ``uid`` where this process is root.
 
-    ``seccomp`` is the descriptor of a filter, -1 for none.
+    ``seccomp`` is the descriptor of a filter, or -1 for none.
     """
     programs, inside = [argv[0]], list(argv)
     options = [*_filtered(seccomp), "--chdir", directory]
@@ -104,7 +106,7 @@ def _filtered(seccomp: int) -> list[str]:
 def _bubblewrap(
     argv: list[str], programs: list[str], readable: Binds, writable: Binds, options: list[str], *, network: bool
 ) -> list[str]:
-    # A pid namespace of its own once more: only then does bubblewrap mount a /proc of its own.
+    # One more pid namespace: without its own, bubblewrap does not mount its own /proc.
     command = [proc.find("bwrap"), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
     command += [] if network else ["--unshare-net"]
     command += ["--proc", "/proc", "--dev", "/dev"]
@@ -119,7 +121,10 @@ def _bubblewrap(
 
 
 def _parents(paths: Iterable[str]) -> list[str]:
-    """Every directory above ``paths``, upper ones first: bubblewrap closes those that it makes by itself to others."""
+    """Return all directories above ``paths``, upper ones first.
+
+    Bubblewrap would make them by itself, but closed to other users.
+    """
     parents = {str(parent) for path in paths for parent in PurePath(path).parents}
     return sorted(parents - {"/"})
 
@@ -129,9 +134,10 @@ def _network_files() -> Binds:
 
 
 def certificates(authorities: str = "") -> Binds:
-    """Return where the certificates of authorities are, the host's by default, and where programs find them.
+    """Return the file with the certificates of authorities, and the path at which programs find it.
 
-    Returns [] where the host has none. Raises :class:`OperatorError` where ``authorities`` cannot be read.
+    The file is ``authorities``, or else the host's. Returns [] where the host has none. Raises :class:`OperatorError`
+    where ``authorities`` cannot be read.
     """
     if authorities and not (os.path.isfile(authorities) and os.access(authorities, os.R_OK)):
         raise OperatorError(
@@ -143,7 +149,10 @@ def certificates(authorities: str = "") -> Binds:
 
 @functools.cache
 def closure(programs: tuple[str, ...]) -> list[str]:
-    """Return the programs, every library they are linked to, as ldd(1) names them, and those that libc loads later."""
+    """Return the programs, all libraries that they are linked to (by ldd(1)), and those that libc loads later.
+
+    Raises :class:`OperatorError` where ldd fails.
+    """
     found: dict[str, None] = dict.fromkeys(programs)
     for program in programs:
         finished = proc.run(["ldd", program], proc.Bounds(wall=20))

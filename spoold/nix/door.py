@@ -1,13 +1,13 @@
 """A door for one fetch: a network namespace whose only way out is the proxy.
 
-Theory of operation: a small program, run as root of the build's user namespace, makes the namespace, brings its
-loopback interface up, and listens there. It hands both to us and ends. The namespace then has one listening socket,
-which the proxy (:mod:`spoold.proxy`) serves from outside, and no route to anywhere. Each fetch has a namespace of its
-own: in one that two share, they could meet over an abstract Unix socket and change each other's output
-(CVE-2024-27297).
+Theory of operation: a small program, run as root of the build's user namespace, makes the network namespace, brings its
+loopback interface up, and listens there. It hands the namespace and the listening socket to this process, and ends. The
+proxy (:mod:`spoold.proxy`) serves that one socket from outside. The namespace has no route to anywhere. Each fetch has
+a namespace of its own. Two fetches that shared one could meet over an abstract Unix socket and change each other's
+output (CVE-2024-27297).
 
-The proxy is its unit's where ``$SPOOLD_FETCH_PROXY`` names its socket. Else, such as at a desk, it is a process that is
-started here.
+Where ``$SPOOLD_FETCH_PROXY`` names a socket, the proxy is the one of the unit. Elsewhere, such as on a developer's
+machine, it is a process that is started here.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from spoold.proxy.order import ACCEPTED, Ended, Given, Order, Passage, Report
 
 PORT = 3128
 SOCKET = "SPOOLD_FETCH_PROXY"  # the variable of the environment that names the proxy's socket
-ANSWER_TIME = 30.0  # seconds for a proxy to start, and to report
+ANSWER_TIME = 30.0  # seconds within which a proxy has to start, and later to report
 LARGEST = 4 * 1024**2  # bytes of a report
 VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
 CERTIFICATES_NAME = "NIX_SSL_CERT_FILE"
 _LIMITS = {Ended.BYTES: proc.Limit.OUTPUT, Ended.TIME: proc.Limit.WALL}
 _START = "import sys; sys.path[:] = sys.argv[1].split(':'); from spoold.proxy.serving import main; main()"
-# SIOCSIFFLAGS sets IFF_UP of lo, see netdevice(7).
+# 0x8914 is SIOCSIFFLAGS. It sets IFF_UP of lo, see netdevice(7).
 _NAMESPACE = f"""
 import fcntl, os, socket, struct, sys
 listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -52,11 +52,11 @@ socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [listener.fileno
 
 
 class Fetch:
-    """Something that is to get a door: its ``order``, and the proxy's ``report`` once it has ended.
+    """A fetch that is to get a door: its ``order``, and the proxy's ``report`` once the fetch has ended.
 
-    It may get one several times: ``report`` is the last one, and ``met`` what all of them tell of troubles. It ends
-    when ``cancel`` is set. ``pins`` and ``limits`` are for a proxy that is started here; that of the unit goes
-    by its own settings.
+    A fetch may get a door several times. ``report`` is then the last report, and ``met`` has the troubles of all. The
+    fetch ends when ``cancel`` is set. ``pins`` and ``limits`` are for a proxy that is started here. The unit's proxy
+    uses its own settings.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Fetch:
 
 
 class Door:
-    """A door that is open: ``namespace`` is the descriptor of its network namespace."""
+    """An open door. ``namespace`` is the descriptor of its network namespace."""
 
     def __init__(self, namespace: int, control: socket.socket, authorities: str) -> None:
         self.namespace, self._authorities = namespace, authorities
@@ -77,14 +77,14 @@ class Door:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Return the variables by which programs find the proxy, and the certificates where the host has some."""
+        """Return the variables by which programs find the proxy, and the certificates if the host has any."""
         proxy = {name: f"http://127.0.0.1:{PORT}" for each in VARIABLES for name in (each, each.upper())}
         has_certificates = bool(confine.certificates(self._authorities))
         return proxy | ({CERTIFICATES_NAME: confine.CERTIFICATES} if has_certificates else {})
 
     @property
     def alarm(self) -> proc.Alarm:
-        """Return what ends the fetch as soon as the proxy says that a bound has struck."""
+        """Return the alarm that ends the fetch as soon as the proxy says that a bound is reached."""
         return proc.Alarm(self._look, self._control.fileno())
 
     def _look(self) -> tuple[proc.Limit, str] | None:
@@ -94,15 +94,15 @@ class Door:
         return (_LIMITS[ended], "") if ended in _LIMITS else None
 
     def _has_spoken(self) -> bool:
-        """Tell whether the proxy has said something, which it does at the end alone, or is gone."""
+        """Tell whether the proxy has sent something, which it does only at its end, or is gone."""
         waiting = select.poll()
         waiting.register(self._control, select.POLLIN)
         return bool(waiting.poll(0))
 
     def report(self) -> Report:
-        """End the order where it has not ended, and return what the proxy says of it.
+        """End the order if it has not ended yet, and return the proxy's report.
 
-        Raises :class:`TemporaryError` where it says nothing.
+        Raises :class:`TemporaryError` where the proxy sends none.
         """
         if self._report is None:
             self._report = self._ask()
@@ -111,7 +111,7 @@ class Door:
     def _ask(self) -> Report:
         heard = b""
         try:
-            with contextlib.suppress(OSError):  # it has closed its end
+            with contextlib.suppress(OSError):  # the proxy has closed its end
                 self._control.shutdown(socket.SHUT_WR)
             while len(heard) <= LARGEST and (piece := self._control.recv(65536)):
                 heard += piece
@@ -122,13 +122,13 @@ class Door:
 
 @contextlib.contextmanager
 def opened(settings: NixSettings, fetch: Fetch, entering: launch.Entering | None) -> Iterator[Door]:
-    """Open a door for one order, and leave the report with ``fetch`` in the end.
+    """Open a door for one order. At the end put the proxy's report into ``fetch``.
 
-    ``entering`` leads into the user namespace that the network's is to belong to. Raises :class:`TemporaryError` where
-    the proxy does not answer, :class:`OperatorError` where there can be no namespace.
+    ``entering`` leads into the user namespace that is to own the network namespace. Raises :class:`TemporaryError`
+    where the proxy does not answer, and :class:`OperatorError` where no namespace can be made.
     """
     with contextlib.ExitStack() as held:
-        control = _called(settings, fetch, held)  # it may have to start, while the namespace is made
+        control = _called(settings, fetch, held)  # first, so that a proxy can start while the namespace is made
         listener, namespace = _network(entering)
         held.callback(os.close, namespace)
         try:
@@ -147,7 +147,7 @@ def opened(settings: NixSettings, fetch: Fetch, entering: launch.Entering | None
 
 
 def _network(entering: launch.Entering | None) -> tuple[int, int]:
-    """Make a network namespace; return a socket that listens in it, and the namespace, as descriptors."""
+    """Make a network namespace. Return the descriptors of a socket that listens in it, and of the namespace."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         script = [sys.executable, "-I", "-S", "-c", _NAMESPACE, str(theirs.fileno())]
@@ -168,7 +168,7 @@ def _network(entering: launch.Entering | None) -> tuple[int, int]:
 
 
 def _called(settings: NixSettings, fetch: Fetch, held: contextlib.ExitStack) -> socket.socket:
-    """Return a connection to the proxy of the unit, or to one that is started for it."""
+    """Return a connection to the proxy of the unit, or else to one that is started for this fetch."""
     name = os.environ.get(SOCKET, "")
     if not name:
         return _started(settings, fetch, held)
@@ -197,7 +197,7 @@ def _started(settings: NixSettings, fetch: Fetch, held: contextlib.ExitStack) ->
             pass_fds=[theirs.fileno()],
         )
     held.callback(_reap, process)
-    held.enter_context(ours)  # closed first, which ends the process
+    held.enter_context(ours)  # closed before _reap is called, so that the process ends
     return ours
 
 

@@ -1,14 +1,14 @@
-"""From a client's expression to a derivation in the store, without running a word of the client's outside a jail.
+"""From a client's expression to a derivation in the store. Nothing of the client's is evaluated outside a jail.
 
-Theory of operation: the expression is evaluated by nix-instantiate in :func:`spoold.nix.confine.jail`, in restricted
-mode, into a store that exists for this one evaluation. ``shell.nix`` turns the shell that comes out into one
-derivation, which builds nothing of the client's shell but records its environment (``capture.sh``), or what nix-shell
-needs to enter it in the job's sandbox (``nix-shell.sh``). Then its derivation files are copied into the real store. The
-copy demands signatures, which content-addressed paths do not need: so nothing can cross but what is proven by its name
-to be what an evaluation makes.
+Theory of operation: nix-instantiate evaluates the expression in :func:`spoold.nix.confine.jail`, in restricted mode,
+into a store that exists only for this evaluation. ``shell.nix`` turns the resulting shell into one derivation. That
+derivation does not build the client's shell. It records the shell's environment (``capture.sh``), or what nix-shell
+needs to enter the shell in the job's sandbox (``nix-shell.sh``). Then the derivation files are copied into the real
+store. The copy demands signatures, except for content-addressed paths. So only paths can cross whose names prove their
+contents, as those of derivations do.
 
-The throw-away store is a copy of a template, in whose database the paths of the runtime are registered; that lets the
-derivation refer to bash without a copy of bash.
+The throw-away store is a copy of a template. The paths of the runtime are registered in the template's database, so the
+derivation can refer to bash without a copy of bash.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from spoold.model.job import BuildLimits
 from spoold.nix import cage, command, confine, measure
 from spoold.nix.store import QUICK, Store
 
-WORK = "/job"  # what ``./.`` is: as where the job runs, though nothing but cutor.nix is there
+WORK = "/job"  # what ``./.`` is: the path at which the job runs, but only cutor.nix is there
 DATABASE = "nix/var/nix/db"
-FILES = 512 * 1024**2  # bytes of page cache that count against the group, not against the evaluation
+FILES = 512 * 1024**2  # bytes of page cache, which the group counts but the evaluation's own limit does not
 THROW_AWAY = 256 * 1024**2  # bytes that an evaluation may write into its own store
-THROWN_FILES = 100_000
+THROWN_FILES = 100_000  # files, likewise
 TOO_MUCH = "the derivations of cutor.nix are too large"
 DERIVATION = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
 JAILED = {"USER": "nobody", "HOME": "/nowhere", "NIX_CONF_DIR": "/nowhere", "NIX_USER_CONF_FILES": "", "TMPDIR": "/s"}
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """How the evaluation ended; ``derivation`` is "" unless it succeeded."""
+    """How an evaluation ended. ``derivation`` is "" unless it succeeded."""
 
     finished: proc.Finished
     derivation: str
 
 
 class Evaluator:
-    """Evaluates for one store; ``bash``, ``coreutils`` and ``nix`` (or "") are store paths of the runtime."""
+    """Evaluates for one store. ``bash``, ``coreutils`` and ``nix`` (or "") are store paths of the runtime."""
 
     def __init__(self, store: Store, bash: str, coreutils: str, nix: str) -> None:
         self.store, self.bash, self.coreutils, self.nix = store, bash, coreutils, nix
@@ -55,7 +55,10 @@ class Evaluator:
         self._copying = Lock()
 
     def prepare(self) -> None:
-        """Make the template of the throw-away stores, unless the one there is still right."""
+        """Make the template of the throw-away stores, unless the present one is still right.
+
+        Raises :class:`TemporaryError` where it cannot be made.
+        """
         mark = self.template / "registered"
         registration = self.store.ask(["nix-store", "--dump-db", *self._runtime_closure()])
         if mark.is_file() and mark.read_text() == registration:
@@ -74,7 +77,10 @@ class Evaluator:
         return self.store.ask(["nix-store", "-qR", *programs]).split()
 
     def evaluate(self, expression: str, nixpkgs: str, limits: BuildLimits, cancel: Event) -> Evaluation:
-        """Evaluate ``expression`` in the jail and hand its derivation over to the store."""
+        """Evaluate ``expression`` in the jail, and copy its derivation to the store.
+
+        Raises :class:`TemporaryError` where the copy fails.
+        """
         with self.store.workspace() as workspace:
             own = workspace / "store"
             shutil.copytree(self.template, own / DATABASE)
@@ -99,7 +105,7 @@ class Evaluator:
     def _in_jail(self, own: Path, file: Path, nixpkgs: str, limits: BuildLimits, cancel: Event) -> proc.Finished:
         argv = [proc.find("nix-instantiate"), "--store", "/s", *command.options(self.store.settings)]
         argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", f"job={WORK}"]
-        argv += ["-I", "own=/s/nix/store"]  # what the expression itself put there, it may read back
+        argv += ["-I", "own=/s/nix/store"]  # the expression may read back what it put there itself
         script = _text("nix-shell.sh" if self.nix else "capture.sh")
         arguments = {"bash": self.bash, "coreutils": self.coreutils, "nix": self.nix, "script": script}
         for name, value in arguments.items():
@@ -128,7 +134,7 @@ class Evaluator:
     def _hand_over(self, own: Path, derivation: str) -> None:
         if not DERIVATION.fullmatch(derivation):
             raise TemporaryError(f"the evaluator printed {derivation[:200]!r} and no derivation")
-        # Two copies at once into a store that is new get into each other's way: one of them fails.
+        # When two copies into a new store run at the same time, one of them fails.
         with self._copying:
             self._copy(own, derivation)
 

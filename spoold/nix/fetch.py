@@ -1,11 +1,13 @@
-"""Fetching: what a derivation needs and the store has not, and what binary caches have of it.
+"""Fetching: the paths that a derivation needs and the store lacks are fetched from binary caches.
 
-Theory of operation: Nix is asked what is missing; that is a look at the caches for each path. What they have is fetched
-by its store path, many paths at once, which can run no builder. What came counts by the store's database: a cache may
-promise what it does not deliver (:mod:`spoold.nix.troubles`), and whoever is killed in between goes on from there. All
-of these programs ask by a door where they can (:mod:`spoold.nix.asking`).
+Theory of operation: Nix is asked which paths are missing. For that it asks the caches about each path. Paths that the
+caches have are fetched, many at once. For that Nix gets store paths and no derivation, so it cannot run a builder. The
+store's database tells which paths came, since a cache may promise a path and not deliver it
+(:mod:`spoold.nix.troubles`). If a fetch is killed, the next one goes on from there. All these programs ask through a
+door where they can (:mod:`spoold.nix.asking`).
 
-How far it is can be told meanwhile: paths that are registered, and the bytes of these and of what is being written.
+Progress is reported meanwhile: the paths that are registered, and the bytes of these and of paths that are being
+written.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from spoold.nix import asking, caches, door, measure, troubles
 from spoold.nix.store import QUICK, Store
 
 OUTPUT = "out"
-LOOKS = 1.0  # seconds between two of how far it is
+LOOKS = 1.0  # seconds between two looks at the progress
 _BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
 _FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
 _UNPACKED = re.compile(r"will be fetched \(.*?([0-9.]+) ([KMGT]?i?B) unpacked\)")
@@ -35,10 +37,10 @@ Tell = Callable[[Fetching], None]
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """What a derivation needs and the store has not: derivations to build, paths to fetch.
+    """What a derivation needs and the store lacks: derivations to build, and paths to fetch.
 
-    ``unpacked`` is the bytes of the latter, ``asked`` are the caches that they come from, and ``said`` is what Nix said
-    of all that it asked.
+    ``unpacked`` is the bytes of the paths to fetch, ``asked`` are the caches that have them, and ``said`` is all that
+    Nix printed when it asked caches.
     """
 
     built: list[str]
@@ -49,10 +51,10 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 def missing(store: Store, derivation: str, way: door.Fetch) -> Missing:
-    """Ask Nix what is missing, and what of it the caches have. Those that fail are left out, and ``said`` tells.
+    """Ask Nix what is missing, and what of it the caches have. Caches that fail are left out, and ``said`` tells why.
 
-    ``way`` is how caches are asked: for which build, and under which limits.
-    Raises :class:`ClientError` for a derivation that Nix does not understand.
+    ``way`` tells how caches are asked: for which build, and under which limits. Raises :class:`ClientError` for a
+    derivation that Nix does not understand, and :class:`TemporaryError` where the host fails or on a cancel.
     """
     asked, said = caches.urls(store.settings), ""
     while asked:
@@ -69,12 +71,12 @@ def missing(store: Store, derivation: str, way: door.Fetch) -> Missing:
 
 
 def missing_here(store: Store, derivation: str, way: door.Fetch) -> Missing:
-    """Ask Nix what is missing, and no cache; raises what :meth:`missing` does."""
+    """Ask Nix what is missing, without asking a cache. Raises what :func:`missing` raises."""
     finished = _ask(store, derivation, [], way)
     said = finished.stderr.data.decode(errors="replace").strip()
     if finished.ok:
         return _read(finished.stderr.data.decode(errors="replace"), [], "")
-    # Nix read derivations that the evaluation made: what it cannot make sense of is theirs, unless the host failed.
+    # Nix read derivations that the client's evaluation made. Their errors are the client's, unless the host failed.
     if finished.limit or finished.exit_code != 1 or "SQLite" in said:
         raise TemporaryError(f"cannot tell what is missing: {said}")
     raise ClientError(f"Nix cannot make sense of a derivation: {said.removeprefix('error: ')[:1000]}")
@@ -101,10 +103,10 @@ def _paths(pattern: re.Pattern[str], text: str) -> list[str]:
 
 
 def fetch(store: Store, wanted: Missing, way: door.Fetch, tell: Tell | None) -> proc.Finished:
-    """Fetch what caches promised. What came is in the store, however this ends. For ``way`` see :func:`missing`.
+    """Fetch the paths that caches promised. Paths that came stay in the store, however this ends.
 
-    Raises :class:`ClientError` where it is more than may be added to the store, and :class:`CacheError` where it took
-    too long, or more came than they promised.
+    For ``way`` see :func:`missing`. Raises :class:`ClientError` where the paths are larger than what may be added to
+    the store, and :class:`CacheError` where they took too long or the caches sent more than they may.
     """
     limits = way.limits
     if wanted.unpacked > limits.output:
@@ -131,7 +133,7 @@ def fetch(store: Store, wanted: Missing, way: door.Fetch, tell: Tell | None) -> 
 
 
 class _Look:
-    """Looks every now and then at how much has come, and tells; says what is wrong where nothing comes any more."""
+    """Looks now and then how much has come, and passes it to ``tell``. Returns a reason to end once nothing comes."""
 
     def __init__(self, store: Store, wanted: Missing, silence: float, tell: Tell | None) -> None:
         self._store, self._wanted, self._silence, self._tell = store, wanted, silence, tell

@@ -1,8 +1,9 @@
-"""What a build has written that stands in no directory: in files without a name, and by the kernel's own count.
+"""The bytes of a build that are in no directory: in files without a name, and by the kernel's count of its writing.
 
-A build can evade looks at its trees (:mod:`spoold.nix.measure`). It moves a directory to where the walk has been, hands
-a file on to a process that was born after the list of them was read, or leaves it on its way through a socket. So there
-is a second account beside what is found: how much the processes of the build have written, as the kernel counts it.
+A build can evade looks at its trees (:mod:`spoold.nix.measure`). It can move a directory to where the walk has been
+already. It can pass an open file on to a process that began after the list of processes was read, or leave the file in
+a socket on the way. So there is a second account beside the bytes that are found: how much the processes of the build
+have written, as the kernel counts it.
 
 This is a part of the program beside a build (:mod:`spoold.nix.look`). It imports nothing of spoold.
 """
@@ -16,7 +17,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 OPEN = 100_000  # files that the processes of a build may have open together
-SOCKETS = 1024  # that the processes of a build may have open together: what waits in them is not always counted
+SOCKETS = 1024  # sockets that they may have open together: not all bytes that wait in sockets are counted
 ENDED = "ZXx"  # states of a thread, see proc_pid_stat(5)
 KCMP = {"x86_64": 312, "aarch64": 272}  # system calls
 KCMP_FILES = 2  # see kcmp(2)
@@ -24,7 +25,7 @@ _MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (
 
 
 def processes_of(uid: int) -> Iterator[int]:
-    """Yield the processes of a user that we see."""
+    """Yield the processes of a user, as far as this program sees them."""
     with os.scandir("/proc") as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # it ended meanwhile
@@ -33,10 +34,10 @@ def processes_of(uid: int) -> Iterator[int]:
 
 
 def unnamed(pids: Iterable[int], disk: int) -> int:
-    """Return the bytes on the device ``disk`` in files that have no name and that one of ``pids`` has open or mapped.
+    """Return the bytes on the device ``disk`` in nameless files that one of ``pids`` has open or mapped.
 
-    A file that was removed takes its place until nobody has it any more, and stands in no directory. Raises
-    :class:`OverflowError` where there is too much to be looked at.
+    A file that was removed is in no directory, but takes room until nobody has it open or mapped. Raises
+    :class:`OverflowError` where there are too many files or sockets to look at.
     """
     sizes: dict[int, int] = {}
     sockets: set[int] = set()
@@ -60,9 +61,9 @@ def unnamed(pids: Iterable[int], disk: int) -> int:
 
 
 def _threads_apart(pid: int) -> Iterator[str]:
-    """Yield a directory of /proc for each table of open files that threads of a process have: as a rule there is one.
+    """Yield a thread's directory in /proc for each table of open files of a process. Usually there is one table.
 
-    A thread that has ended shows none, be it the first one, after which the process is named.
+    A thread that has ended shows no open files, even if it is the first thread, whose id is the process's pid.
     """
     first = 0
     with contextlib.suppress(OSError):  # it ended meanwhile
@@ -73,15 +74,15 @@ def _threads_apart(pid: int) -> Iterator[str]:
 
 
 def _share_files(one: int, other: int) -> bool:
-    """Tell whether two threads have one table of open files; not known is no."""
-    import ctypes  # noqa: PLC0415 - few builds have threads, and it takes a while
+    """Tell whether two threads share one table of open files. Return False where that cannot be found out."""
+    import ctypes  # noqa: PLC0415 - few builds have threads, and the import takes a while
 
     number = KCMP.get(os.uname().machine)
     return number is not None and ctypes.CDLL(None).syscall(number, one, other, KCMP_FILES, 0, 0) == 0
 
 
 def _opened(thread: str) -> Iterator[os.stat_result]:
-    """Yield what a thread has open."""
+    """Yield the status of each file that a thread has open."""
     with contextlib.suppress(OSError):  # it ended meanwhile
         for descriptor in os.listdir(f"{thread}/fd"):
             with contextlib.suppress(OSError):  # it was closed meanwhile
@@ -89,7 +90,7 @@ def _opened(thread: str) -> Iterator[os.stat_result]:
 
 
 def _mapped(thread: str, disk: int) -> Iterator[tuple[int, int]]:
-    """Yield inodes and bytes of files without a name that a process has mapped; see proc_pid_maps(5)."""
+    """Yield the inode and the bytes of each nameless file that a thread has mapped. See proc_pid_maps(5)."""
     with open(f"{thread}/maps", encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.endswith("(deleted)\n") and (match := _MAPPED.match(line.rstrip("\n"))):
@@ -99,7 +100,7 @@ def _mapped(thread: str, disk: int) -> Iterator[tuple[int, int]]:
 
 
 def _state(pid: int, thread: int) -> str:
-    """Return the letter that tells what a thread does, see proc_pid_stat(5); one that is gone has ended."""
+    """Return the letter of a thread's state, see proc_pid_stat(5). A thread that is gone has state X, for dead."""
     with (
         contextlib.suppress(OSError),
         open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file,
@@ -109,10 +110,10 @@ def _state(pid: int, thread: int) -> str:
 
 
 class Ledger:
-    """How many bytes the processes of a build have written to disks, as the kernel counts it; see proc_pid_io(5).
+    """The bytes that the processes of a build have written to disks, as the kernel counts them. See proc_pid_io(5).
 
-    ``wrote`` is what was seen of them at once. The count of a process includes those of its children that it has waited
-    for. ``at_most`` has those as well that nobody waits for, and some of the others twice.
+    ``wrote`` is the largest sum over processes that were there at the same time. The count of a process includes the
+    children that it has waited for. ``at_most`` also has processes that nobody waits for, and counts some others twice.
     """
 
     def __init__(self) -> None:
@@ -121,11 +122,11 @@ class Ledger:
 
     @property
     def at_most(self) -> int:
-        """Return what was seen of all that are or were there."""
+        """Return the sum over all processes that are or were there."""
         return self._past + sum(self._seen.values())
 
     def look(self, pids: Iterable[int]) -> None:
-        """Take notice of what the processes have written by now."""
+        """Read how much the processes have written by now."""
         now = {}
         for pid in pids:
             with contextlib.suppress(OSError, IndexError):  # it ended meanwhile
@@ -141,6 +142,6 @@ def _written(pid: int) -> int:
 
 
 def _since(pid: int) -> str:
-    """Return when a process began, which tells it from a later one of its number."""
+    """Return when a process began, in the kernel's ticks. This tells it from a later process with the same pid."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
         return file.read().rpartition(")")[2].split()[19]

@@ -1,8 +1,8 @@
-"""Environments that the operator brought from another host: binary caches below the state, asked before all others.
+"""Environments that the operator brought from another host: binary caches in the state directory, asked before others.
 
-Theory of operation: an import is a directory below ``imports``, which is root's: the builder reads it, and nobody else
-than the operator puts something there. What is in it has no say by itself. An environment is evaluated and realised as
-ever, and where one of these caches has a path under the name that was asked for, Nix takes it if a key of
+Theory of operation: an import is a directory below ``imports``. Root owns ``imports``, the builder reads it, and only
+the operator puts something there. The contents of an import decide nothing by themselves. An environment is evaluated
+and realised as always. Where an import has a path with the wanted name, Nix takes it if a key of
 ``[nix] trusted_public_keys`` signed it, or if its content proves its name.
 """
 
@@ -15,7 +15,7 @@ DIRECTORY = "imports"
 
 
 def caches(state: Path) -> list[str]:
-    """Return the addresses of the imports that lie below a state; a name with a dot before it is of one on its way."""
+    """Return the URLs of the imports in a state directory. A name with a leading dot is an import still on its way."""
     try:
         found = sorted(entry.path for entry in os.scandir(state / DIRECTORY) if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:

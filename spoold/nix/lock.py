@@ -1,13 +1,13 @@
-"""Builds and collections keep out of each other's way.
+"""The lock that keeps builds and collections apart.
 
-Theory of operation: what a build has made and not yet rooted, a collection would take; the temporary roots of Nix go by
-pid and mean nothing between pid namespaces. So a build holds a shared lock from before its evaluation until its root
-is there, and every step of a collection an exclusive one. They are locks of the kernel's on open files: kill -9 leaves
-none, and threads of one process count as strangers.
+Theory of operation: a collection would delete paths that a build has made and not yet rooted. Nix's temporary roots do
+not help, since they go by pid and mean nothing in another pid namespace. So a build holds a shared lock from before its
+evaluation until its root is there. Every step of a collection holds the lock exclusively. The locks are the kernel's,
+on open files (flock(2)): after kill -9 none is left, and threads of one process lock each other out too.
 
-A stream of builds could keep a collection out for ever. So the way to the lock leads through a turnstile, and who waits
-for the exclusive lock keeps it closed; but only for so long as its patience lasts, since one long build must not hold
-up all others.
+A stream of builds could keep a collection out for ever. So everybody takes a second lock first, the turnstile. A
+collection that waits for the exclusive lock keeps the turnstile closed to new builds. It does so only while its
+patience lasts, since one long build must not hold up all other builds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from threading import Event
 
 from spoold.model.errors import TemporaryError
 
-POLL = 0.02  # seconds; flock(2) itself could be neither cancelled nor bounded
+POLL = 0.02  # seconds between tries. A blocking flock(2) could be neither cancelled nor bounded
 
 
 class BuildLock:
@@ -34,7 +34,7 @@ class BuildLock:
 
     @contextlib.contextmanager
     def shared(self, cancel: Event) -> Iterator[None]:
-        """Keep collections out; raises :class:`TemporaryError` when cancelled while waiting for one to make room."""
+        """Keep collections out. Raises :class:`TemporaryError` when cancelled while it waits for a collection."""
         with contextlib.ExitStack() as held:
             with _open(self._turnstile) as turnstile:
                 got = _acquire(turnstile, fcntl.LOCK_SH, cancel.is_set)
@@ -45,7 +45,7 @@ class BuildLock:
 
     @contextlib.contextmanager
     def exclusive(self, patience: float, cancel: Event) -> Iterator[bool]:
-        """Keep builds out; yields false when those that run have not ended after ``patience`` seconds."""
+        """Keep builds out. Yields false when the running builds have not ended after ``patience`` seconds."""
         deadline = time.monotonic() + patience
 
         def given_up() -> bool:
@@ -61,7 +61,7 @@ def _open(path: Path) -> Iterator[int]:
     try:
         yield fd
     finally:
-        # Explicitly: a child between fork and exec has a copy of the descriptor, which would hold the lock.
+        # Unlocked explicitly: a child between fork and exec has a copy of the descriptor, which would hold the lock.
         fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 

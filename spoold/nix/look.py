@@ -1,7 +1,8 @@
-"""The program that looks at a build while that runs, as root of the namespace that builders are in.
+"""The program that looks at the files of a running build, as root of the namespace that builders are in.
 
-What builders make belongs to their own user and is closed to the daemon. :mod:`spoold.nix.looker` starts this program
-and says what to look at. Of spoold it imports the two modules that look, which import no further one, and little else.
+The files of builders belong to the builders' own user and are closed to the daemon. :mod:`spoold.nix.looker` starts
+this program and tells it where to look. To start quickly it imports little: of spoold only the two modules that do the
+looking, which import nothing else of spoold.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from typing import Any
 from spoold.nix.hidden import Ledger, processes_of, unnamed
 from spoold.nix.measure import measured
 
-TICK, REST = 0.05, 60.0  # seconds between two looks, at least and at most
+TICK, REST = 0.05, 60.0  # the least and the most seconds between two looks
 
 
 def main() -> None:
-    """Look again and again, and print each time what was found: the bytes, the limit that is passed or "", what Ledger
-    says, and whether it was asked for.
+    """Look again and again, and print the result of each look as one line of JSON.
 
-    The first line of standard input says what to look at: ``places``, ``size`` and ``files`` as for ``measured``, and
-    ``uid``, whose files without a name on the device ``disk`` count, and whose writing (-1: nobody's). A byte after it
-    asks for a look at once; else a look comes after ten times as long as one takes, REST at most. The end of standard
-    input is the end.
+    A line holds the bytes found, the limit that is passed or "", ``wrote`` and ``at_most`` of the Ledger, and whether
+    the look was asked for. The first line of standard input tells where to look: ``places``, ``size`` and ``files`` as
+    for ``measured``, ``uid`` and ``disk``. Nameless files of ``uid`` on the device ``disk`` count, and so do the bytes
+    that processes of ``uid`` write. With ``uid`` -1 neither counts. A byte after that line asks for a look at once.
+    Else the program rests ten times as long as a look takes, REST at most. It ends at the end of standard input.
     """
     order = json.loads(sys.stdin.readline())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,10 +1,11 @@
-"""How much a builder or an evaluation has written, while it writes; and how to be rid of it.
+"""Measure how much a builder or an evaluation has written, while it writes. Remove such trees.
 
-Theory of operation: what is looked at here was made by a client's program, in any shape: deeper than a path can name,
-wider than memory likes, changing meanwhile. The walk is bounded by the limits that it checks, never recurses, and what
-cannot be measured counts as too much. Removal is rm(1)'s, which copes with any depth and follows nothing.
+Theory of operation: a client's program made the trees, and they may have any shape. They may be deeper than a path can
+name or wider than fits into memory, and may change meanwhile. The walk is bounded by the limits that it checks, and
+never recurses. A tree that cannot be measured counts as too large. rm(1) does the removal: it copes with any depth, and
+follows no link.
 
-It is a part of the program beside a build as well (:mod:`spoold.nix.look`). So it imports nothing of spoold.
+This is also a part of the program beside a build (:mod:`spoold.nix.look`). So it imports nothing of spoold.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 REMOVAL = 600.0  # seconds
-PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin"}  # whatever the daemon's own is
+PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin"}  # independent of the daemon's own PATH
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-DEEPEST = 2000  # directories one in another; each takes two descriptors while the walk is in it
-LISTS = 4  # lists that leave a directory out before it counts as gone
-TRIES = 200  # to enter a directory that is renamed meanwhile
+DEEPEST = 2000  # nested directories. Each takes two descriptors while the walk is in it
+LISTS = 4  # a directory counts as gone when more listings than this lack it
+TRIES = 200  # tries to enter a directory that is renamed meanwhile
 
 
 def outgrown(places: Iterable[object], *, size: int, files: int, unnamed: int = 0) -> str:
-    """Return which of the limits the trees below ``places`` are over together, in words; "" when neither.
+    """Return in words which limit the trees below ``places`` pass together, or "" where they pass none.
 
-    ``unnamed`` is the bytes that are in no tree any more (:mod:`spoold.nix.hidden`).
+    ``size`` is bytes. ``unnamed`` is the bytes that are no longer in a tree (:mod:`spoold.nix.hidden`).
     """
     return measured(places, size=size, files=files, unnamed=unnamed)[1]
 
 
 def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 0) -> tuple[int, str]:
-    """Return the bytes that were found, and what :func:`outgrown` says."""
+    """Return the bytes that were found, and what :func:`outgrown` returns."""
     walk = _Walk(size, files, unnamed)
     try:
         if unnamed > size:
@@ -44,14 +45,14 @@ def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 
 
 
 class _TooMuchError(Exception):
-    """One of the limits is passed; in words."""
+    """One of the limits is passed. The text says which."""
 
 
 class _Walk:
-    """A walk through trees that others change meanwhile: each directory is entered by a descriptor, never by a path.
+    """A walk through trees that others change meanwhile. Each directory is entered by a descriptor, never by a path.
 
-    The name of a directory may be another one by the time that it is to be entered. It is looked up again then, by its
-    number: or whoever renames what they fill, again and again, would be measured never.
+    A directory may have another name by the time it is entered. In that case its name is looked up again, by its inode
+    number. Otherwise a program that renames its directories again and again would never be measured.
     """
 
     def __init__(self, size: int, files: int, used: int) -> None:
@@ -62,7 +63,7 @@ class _Walk:
         """Measure one tree."""
         open_: list[_Directory] = []
         try:
-            with contextlib.suppress(OSError):  # gone meanwhile
+            with contextlib.suppress(OSError):  # it is gone by now
                 open_.append(_Directory(os.open(place, FLAGS)))
             while open_:
                 below = self._next(open_[-1])
@@ -72,21 +73,21 @@ class _Walk:
                     os.close(below)
                     raise _TooMuchError("directories were made that are too deep to be measured")
                 else:
-                    with contextlib.suppress(OSError):  # gone meanwhile
+                    with contextlib.suppress(OSError):  # it is gone by now
                         open_.append(_Directory(below))
         finally:
             for directory in open_:
                 directory.close()
 
     def _next(self, directory: _Directory) -> int | None:
-        """Measure what is in a directory up to the next one in it, and return that, open; None at the end."""
+        """Measure the entries of a directory up to the next directory in it. Return that one open, at the end None."""
         for entry in directory.entries:
             if directory.has_seen(entry.inode()):
                 continue
             self.count += 1
             if self.count > self.files:
                 raise _TooMuchError(f"more than {self.files} files were made")
-            with contextlib.suppress(OSError):  # gone meanwhile, or closed to us by its owner
+            with contextlib.suppress(OSError):  # it is gone by now, or its owner has closed it to others
                 self.used += entry.stat(follow_symlinks=False).st_blocks * 512
             if self.used > self.size:
                 raise _TooMuchError(f"more than {self.size} bytes were written")
@@ -98,7 +99,7 @@ class _Walk:
 
 
 class _Directory:
-    """A directory that is open, and what is in it."""
+    """A directory that is open, and its entries."""
 
     RENAMES = 1000
 
@@ -115,7 +116,7 @@ class _Directory:
             raise
 
     def has_seen(self, inode: int) -> bool:
-        """Tell whether a file was seen in here before: under another name, or renamed while the list was read."""
+        """Tell whether a file was seen in here before: it has two names, or was renamed while the list was read."""
         if inode not in self._seen:
             self._seen.add(inode)
             return False
@@ -132,9 +133,10 @@ class _Directory:
 
 
 def _entered(here: int, name: str, inode: int) -> int | None:
-    """Open a directory in the one that is open as ``here``, by whatever name it has by now; None where it is gone.
+    """Open a directory inside the open directory ``here``, by the name that it has now. Return None where it is gone.
 
-    A list that is read while names change may leave one out, so it counts as gone only when several do.
+    A listing that is read while names change may leave a name out. So the directory counts as gone only when several
+    listings lack it.
     """
     missing = 0
     for _ in range(TRIES):
@@ -145,7 +147,7 @@ def _entered(here: int, name: str, inode: int) -> int | None:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise _TooMuchError("directories were made that are too deep to be measured") from error
-            return None  # closed to us by its owner, or something else by now
+            return None  # its owner has closed it to others, or the name is that of another file by now
         with os.scandir(here) as entries:
             found = next((entry.name for entry in entries if entry.inode() == inode), "")
         missing += not found
@@ -156,16 +158,16 @@ def _entered(here: int, name: str, inode: int) -> int | None:
 
 
 def remove(path: object, entering: Callable[[Sequence[str]], list[str]] = list) -> None:
-    """Remove a tree, whatever is in it; what cannot be removed now is left for the next start.
+    """Remove a tree, whatever is in it. Files that cannot be removed now are left for the next start.
 
-    ``entering`` leads to where what is in there can be removed, see :class:`spoold.host.userns.UserNamespace`.
+    ``entering`` makes a command run where it may remove the files, see :class:`spoold.host.userns.UserNamespace`.
     """
-    import shutil  # noqa: PLC0415 - not for the program beside a build
-    import subprocess  # noqa: PLC0415 - as above
+    import shutil  # noqa: PLC0415 - the program beside a build does not need it
+    import subprocess  # noqa: PLC0415 - likewise
 
     rm = shutil.which("rm", path=PATH["PATH"]) or "rm"
     command = entering([rm, "-rf", "--one-file-system", "--", str(path)])
     nothing = subprocess.DEVNULL
-    # Not there or out of time: then the next start has another go.
+    # If rm is missing or takes too long, the next start tries again.
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, timeout=REMOVAL, check=False, env=PATH)

@@ -1,9 +1,9 @@
-"""What Nix says, as a client should read it.
+"""Nix's messages, in the form that a client should read.
 
 Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So that file goes by its own
-name, any other beside it by where it would be in the job's sandbox, and warnings that only concern whoever started Nix
-are taken out. Where Nix refuses what cannot be had here, such as a fetcher that fetches during evaluation, a line says
-what can.
+name, and a file beside it by the path that it would have in the job's sandbox. Warnings that only concern the user who
+started Nix are taken out. Nix refuses some things that are not possible here, such as a fetcher that fetches during
+evaluation. In that case a further line says what is possible.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOISE = re.compile(
 )
 _SIBLING = re.compile(rb"'/job/[^']*': No such file or directory")
 _ALONE = b"cutor.nix is evaluated alone: it cannot import other files of the submission\n"
-# What Nix says of fetchers that fetch while an expression is evaluated, and of expressions that are built first.
+# Nix's messages about fetchers that fetch during evaluation, and about expressions that have to be built first.
 _URI = re.compile(rb"access to URI '[^'\n]*' is forbidden in restricted mode")
 _IMPORTED = re.compile(rb"during evaluation because the option 'allow-import-from-derivation' is disabled")
 _PINNED = (
@@ -46,7 +46,7 @@ _BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
 
 
 def for_client(stream: Stream, store: Store) -> Stream:
-    """Return Nix's stderr without noise and without places that only exist on this host or in the jail."""
+    """Return Nix's stderr without noise, and without paths that exist only on this host or in the jail."""
     text = _NOISE.sub(b"", stream.data)
     alone = _ALONE if _SIBLING.search(text) else b""
     alone += _PINNED if _URI.search(text) else b""
@@ -60,11 +60,11 @@ def for_client(stream: Stream, store: Store) -> Stream:
 
 
 def joined(*streams: Stream) -> Stream:
-    """Return one stream of several."""
+    """Return all ``streams`` as one, one after the other."""
     return Stream(b"".join(stream.data for stream in streams), sum(stream.total for stream in streams))
 
 
 def noted(stream: Stream, note: str) -> Stream:
-    """Return ``stream`` with a note of spoold's at its end."""
+    """Return ``stream`` with a note by spoold at its end."""
     line = f"spoold: {note}\n".encode()
     return joined(stream, Stream(line, len(line)))

@@ -1,13 +1,13 @@
-"""Pins: the nixpkgs that the operator offers, each a store path of its own.
+"""Pins: the nixpkgs that the operator offers, each as a store path of its own.
 
-Theory of operation: a location (a directory, a tarball, a URL, or a store path) becomes a store path ``…-nixpkgs``
-with a root, once. The result is remembered under a fingerprint of the location, which for a directory or a file is
-made of names, sizes and times, so that a daemon that starts again looks and does not copy.
+Theory of operation: a location (a directory, a tarball, a URL, or a store path) becomes a store path ``…-nixpkgs`` with
+a root, once. The result is remembered with a fingerprint of the location. For a directory or a file the fingerprint is
+made of names, sizes and times. So a daemon that starts again only looks at them, and copies nothing.
 
-A tree with a ``sources/`` directory carries what a nixpkgs without network cannot fetch. The tree is added without
-that directory, and each entry of it as a fixed-output path (flat for a file, recursive for a directory), which is
-where the nixpkgs' own fetchers look first. The operator may fetch more into it at any time: then the tree is the same,
-and so are the ids of builds.
+A tree with a ``sources/`` directory carries sources that cannot be fetched without network. The tree is added without
+that directory. Each entry of the directory is added as a fixed-output path, flat for a file and recursive for a
+directory. The nixpkgs' own fetchers look there first. The operator may fetch more into ``sources/`` at any time. The
+tree stays the same then, and so do the ids of builds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FETCH = proc.Bounds(wall=1800)
 ADD = proc.Bounds(wall=600)
 LIMITS = BuildLimits()
 BATCH = 500  # file names on one command line
-HASH = 33  # characters of a store path's name before the dash, and that
+HASH = 33  # characters of the hash in a store path's name, with the dash after it
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+")
 
@@ -44,7 +44,7 @@ _FETCH = """{ url }: builtins.fetchTarball { inherit url; name = "nixpkgs"; }"""
 
 
 class Pin(msgspec.Struct, frozen=True):
-    """What a location became: the store path of the tree, and those of its sources."""
+    """The result of adding a location: the store path of the tree, and those of its sources."""
 
     fingerprint: str
     path: str
@@ -52,7 +52,10 @@ class Pin(msgspec.Struct, frozen=True):
 
 
 def add_all(store: Store, locations: dict[str, str]) -> dict[str, str]:
-    """Return the store paths of these pins, by name; any other pin loses its roots."""
+    """Add the pins at ``locations``, and return their store paths by name. All other pins lose their roots.
+
+    Raises :class:`OperatorError` where a location cannot be added.
+    """
     pins = {name: _add(store, name, location) for name, location in locations.items()}
     store.roots.keep_only("pins", pins)
     store.roots.keep_only("sources", {os.path.basename(path) for pin in pins.values() for path in pin.sources})
@@ -64,7 +67,7 @@ def add_all(store: Store, locations: dict[str, str]) -> dict[str, str]:
 
 
 def add_fetched(store: Store, locations: Iterable[str]) -> bool:
-    """Add the sources that these pins got since they were added; tell whether there are any."""
+    """Add the sources that the operator put into these pins after they were added. Tell whether there are any."""
     known = {name[HASH:] for name in store.roots.targets("sources")}
     fetched = []
     for location in locations:
@@ -77,7 +80,10 @@ def add_fetched(store: Store, locations: Iterable[str]) -> bool:
 
 
 def add(store: Store, name: str, location: str) -> str:
-    """Return the store path of the nixpkgs at ``location``, adding it when it is new or has changed."""
+    """Return the store path of the nixpkgs at ``location``. Add it first when it is new or has changed.
+
+    Raises :class:`OperatorError` where it cannot be added.
+    """
     return _add(store, name, location).path
 
 
@@ -124,7 +130,7 @@ def _added(store: Store, name: str, location: str, fingerprint: str) -> Pin:
 
 
 def _is_imported(store: Store, path: str) -> bool:
-    """Take a store path from what the operator imported; tell whether it is there."""
+    """Take a store path from the operator's imports. Tell whether it is in the store now."""
     if brought := imports.caches(store.state):
         store.run(["nix-store", "--option", "substituters", " ".join(brought), "--realise", path], ADD)
     return store.valid([path])
@@ -137,7 +143,7 @@ def _add_tree(store: Store, name: str, tree: Path) -> str:
 
 
 def _evaluated(store: Store, name: str, expression: str, arguments: dict[str, str], bounds: proc.Bounds) -> str:
-    """Evaluate words of our own, unrestricted: the operator's location is the operator's to name."""
+    """Evaluate an expression of our own, without restrictions, since the operator may name any location."""
     argv = ["nix-instantiate", "--eval", "--json", "--read-write-mode", "--option", "restrict-eval", "false"]
     argv += ["--option", "tarball-ttl", "0"]
     for key, value in arguments.items():
@@ -160,10 +166,10 @@ def _evaluated(store: Store, name: str, expression: str, arguments: dict[str, st
 
 
 def _add_sources(store: Store, directory: Path, known: Collection[str] = ()) -> list[str]:
-    """Add each entry of ``sources/`` that is not known under the name and hash that a fetcher would give it."""
+    """Add each entry of ``sources/`` whose name is not ``known``, under the name and hash that a fetcher would use."""
     if not directory.is_dir():
         return []
-    # A name with a dot before it is that of a file that is being put there.
+    # A name with a leading dot is that of a file that is still being written.
     entries = sorted(entry for entry in directory.iterdir() if entry.name not in known and entry.name[0] != ".")
     files = [str(entry) for entry in entries if entry.is_file()]
     trees = [str(entry) for entry in entries if entry.is_dir()]
@@ -176,7 +182,7 @@ def _add_sources(store: Store, directory: Path, known: Collection[str] = ()) -> 
 
 
 def _fingerprint(name: str, location: str) -> str:
-    """Digest what tells one state of ``location`` from another, without reading files."""
+    """Return a digest that changes with the state of ``location``, without reading the contents of files."""
     digest = hashlib.sha256(location.encode())
     if _URL.match(location) or _STORE_PATH.fullmatch(location):
         return digest.hexdigest()

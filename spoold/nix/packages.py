@@ -1,4 +1,4 @@
-"""What a shell is made of: the packages that its author named, for people who ask."""
+"""The packages of a shell that its author named, to be shown to people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VERSION = re.compile(r"-(?=[^A-Za-z])")
 
 
 def of_shell(store: Store, derivation: str) -> list[Package]:
-    """Return the direct inputs of the shell that ``derivation`` captures, in the order of their names."""
+    """Return the direct inputs of the shell that ``derivation`` captures, sorted by name."""
     attributes = policy.read(store, derivation).attributes()
     paths = {path for name in INPUTS for path in _PATH.findall(str(attributes.get(name, "")))}
     with store.database() as database:
@@ -40,6 +40,6 @@ def _package(database: sqlite3.Connection, path: str) -> Package:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Return name and version: the version starts at the first dash that no letter follows, as Nix has it."""
+    """Return name and version. As in Nix, the version starts after the first dash that no letter follows."""
     parts = _VERSION.split(name, maxsplit=1)
     return (parts[0], parts[1]) if len(parts) == 2 else (name, "")

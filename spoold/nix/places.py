@@ -1,14 +1,14 @@
-"""The directories of the Nix state: whose they are, and how they came to be so.
+"""The directories of the Nix state: who owns them, and how they are made.
 
-Theory of operation: the engine mounts the store into every sandbox, by its path, and does so as root. So every
-directory above the store and above Nix's own state is root's, and only root can change what is in it: then nobody else
-can put something in the store's place. The builder owns the store itself, Nix's own state, and a room of its own.
+Theory of operation: the engine mounts the store into every sandbox, by its path and as root. So root owns every
+directory above the store and above Nix's own state, and only root can change what is in these. Then nobody else can put
+something in the store's place. The builder owns the store itself, Nix's own state, and a room of its own.
 
-Where one user runs all daemons, all directories are theirs, and closed to everybody else.
+Where one user runs all daemons, that user owns all directories. They are closed to everybody else.
 
-An earlier version had the builder own all of it, with its room's content at the top. ``create`` changes that: from
-above, each directory through a descriptor that follows no link, and only below directories that nobody else can change
-by then.
+In an earlier version the builder owned everything, and the contents of its room lay at the top. ``create`` changes
+that. It goes from the top down, and changes each directory through a descriptor that follows no link. So it only
+changes directories below ones that nobody else can change any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from spoold.nix import imports
 
 GROUP, BUILDER = "spoold", "spoold-builder"
 ROOM = "builder"
-# What an earlier version kept at the top.
+# Names that an earlier version kept at the top.
 MOVED = (
     *("tmp", "etc", "pins", "template", "template-with-nix"),
     *("host-nix.json", "store.lock", "turnstile.lock"),
@@ -34,7 +34,7 @@ MOVED = (
 
 
 class Place(NamedTuple):
-    """A directory below the state: its owner, group and mode where the daemons are several users."""
+    """A directory of the state, with its owner, group and mode where the daemons run as several users."""
 
     path: str
     owner: str
@@ -55,9 +55,10 @@ PLACES = (
 
 
 def owners_for(state: str) -> dict[str, tuple[int, int]] | None:
-    """Return the owner and group of each place, where it is to be shared by several users; None where it is one user's.
+    """Return the uid and gid of each place where several users share the state, or None where one user owns it.
 
-    Shared is what root makes on a host that has the users, and what the builder's own user has made there before.
+    A state is shared where root makes it on a host that has the users, or where the builder's own user has made its
+    store. Callers that are not root always get None.
     """
     found = accounts.find(GROUP, [BUILDER])
     builds = accounts.gid_of(userns.BUILD_GROUP)
@@ -74,9 +75,9 @@ def owners_for(state: str) -> dict[str, tuple[int, int]] | None:
 
 
 def create(state: str, owners: dict[str, tuple[int, int]] | None = None) -> list[str]:
-    """Make what is missing, and with ``owners`` give all of it its owners and modes; return what was made or mended.
+    """Make the missing directories. With ``owners``, also set the owner and mode of each. Return the changed paths.
 
-    Raises :class:`OperatorError` where something else is in a directory's place.
+    Raises :class:`OperatorError` where something other than a directory has the name of one.
     """
     changed = []
     for place in PLACES:
@@ -109,7 +110,7 @@ def _mend(itself: str, uid: int, gid: int, mode: int) -> bool:
 
 
 def _move(state: str) -> list[str]:
-    """Move what an earlier version kept at the top into the builder's room; a rename follows no link."""
+    """Move the files that an earlier version kept at the top into the builder's room. A rename follows no link."""
     moved = []
     for name in MOVED:
         path, target = os.path.join(state, name), os.path.join(state, ROOM, name)
@@ -121,12 +122,12 @@ def _move(state: str) -> list[str]:
 
 
 def was_taken_over(state: str, changed: Sequence[str]) -> bool:
-    """Tell whether what :func:`create` made or mended was the state of an earlier version."""
+    """Tell whether :func:`create`, which returned ``changed``, took over the state of an earlier version."""
     return any(os.path.dirname(path) == os.path.join(state, ROOM) for path in changed)
 
 
 def examine(state: str) -> list[str]:
-    """Return what is wrong with the places of a state that is shared, in words."""
+    """Return in words what is wrong with the places of a shared state."""
     owners = owners_for(state)
     wrong = []
     for place in PLACES if owners else ():

@@ -1,11 +1,11 @@
-"""What may be built: read before any builder of a client's derivation graph runs.
+"""The policy on what may be built. It is checked before any builder of a client's derivations runs.
 
 Theory of operation: Nix tells which derivations it would build (``--dry-run``). Each is read from the store, where it
-is immutable, and refused when it asks for what a build here does not get: the host's environment or file system, work
-done outside the build sandbox, or the network. That is for fixed-output derivations alone, where the operator allows
-the host (``sources``).
+cannot change any more. It is refused when it asks for something that builds here do not get: the host's environment or
+file system, work outside the build sandbox, or the network. Only fixed-output derivations may get network, where the
+operator allows the host (``sources``).
 
-Nix's own sandbox would stop most of this too; the point is a clear message, and a second wall.
+Nix's own sandbox would stop most of this too. The policy gives a clear message, and is a second wall.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _FORBIDDEN = {
     "__contentAddressed": "asks for an experimental kind of output",
 }
 IMPURE = "impureEnvVars"
-# Variables of Nix's environment here, and those that Nix sets for a builder or goes by itself. Of all others a builder
-# gets those of the proxy, and the rest are empty.
+# Variables of Nix's environment here, and those that Nix sets for a builder or reads itself. A builder that asks for
+# other variables gets those of the proxy. All others are empty.
 OURS = frozenset(
     {
         *("HOME", "PATH", "PWD", "TERM", "TMPDIR", "TMP", "TEMP", "TEMPDIR", "LD_PRELOAD", "LD_LIBRARY_PATH"),
@@ -44,16 +44,17 @@ FETCHURL = "builtin:fetchurl"
 
 
 class UnavailableError(ClientError):
-    """What is needed is in no binary cache, and may not be downloaded."""
+    """A path that is needed is in no binary cache, and must not be downloaded."""
 
 
-# A package that the operator's nixpkgs knows and has not fetched names itself so, see contrib/nixpkgs-debian.
+# A package that the operator's nixpkgs lists but has not fetched has its name in this attribute, see
+# contrib/nixpkgs-debian.
 _ON_DEMAND = "fetchedAs"
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):
-    """An output of a derivation; ``algorithm`` is empty unless the content is fixed beforehand."""
+    """An output of a derivation. ``algorithm`` is empty unless a hash fixes the content beforehand."""
 
     name: str
     path: str
@@ -73,7 +74,7 @@ class Derivation(msgspec.Struct, frozen=True, array_like=True):
     environment: list[tuple[str, str]]
 
     def attributes(self) -> dict[str, object]:
-        """Return the attributes, structured or not."""
+        """Return the attributes, structured or not. Raises :class:`ClientError` where structured ones are no object."""
         plain: dict[str, object] = dict(self.environment)
         structured = plain.get("__json")
         if not isinstance(structured, str):
@@ -88,12 +89,12 @@ class Derivation(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_fixed(self) -> bool:
-        """Tell whether its content is fixed beforehand, by a hash."""
+        """Tell whether a hash fixes the derivation's content beforehand."""
         return any(output.algorithm for output in self.outputs)
 
 
 def read(store: Store, path: str) -> Derivation:
-    """Read a derivation from the store."""
+    """Read a derivation from the store. Raises :class:`ClientError` where it is too large."""
     file = store.on_disk(path)
     if file.stat().st_size > LARGEST:
         raise ClientError(f"{name_of(path)} is a derivation of more than {LARGEST} bytes")
@@ -101,7 +102,7 @@ def read(store: Store, path: str) -> Derivation:
 
 
 def parse(text: str) -> Derivation:
-    """Parse the ATerm of a derivation: with square brackets for round ones it is JSON."""
+    """Parse the ATerm of a derivation. It becomes JSON when square brackets replace the round ones."""
     body = _TOKENS.sub(lambda match: _BRACKETS.get(match.group(), match.group()), text.removeprefix("Derive"))
     return msgspec.convert(json.loads(body, strict=False), Derivation)
 
@@ -125,7 +126,7 @@ def check(store: Store, derivations: Sequence[str]) -> None:
 
 
 def hosts_of(store: Store, derivation: Derivation) -> list[Host]:
-    """Return the hosts that a fixed-output derivation names, those of its mirrors included."""
+    """Return the hosts that a fixed-output derivation names, including those of its mirrors."""
     mirrors: dict[str, object] = {}
     for path, _ in derivation.derivations:
         if name_of(path) == sources.MIRRORS:
@@ -148,7 +149,7 @@ def _check_variables(derivation: Derivation, name: str) -> None:
 
 
 def _on_demand(store: Store, derivations: Sequence[str]) -> str:
-    """Say how the operator fetches those of ``derivations`` that are packages of Debian, "" where none is."""
+    """Return how the operator can fetch the Debian packages among ``derivations``, or "" where there are none."""
     found = {str(read(store, path).attributes().get(_ON_DEMAND, "")) for path in derivations}
     names = sorted(name for name in found if _ATTRIBUTE.fullmatch(name))
     if not names:
@@ -160,5 +161,5 @@ def _on_demand(store: Store, derivations: Sequence[str]) -> str:
 
 
 def name_of(path: str) -> str:
-    """Return the name in a store path: what follows the hash, without ``.drv``."""
+    """Return the name in a store path: the part after the hash, without ``.drv``."""
     return path.rpartition("/")[2][33:].removesuffix(".drv")

@@ -1,8 +1,8 @@
 """Nix as a store path, for jobs that start nix-shell themselves (``nix.enter``).
 
-Theory of operation: the pin's own Nix where it has one. Else the host's: the program, the libraries that it is linked
-to and the loader are copied into one store path, in which scripts start it by that loader. It refers to nothing but
-bash, which is the runtime's.
+Theory of operation: jobs get the pin's own Nix where the pin has one. Else they get a copy of the host's Nix. For the
+copy the program, the libraries that it is linked to and the loader are put into one store path. Scripts in there start
+the program by that loader. The path refers only to the bash of the runtime.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spoold.model.errors import OperatorError
 from spoold.nix import confine
 from spoold.nix.store import Store
 
-PROGRAMS = ("nix", "nix-shell", "nix-store")  # one program: it goes by the name that it is called by
+PROGRAMS = ("nix", "nix-shell", "nix-store")  # one program, which acts by the name that it is called with
 START = """#!{bash}/bin/bash
 here=${{BASH_SOURCE[0]%/bin/*}}
 exec "$here/lib/{loader}" --library-path "$here/lib" "$here/libexec/{name}" "$@"
@@ -27,7 +27,7 @@ exec "$here/lib/{loader}" --library-path "$here/lib" "$here/libexec/{name}" "$@"
 
 
 class _Copy(msgspec.Struct, frozen=True):
-    """What was copied, and where it is now."""
+    """A copy that was made: the fingerprint of the files, and the store path of the copy."""
 
     fingerprint: str
     path: str
@@ -35,7 +35,7 @@ class _Copy(msgspec.Struct, frozen=True):
 
 def of_pin(store: Store, pin: str) -> bool:
     """Tell whether a nixpkgs has Nix."""
-    # A nixpkgs of today reads directories of its own by way of the store, so it has to be written to.
+    # A recent nixpkgs copies directories of its own into the store to read them, so the store has to be writable.
     words = [
         "--eval",
         "--read-write-mode",
@@ -49,7 +49,10 @@ def of_pin(store: Store, pin: str) -> bool:
 
 
 def of_host(store: Store, bash: str) -> str:
-    """Return the store path of a copy of the host's Nix; it is made where there is none, or another than the host's."""
+    """Return the store path of a copy of the host's Nix. Make the copy where none is there or the host's has changed.
+
+    Raises :class:`OperatorError` where Nix cannot be copied.
+    """
     program = os.path.realpath(proc.find("nix-shell"))
     files = confine.closure((program,))
     fingerprint = _fingerprint([bash, *files])
@@ -92,7 +95,7 @@ def _lay_out(tree: Path, program: str, libraries: list[str], bash: str) -> None:
 
 
 def _fingerprint(files: list[str]) -> str:
-    """Digest what tells one state of ``files`` from another; store paths among them speak for themselves."""
+    """Return a digest that changes with the state of ``files``. The name of a store path alone tells its state."""
     digest = hashlib.sha256()
     for file in files:
         status = os.stat(file) if os.path.exists(file) else None

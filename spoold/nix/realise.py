@@ -1,16 +1,19 @@
-"""Realise a derivation: make its output exist, by download where there are binary caches, else by building.
+"""Realise a derivation: make its output exist, by a download from binary caches or else by building.
 
-Theory of operation: Nix is asked what is missing. What a binary cache has is fetched by its store path
-(:mod:`spoold.nix.fetch`), which can run no builder. What is still missing then is checked against the policy and built
-in Nix's build sandbox, under limits of time, silence, log and output, in a network namespace without network.
+Theory of operation: Nix is asked which paths are missing. Paths that a binary cache has are fetched
+(:mod:`spoold.nix.fetch`). For that Nix gets store paths and no derivation, so it cannot run a builder. The other paths
+are checked against the policy and built in Nix's build sandbox. Limits bound the time, silence, log and output of a
+build, and its network namespace has no network.
 
-Where too much would have to be built it is refused before anything is fetched. Where a cache failed, neither that nor
-what the policy refuses is the client's fault: with the cache it might have been there. It is tried again.
+Where too much would have to be built, the derivation is refused before anything is fetched. If a cache failed, neither
+this refusal nor one by the policy is the client's fault, since a working cache might have had the paths. The build is
+then tried again.
 
-Where the operator allows hosts, sources that are pinned by a hash come before all else that is built, in the order of
-their dependencies: what the fetch of one needs is built without network, and then the fetch alone runs, one
-fixed-output derivation in one call of Nix, in a network namespace of its own with a door (:mod:`spoold.nix.door`). Its
-hash decides whether it counts, and the proxy's report whose fault it is if it does not come.
+Where the operator allows hosts, sources that are pinned by a hash are downloaded before anything else is built, in the
+order of their dependencies. First everything that a download needs is built without network. Then the download runs
+alone: one fixed-output derivation in one call of Nix, in a network namespace of its own with a door
+(:mod:`spoold.nix.door`). The hash decides whether the download counts. If it fails, the proxy's report tells whose
+fault that is.
 """
 
 from __future__ import annotations
@@ -36,18 +39,19 @@ from spoold.proxy.order import Order, Purpose
 
 log = Log("nix")
 
-MARGIN = 64 * 1024  # bytes of log for Nix's own words
-MISMATCH = 102  # nix-store's exit code where the hash is another
-BOUNDS = (proc.Limit.WALL, proc.Limit.OUTPUT)  # by which the proxy's are told
-AHEAD = 1024**3  # bytes by which a file may at least pass the limit of output before a look has found it
+MARGIN = 64 * 1024  # bytes of log for Nix's own messages
+MISMATCH = 102  # nix-store's exit code where the hash does not match
+BOUNDS = (proc.Limit.WALL, proc.Limit.OUTPUT)  # the limits that stand for the proxy's bounds
+AHEAD = 1024**3  # bytes by which the limit on a file's size is above the limit on output, at least
 
 
 class Realisation(msgspec.Struct, frozen=True):
-    """How it ended; ``path`` is "" unless it succeeded.
+    """How a realisation ended. ``path`` is "" unless it succeeded.
 
-    ``finished`` is ``None`` when there was nothing to do, ``fetching`` when there was nothing to fetch from a cache. A
-    fetch that failed is not the end: what did not come was built, or refused. ``before`` are the steps before the last
-    one, downloads of sources and what these need. Where a download failed, ``outcome`` and ``note`` say how.
+    ``finished`` is the last step, or ``None`` when there was nothing to do. ``fetching`` is the fetch from caches, or
+    ``None`` when there was nothing to fetch. A failed fetch is not the end: paths that did not come were built or
+    refused. ``before`` are the steps before the last one, that is downloads of sources and the builds that these need.
+    Where a download failed, ``outcome`` and ``note`` say how.
     """
 
     finished: proc.Finished | None
@@ -67,10 +71,10 @@ def realise(
     build: str = "runtime",
     tell: Tell | None = None,
 ) -> Realisation:
-    """Realise ``derivation``, and ``tell`` how much has been fetched; ``build`` names it in logs.
+    """Realise ``derivation``. ``tell`` is called with how much has been fetched. ``build`` is its name in logs.
 
-    Raises :class:`ClientError` where the policy refuses, or it is too much, and :class:`CacheError` where it would not
-    have come to that without the failure of a cache.
+    Raises :class:`ClientError` where the policy refuses the derivation, or too much would have to be fetched or built.
+    Raises :class:`CacheError` instead where the failure of a cache may have caused that.
     """
     out = next((output.path for output in policy.read(store, derivation).outputs if output.name == OUTPUT), None)
     if out is None:
@@ -95,9 +99,9 @@ def realise(
 def _fetched(
     store: Store, derivation: str, way: door.Fetch, tell: Tell | None
 ) -> tuple[Missing, proc.Finished | None, str]:
-    """Fetch what caches have; return what is missing then, how the fetch ended, and what was wrong with which cache.
+    """Fetch what caches have. Return what is missing after that, how the fetch ended, and what was wrong with caches.
 
-    Raises what :func:`realise` does.
+    Raises what :func:`realise` raises.
     """
     wanted = missing(store, derivation, way)
     said, fetching = wanted.said, None
@@ -117,7 +121,7 @@ def _fetched(
 
 
 def _bound(store: Store, wanted: Missing, limits: BuildLimits) -> None:
-    """Refuse to build the world. Sources, which are fixed by a hash, don't count: nothing is built for them."""
+    """Refuse too many derivations. Sources, which are fixed by a hash, do not count: nothing is built for them."""
     if len(wanted.built) <= limits.derivations:
         return
     built = [path for path in wanted.built if not policy.read(store, path).is_fixed]
@@ -131,7 +135,7 @@ def _bound(store: Store, wanted: Missing, limits: BuildLimits) -> None:
 
 
 class _Making:
-    """All that is built and downloaded for one environment, in the time of one build; ``before`` is what ended well."""
+    """All builds and downloads for one environment, in the time of one build. ``before``: steps that ended well."""
 
     def __init__(self, store: Store, limits: BuildLimits, cancel: Event, build: str) -> None:
         self._store, self._limits, self._cancel, self._name = store, limits, cancel, build
@@ -139,7 +143,7 @@ class _Making:
         self.before: list[proc.Finished] = []
 
     def sources(self, built: Sequence[str]) -> Realisation | None:
-        """Download the pinned sources among ``built``; return how that ended where it did not succeed."""
+        """Download the pinned sources among ``built``. Return how the first failed one ended, or None."""
         graph = {path: policy.read(self._store, path) for path in built}
         inputs = {path: [each for each, _ in graph[path].derivations if each in graph] for path in graph}
         for path in TopologicalSorter(inputs).static_order():
@@ -151,7 +155,7 @@ class _Making:
         return None
 
     def _inputs(self, path: str, graph: Mapping[str, Derivation]) -> Realisation | None:
-        """Build what a download needs, such as curl: without network, and not in the download's own call."""
+        """Build what a download needs, such as curl, without network and in another call of Nix than the download."""
         wanted = graph[path].derivations
         outputs = [
             output.path
@@ -169,7 +173,7 @@ class _Making:
         return Realisation(self.before.pop(), "")
 
     def _source(self, path: str, derivation: Derivation) -> Realisation | None:
-        """Download one source."""
+        """Download one source. Return how it ended where it failed, else None."""
         name, limits = policy.name_of(path), self._limits
         order = Order(build=self._name, what=name, bytes=limits.fetch_bytes, time=min(limits.fetch_time, self._left))
         fetch = door.Fetch(order, limits)
@@ -185,7 +189,7 @@ class _Making:
         return msgspec.structs.replace(self._failed(), outcome=outcome, note=note)
 
     def build(self, targets: Sequence[str], built: Sequence[str]) -> proc.Finished:
-        """Build without network; ``built`` are the derivations that may be built for it."""
+        """Build ``targets`` without network. ``built`` are the derivations that may be built for them."""
         return self._run(targets, built)
 
     @property
@@ -199,8 +203,9 @@ class _Making:
         if fetch is not None:
             authorities = confine.certificates(self._store.settings.certificates)
             argv += ["--option", "sandbox-paths", " ".join(path for _, path in authorities)]
-        # The looks at what builders write decide: of SIGXFSZ we are told by the builder alone. So it comes late enough
-        # for a look on a busy machine, however small the limit is.
+        # The looks at the files of builders enforce the limit on output. The limit on file size is only a backstop,
+        # since only the builder would tell us of a SIGXFSZ. So it is high enough that a look comes first, also on a
+        # busy machine and with a small limit.
         rlimits = userns.share_of(proc.Rlimits(file_size=limits.output + max(limits.output, AHEAD)))
         bounds = proc.Bounds(wall=left, stdout=MARGIN, stderr=limits.log, tail=MARGIN, rlimits=rlimits)
         return self._store.run_builders(

@@ -1,10 +1,10 @@
-"""Do something as the user whose store it is, with the rights of the builder's unit: for tools that root runs.
+"""Run a program as the store's owner, with the rights of the builder's unit. Tools that root runs need this.
 
-What root made in that store would be in the builder's way. The program begins with two capabilities, as the unit's
-does. So nothing that this user can write has a say in what it runs: the interpreter looks at no variable, no directory
-of theirs and no site, and gets the paths of root's own. Another process
-of that user can trace the program once it has given up the two. So the program has nothing of root's but pipes, and no
-terminal that somebody could type into.
+Files that root made in the store would block the builder. So the program runs as the builder's user. It begins with two
+capabilities, as the unit's daemon does. So nothing that this user can write may decide what code the program runs. The
+interpreter uses no variable of the environment, no directory of the user and no site module, and gets the module path
+of root's own process. After the program has given up the two capabilities, another process of that user can trace it.
+So the program gets only pipes from root, and no terminal that somebody could type into.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _START = (
 
 
 def owner(settings: NixSettings) -> int | None:
-    """Return the uid of the builder's own user, None where it is root, or not known yet."""
+    """Return the uid of the builder's own user. Return None where the builder is root or not known yet."""
     try:
         return os.stat(os.path.join(settings.state, "nix/nix/store")).st_uid or None
     except OSError:
@@ -35,23 +35,24 @@ def owner(settings: NixSettings) -> int | None:
 
 
 def is_taken(settings: NixSettings) -> bool:
-    """Tell whether the builder is this user's: by whose the store is, or who may make it."""
+    """Tell whether this user runs the builder: they own the store, or may make it where there is none."""
     found = owner(settings)
     if found is not None or os.geteuid() == 0:
         return (found or 0) == os.geteuid()
-    there = next(path for path in Path(settings.state).absolute().parents if os.path.exists(path))  # or is closed to us
+    # A directory that this user may not look at counts as missing.
+    there = next(path for path in Path(settings.state).absolute().parents if os.path.exists(path))
     return os.access(there, os.W_OK)
 
 
 def run(settings: NixSettings, module: str, question: bytes, seconds: float) -> bytes:
-    """Run ``module`` as a program in the builder's place, ``question`` on its input; return what it prints.
+    """Run ``module`` as a program in the builder's place, with ``question`` as its input. Return its output.
 
-    Raises :class:`OperatorError` where it cannot be run or fails, and says what it said.
+    ``seconds`` bounds its time. Raises :class:`OperatorError` where it cannot be run or fails, with its last message.
     """
     uid = owner(settings)
     name = accounts.user_name(uid) if uid is not None else BUILDER
     gid = accounts.gid_of(GROUP)
-    # Two capabilities, be it for a moment, are for the unit's own user alone.
+    # Only the unit's own user may have the two capabilities, even for a moment.
     may = gid is not None and uid is not None and uid == accounts.uid_of(BUILDER)
     if os.geteuid() != 0 or not may:
         who = "root, or as that user" if may else "that user"

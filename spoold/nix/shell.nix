@@ -1,21 +1,21 @@
-# From a client's cutor.nix to the derivation that captures its shell. Evaluated in the jail.
+# From a client's cutor.nix to the derivation that captures its shell. This is evaluated in the jail.
 #
-# bash, coreutils: store paths of the runtime, which are registered in the jail's store and not in the jail itself.
-# nix: "", or the store path of Nix, registered as well, where jobs are to start nix-shell themselves.
-# script: the text of capture.sh, or of nix-shell.sh.
+# bash, coreutils: store paths of the runtime. They are registered in the jail's store, but their files are not there.
+# nix: where jobs are to start nix-shell themselves, the store path of Nix, registered likewise. Else "".
+# script: the text of capture.sh, or of nix-shell.sh where there is a path for nix.
 { bash, coreutils, nix, script }:
 let
   inherit (builtins)
     attrNames concatStringsSep elemAt filter functionArgs head intersectAttrs isAttrs isFunction isList isString length
     match placeholder readFile split stringLength substring toFile toXML typeOf unsafeDiscardStringContext;
 
-  # A string that makes whatever holds it depend on the store path.
+  # Return text as a string that makes every derivation that holds it depend on the store path.
   referring = text: path: builtins.appendContext text { ${path} = { path = true; }; };
 
   fail = text: throw "cutor.nix: ${text}";
   wanted = "a derivation, such as { pkgs ? import <nixpkgs> { } }: pkgs.mkShell { }";
 
-  # Call a function as nix-shell does: only defaults, and inNixShell where it is asked for.
+  # Call a function as nix-shell does: with defaults only, and with inNixShell where the function has that argument.
   called = value:
     if isAttrs value && value ? __functor then called (value.__functor value)
     else if !isFunction value then value
@@ -42,8 +42,8 @@ let
       fail "it is a set of ${toString (length (attrNames shell))} attributes; it has to be ${wanted}"
     else shell;
 
-  # What changes what a build may do, or what comes out of it. Such words are for the shell's own build, which never
-  # happens.
+  # Attributes that change what a build may do, or what its output is. They are meant for the build of the shell itself,
+  # which never happens.
   dangerous = [
     "outputHash" "outputHashAlgo" "outputHashMode" "__contentAddressed" "__impure" "__noChroot" "__impureHostDeps"
     "__propagatedImpureHostDeps" "__sandboxProfile" "__propagatedSandboxProfile" "__darwinAllowLocalNetworking"
@@ -56,8 +56,9 @@ let
   outputs = attributes.outputs or [ "out" ];
   output = name: "${name}=${unsafeDiscardStringContext (checked.${name}.outPath or "")}";
 
-  # The shell's own derivation, for nix-shell: its text without its input derivations and sources. These are the second
-  # and the third list in it, and hold nothing but store paths and names of outputs: so lists end where brackets do.
+  # The text of the shell's own derivation, for nix-shell, without its input derivations and sources. These are the
+  # second and the third list in the text. They hold only store paths and names of outputs, so a bracket always ends a
+  # list.
   own = unsafeDiscardStringContext (derivation attributes).drvPath;
   whole = readFile "/s${own}";
   begin = size:
@@ -74,7 +75,7 @@ let
   shellArguments = script: [ "--norc" "--noprofile" script ];
 in
 if nix != "" then derivation (common // {
-  name = "nix-shell"; # its path becomes part of a URL, in which not all that a name may hold stands for itself
+  name = "nix-shell"; # a fixed name: the path becomes part of a URL, where some characters of names have other meanings
   args = shellArguments (toFile "nix-shell.sh" script) ++ [
     (referring bash bash) (referring coreutils coreutils) (referring nix nix) (toFile "derivation" text) own
     (placeholder "out")
@@ -84,7 +85,7 @@ else derivation (common // {
   args = shellArguments (toFile "capture.sh" script);
   __spoold_bash = referring bash bash;
   __spoold_coreutils = referring coreutils coreutils;
-  # As nix-shell would have them.
+  # The values that these variables have in nix-shell.
   __spoold_builder = attributes.builder or "";
   __spoold_outputs = if attributes ? outputs then concatStringsSep " " outputs else "";
   __spoold_out_paths = concatStringsSep " " (map output outputs);

@@ -1,4 +1,4 @@
-"""What this host has for all, and no control group divides: whether it is used up so far that some are refused it."""
+"""Watch over the kernel's resources that all programs of this host share and no control group divides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEARLY = 3 / 4
 
 
 def of_host() -> str:
-    """Return what a program might soon be refused, whoever uses it, in words; "" where there is enough."""
+    """Return in words which resource the kernel might soon refuse to any program, or "" where there is enough."""
     for what, used, most in (
         ("pseudo-terminals", "kernel/pty/nr", "kernel/pty/max"),
         ("open files", "fs/file-nr", "fs/file-max"),
@@ -25,7 +25,7 @@ def of_host() -> str:
 
 
 def _of_sockets() -> str:
-    """Look at the pages that wait in all sockets of the host: beyond a limit the kernel drops what is sent."""
+    """Look at the memory of all sockets of the host. Beyond a limit the kernel drops what is sent."""
     for line in _text(SYSCTL.parent / "net/sockstat").splitlines():
         name, _, rest = line.partition(":")
         taken = re.search(r" mem ([0-9]+)", rest)

@@ -1,8 +1,8 @@
-"""From where a fixed-output derivation is downloaded, as far as its attributes tell, and what to say of that.
+"""The hosts from which a fixed-output derivation is downloaded, as far as its attributes tell, and messages about them.
 
 nixpkgs' fetchers have their URLs in ``url`` or ``urls``. A URL ``mirror://SITE/…`` stands for each of the servers that
-the derivation ``mirrors-list`` names for that site, and ``hashedMirrors`` in there for servers that are asked first.
-Other fetchers say nothing of the kind: then only a try tells.
+the derivation ``mirrors-list`` names for that site. ``hashedMirrors`` in that derivation names servers that are asked
+first. Other fetchers have no such attributes, so only an attempt shows which hosts they ask.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SHOWN = 3  # hosts that a message names
 
 
 def words(value: object) -> list[str]:
-    """Return an attribute that is a list of words, or a text of them."""
+    """Return the words of an attribute that is a list of words, or a text that holds them."""
     if isinstance(value, str):
         return value.split()
     return [str(each) for each in value] if isinstance(value, list) else []
 
 
 def hosts(attributes: Mapping[str, object], mirrors: Mapping[str, object]) -> list[Host]:
-    """Return the hosts that are asked for what the derivation with these ``attributes`` makes, in their order."""
+    """Return the hosts from which the derivation with these ``attributes`` downloads, in the order of its URLs."""
     found: dict[Host, None] = {}
     for url in words(attributes.get("url")) + words(attributes.get("urls")):
         site, _, _ = url.removeprefix("mirror://").partition("/")
@@ -41,7 +41,7 @@ def hosts(attributes: Mapping[str, object], mirrors: Mapping[str, object]) -> li
 
 
 def refusal(name: str, wanted: Sequence[Host], settings: NixSettings) -> str:
-    """Say why ``name``, which is downloaded from the hosts ``wanted``, is not; "" where it may be tried."""
+    """Return why ``name`` must not be downloaded from the hosts ``wanted``, or "" where that may be tried."""
     listed = Hosts(settings.fetch)
     if any(listed.allows(host) for host in wanted) or (listed and not wanted):
         return ""
@@ -60,19 +60,19 @@ def _any_of(wanted: Sequence[Host]) -> str:
 
 
 def trouble(report: Report, text: str) -> str:
-    """Return what the proxy met and ``text`` does not say, as further lines of it."""
+    """Return the proxy's troubles that ``text`` does not name, as further lines for it."""
     return "".join(f"\n{each.said}" for each in report.passages if each.trouble and each.said not in text)
 
 
 def away(report: Report) -> str:
-    """Say which server was away, where no other delivered anything; "" otherwise."""
+    """Return which server was away, where no server delivered anything, else ""."""
     delivered = any(not each.trouble and (each.status < 400 and each.received) for each in report.passages)
     failed = [each.said for each in report.passages if each.trouble is Trouble.AWAY]
     return "" if delivered or not failed else failed[-1]
 
 
 def judged(name: str, wanted: Sequence[Host], report: Report) -> tuple[Outcome, str]:
-    """Say what became of a download that failed; the outcome, and a note for the client, "" where there is none."""
+    """Return the outcome of a failed download, and a note for the client, "" where there is none."""
     if report.ended is Ended.BYTES:
         return Outcome.OUTPUT_LIMIT, f"{name}: the download took more than {report.bytes} bytes"
     if report.ended is Ended.TIME:

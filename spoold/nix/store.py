@@ -1,14 +1,14 @@
-"""The Nix store of this spool, and the only way in which the rest of the room calls a Nix program on it.
+"""The Nix store of this spool. All modules of ``spoold.nix`` call Nix programs through this one.
 
-Theory of operation: the store is a chroot store, physically ``<state>/nix/nix/store``, logically ``/nix/store``. It
-needs no Nix of the host but the programs, and no daemon. Every program starts from an empty environment, with every
-option that matters on its command line, and with an empty configuration directory: what the host's nix.conf says has no
-say. It runs as root of the namespace that the users of builds are in (:mod:`spoold.nix.users`); outside of that, what
-is in the store is for reading.
+Theory of operation: the store is a chroot store, physically ``<state>/nix/nix/store``, logically ``/nix/store``. Of the
+host's Nix it needs only the programs, and no daemon. Every program starts with an empty environment, with every option
+that matters on its command line, and with an empty configuration directory, so that the host's nix.conf is not read. It
+runs as root of the namespace that the users of builds are in (:mod:`spoold.nix.users`). Outside of that namespace the
+store's contents can only be read.
 
-Jobs get the physical directory as their ``/nix/store``, so it must not be listable: names of store paths tell what
-others use. Nix resets the mode of that directory whenever it starts with a build group, and no option says otherwise;
-it is set back within milliseconds. Where there is no build group the mode just stays.
+Jobs get the physical directory as their ``/nix/store``. So it must not be listable, since names of store paths tell
+what others use. Nix resets the mode of that directory whenever it starts with a build group, and no option prevents
+that. The mode is set back within milliseconds. Where there is no build group, Nix leaves the mode as it is.
 """
 
 from __future__ import annotations
@@ -60,15 +60,18 @@ class Store:
         self.configuration = self.room / "etc"
 
     def prepare(self) -> None:
-        """Make the directories; remove what a daemon that was killed left in the temporary one."""
+        """Make the directories. Remove the temporary files that a killed daemon left behind.
+
+        Raises :class:`OperatorError` where a directory cannot be made.
+        """
         try:
             places.create(str(self.state))
             for directory in (self.roots.directory, self.configuration):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o755)
             self.temporary.mkdir(exist_ok=True, mode=0o700)
             if self.state.stat().st_uid == os.geteuid() and self.physical.stat().st_uid == os.geteuid():
-                # One user's. Users of the host find in here what everybody's environments are made of. Jobs see none
-                # of it by a path.
+                # One user owns all of it. The state is closed, since it tells what everybody's environments are made
+                # of. Jobs see no part of it by a path.
                 self.state.chmod(0o700)
         except OSError as error:
             raise OperatorError(
@@ -79,7 +82,7 @@ class Store:
 
     @property
     def users(self) -> users.BuildUsers | None:
-        """Return who runs builders; see :func:`spoold.nix.users.find`."""
+        """Return the users that run builders, see :func:`spoold.nix.users.find`."""
         return users.find(self.settings)
 
     @property
@@ -87,7 +90,7 @@ class Store:
         return None if self.users is None else self.users.namespace.entering
 
     def close_listing(self) -> None:
-        """Let others enter the store's directory, not list it. Nix gives it to the group of the users of builds."""
+        """Let others enter the store's directory and not list it. Nix gives it to the group of the users of builds."""
         wanted = CLOSED_TO_ALL_BUT_GROUP if self.users else CLOSED
         if stat.S_IMODE(self.physical.stat().st_mode) != wanted:
             self.physical.chmod(wanted)
@@ -101,7 +104,7 @@ class Store:
             interval = 0.001
             while not ended.wait(interval):
                 self.close_listing()
-                interval = min(0.05, interval * 1.02)  # for most of the first second it is a few milliseconds
+                interval = min(0.05, interval * 1.02)  # a few milliseconds for most of the first second
 
         keeper = Thread(target=keep, name="keep the store closed")
         keeper.start()
@@ -113,7 +116,7 @@ class Store:
             self.close_listing()
 
     def workspace(self) -> contextlib.AbstractContextManager[Path]:
-        """Make a directory that is gone afterwards, see :mod:`spoold.nix.workspaces`."""
+        """Make a directory that is removed afterwards, see :mod:`spoold.nix.workspaces`."""
         return workspaces.one(self.temporary, self._remove)
 
     def _remove(self, path: Path) -> None:
@@ -132,9 +135,10 @@ class Store:
         cancel: Event | None = None,
         watch: proc.Watch | None = None,
     ) -> proc.Finished:
-        """Run a Nix program on this store (or on ``root``), one that starts no builder.
+        """Run a Nix program that starts no builder, on this store or on the one at ``root``.
 
-        It sees the state directory, and ``readable``; with ``fetch`` there is a door, with ``network`` the host's.
+        It sees the state directory and the paths ``readable``. With ``fetch`` it gets a door, and with ``network`` the
+        host's network.
         """
         program = command.line(argv, str(root or self.root), self.settings)
         with contextlib.ExitStack() as held:
@@ -172,10 +176,11 @@ class Store:
         places: Sequence[Path] = (),
         fetch: door.Fetch | None = None,
     ) -> proc.Finished:
-        """Run a Nix program that may start builders: without network, in a cage, under ``limits``.
+        """Run a Nix program that may start builders, without network, in a cage and under ``limits``.
 
-        ``places`` are where builders write, beside their temporary directory. With ``fetch`` there is a door, and it
-        gets a report of what went through.
+        ``places`` are the paths that builders write to, beside their temporary directory. With ``fetch`` the program
+        gets a door, and ``fetch`` gets a report on the bytes that went through. Raises :class:`TemporaryError` after a
+        cancel while it waits for a user, and where a shared limit or the host's was reached.
         """
         with contextlib.ExitStack() as held:
             user = held.enter_context(self.users.one(cancel)) if self.users else None
@@ -219,12 +224,12 @@ class Store:
 
     @property
     def is_root(self) -> bool:
-        """Tell whether Nix programs run as root, be it of a user namespace."""
+        """Tell whether Nix programs run as root, also as root of a user namespace."""
         return os.geteuid() == 0 or self.users is not None
 
     @functools.cached_property
     def _build_hook(self) -> list[str]:
-        """The program that Nix asks whether another machine would build; it has to exist to say no."""
+        """Return the program that Nix asks whether another machine would build. It has to exist to answer no."""
         shown = self.ask(["nix", "show-config"])
         hook = re.search(r"^build-hook = (\S+)", shown, re.MULTILINE)
         return [hook.group(1)] if hook and os.path.exists(hook.group(1)) else []
@@ -234,7 +239,7 @@ class Store:
         return command.environment(scratch, self.configuration, state, network=network)
 
     def ask(self, argv: Sequence[str], bounds: proc.Bounds = QUICK, *, readable: Sequence[str] = ()) -> str:
-        """Run a Nix program that has no business to fail, and return what it printed."""
+        """Run a Nix program and return its output. Raises :class:`TemporaryError` where it fails."""
         finished = self.run(argv, bounds, readable=readable)
         if not finished.ok:
             text = finished.stderr.data.decode(errors="replace").strip()
@@ -244,29 +249,32 @@ class Store:
         return finished.stdout.data.decode(errors="replace")
 
     def on_disk(self, path: str) -> Path:
-        """Return where the store path ``path`` really is."""
+        """Return where the store path ``path`` is on disk."""
         return self.physical / Path(path).relative_to(LOGICAL)
 
     def valid(self, paths: Sequence[str]) -> bool:
-        """Tell whether all of ``paths`` are in the store, whole and registered."""
+        """Tell whether all ``paths`` are in the store, whole and registered."""
         with self.database() as database:
             return all(database.execute("SELECT 1 FROM ValidPaths WHERE path = ?", [path]).fetchone() for path in paths)
 
     def sizes_of(self, paths: Sequence[str]) -> dict[str, int]:
-        """Return the bytes of those of ``paths`` that are in the store, whole and registered."""
+        """Return the sizes in bytes of the paths among ``paths`` that are in the store, whole and registered."""
         with self.database() as database:
             query = "SELECT path, narSize FROM ValidPaths WHERE path = ?"
             return {row[0]: row[1] or 0 for path in paths for row in database.execute(query, [path])}
 
     def closure(self, paths: Sequence[str]) -> list[str]:
-        """Return ``paths`` and all that they refer to, directly or not, sorted."""
+        """Return ``paths`` and all paths that they refer to, directly or not, sorted."""
         with self.database() as database:
             found = {row[0] for path in paths for row in database.execute(CLOSURE, [path])}
         return sorted(found)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
-        """Open the store's database to read it; an empty one where Nix has not made it yet."""
+        """Open the store's database to read it. Make an empty one first where there is none.
+
+        Raises :class:`TemporaryError` where it cannot be read.
+        """
         name = self.root / "nix/var/nix/db/db.sqlite"
         if not name.exists():
             self.ask(["nix-store", "--init"])

@@ -1,13 +1,14 @@
-"""What went wrong with the binary caches, by what Nix said of them, in words for clients and operators.
+"""The troubles with binary caches, found in Nix's messages and put into words for clients and operators.
 
-Theory of operation: no builder and no expression runs in the steps that are read here, and the names of store paths
-hold neither blanks nor quotes, so a line that looks like Nix's is Nix's. All the same the words decide little: whether
-a path is there is the database's to say, and a cache that failed makes a refusal worth another try, no more.
+Theory of operation: no builder and no expression runs in the steps whose output is read here. The names of store paths
+hold neither blanks nor quotes. So a line that looks like Nix's is Nix's. All the same the words decide little. The
+store's database tells whether a path is there. Trouble with a cache only makes a refusal worth another try.
 
-Where a cache was asked by a door, Nix knows of the proxy alone: that it answers 502, 403 or, for a tunnel, not as it
-should. The proxy (:mod:`spoold.proxy`) knows why, so its words stand in place of these.
+Where a request through a door fails, Nix only sees the proxy's answer: 502, 403, or for a tunnel anything but 200. The
+proxy (:mod:`spoold.proxy`) knows the reason, so its words are used instead of Nix's.
 
-Numbers are curl's exit codes (libcurl-errors(3)) and HTTP's; the texts are those of Nix 2.8 to 2.34 and of Lix.
+Numbers are curl's exit codes (libcurl-errors(3)) and HTTP status codes. The texts are those of Nix 2.8 to 2.34 and of
+Lix.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ CURL = {
     77: "the file of certificate authorities cannot be read",
     92: "it broke off",
 }
-# After the headers Nix gives curl's words in place of its number.
+# Once the headers have come, Nix prints curl's words and not its number.
 WORDS = {
     "resolve": 6,
     "connect to server": 7,
@@ -78,17 +79,17 @@ HTTP = {
     410: "it does not have what it lists any more (HTTP 410)",
     429: "it has been asked too often (HTTP 429)",
 }
-OF_PROXY = (400, 403, 502, 503)  # what the proxy answers in the place of a server
-TUNNEL = 56  # curl's exit code for any other answer than 200 to CONNECT
-UNSAID = "\nthe binary caches did not say in time what they have\n"  # our word, where Nix was ended before it had one
+OF_PROXY = (400, 403, 502, 503)  # status codes that the proxy answers in the place of a server
+TUNNEL = 56  # curl's exit code for any answer but 200 to CONNECT
+UNSAID = "\nthe binary caches did not say in time what they have\n"  # our words where Nix was ended before it had any
 BROKE_OFF = "what it sends breaks off, or is no archive"
 
 
 def found(said: str, fetching: proc.Finished | None = None, met: Sequence[Passage] = ()) -> str:
-    """Return what went wrong with which caches, "" where nothing did.
+    """Return what went wrong with which caches, or "" where nothing did.
 
-    ``said`` is the stderr of the programs that asked, ``fetching`` how the fetch ended, where there was one, and
-    ``met`` what the proxy tells of troubles.
+    ``said`` is the stderr of the programs that asked. ``fetching`` tells how the fetch ended, where there was one.
+    ``met`` are the passages with trouble that the proxy reported.
     """
     troubles = list(dict.fromkeys(_all(said, _Proxy(said, met))))
     if not troubles and fetching is not None and not fetching.ok:
@@ -100,16 +101,16 @@ def found(said: str, fetching: proc.Finished | None = None, met: Sequence[Passag
 
 
 class _Proxy:
-    """What the proxy met on the way to caches."""
+    """The troubles that the proxy met on the way to caches."""
 
     def __init__(self, said: str, met: Sequence[Passage]) -> None:
-        # Of a server that answers, be it with 500, Nix knows as much.
+        # A server that answers, even with 500, is left out: Nix knows as much about it.
         self._said = {each.host: each.said for each in met if each.status < 500}
         asked = {str(of_url(url)) for url in _URL.findall(said)}
         self._elsewhere = [each for each in met if each.host not in asked]
 
     def of(self, url: str, other: str) -> str:
-        """Return what it met on the way to ``url``, or to where that redirects; ``other`` where it met nothing."""
+        """Return the trouble on the way to ``url`` or to where that redirects, or ``other`` where there was none."""
         host = str(of_url(url))
         if said := self._said.get(host):
             return _of(url, re.sub(rf"^{re.escape(host)} ", "it ", said))
@@ -169,7 +170,7 @@ def _of(url: str, what: str) -> str:
 
 
 def _site(url: str) -> str:
-    """Return what to call a cache: its host, or its directory."""
+    """Return a name for a cache: its scheme and host, or its directory."""
     parts = urlsplit(caches.shown(url))
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else parts.path
 

@@ -1,10 +1,11 @@
-"""Who uses what in the store: the graph of references in memory, and what follows from it.
+"""The graph of references of the store, in memory, and what can be computed from it.
 
-Theory of operation: Nix's database has every path with its size (as an archive, close to what it takes on disk) and
-every reference. Read as a whole it is small, and then what each of a thousand builds needs costs next to nothing.
+Theory of operation: Nix's database has every path with its size and every reference. (The size is that of the path as
+an archive, which is close to the room that it takes on disk.) Read as a whole the graph is small. After that it costs
+next to nothing to find what each of a thousand builds needs.
 
-Alive is what a root needs. The derivation of something alive, and the sources of that, are not; the collector is called
-to the same effect.
+A path is alive if a root needs it. The derivation that made a live path is not alive by that, nor are the derivation's
+sources. The collector is called with options that say the same.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Graph:
 
     def __init__(self, store: Store) -> None:
         with store.database() as database:
-            database.execute("BEGIN")  # or the two queries might see different moments
+            database.execute("BEGIN")  # without it the two queries could see different moments
             rows = database.execute("SELECT id, path, narSize FROM ValidPaths").fetchall()
             references = database.execute("SELECT referrer, reference FROM Refs").fetchall()
         self.size = {path: int(size or 0) for _, path, size in rows}
@@ -34,7 +35,7 @@ class Graph:
             self._references[names[referrer]].append(names[reference])
 
     def closure(self, paths: Iterable[str]) -> set[str]:
-        """Return ``paths`` and all that they refer to; what is not valid counts as not there."""
+        """Return ``paths`` and all paths that they refer to, directly or not. Paths that are not valid are left out."""
         found: set[str] = set()
         todo = list(paths)
         while todo:
@@ -45,7 +46,10 @@ class Graph:
         return found
 
     def next_towards(self, path: str) -> dict[str, str]:
-        """Return for all that needs ``path``, directly or not, the next path on a shortest way there; "" for itself."""
+        """Return the next path on a shortest way to ``path``, for each path that needs it, directly or not.
+
+        The value for ``path`` itself is "".
+        """
         referrers: dict[str, list[str]] = {each: [] for each in self.size}
         for referrer, references in self._references.items():
             for reference in references:
@@ -61,16 +65,16 @@ class Graph:
         return found
 
     def dead(self, roots: Iterable[str]) -> set[str]:
-        """Return what none of ``roots`` needs."""
+        """Return the paths that none of ``roots`` needs."""
         return self.size.keys() - self.closure(roots)
 
     def bytes(self, paths: Iterable[str]) -> int:
-        """Return the size of all ``paths``."""
+        """Return the size of all ``paths`` together."""
         return sum(self.size[path] for path in paths)
 
 
 def sizes(store: Store) -> StoreSizes:
-    """Measure the store, its disk, and what each build would free if it alone went."""
+    """Measure the store, the free room on its disk, and the bytes that deleting each build alone would free."""
     graph, roots = Graph(store), store.roots.targets()
     closures = {name: graph.closure([path]) for name, path in roots.items()}
     users = Counter(path for closure in closures.values() for path in closure)

@@ -1,21 +1,22 @@
-"""Who runs builders: users that own nothing in the store, one of them for each build at a time.
+"""The users that run builders: they own nothing in the store, and each runs one build at a time.
 
-Theory of operation: Nix gives a build's inputs to its builder as they are, so a builder that were the store's owner
-could make them writable and rewrite them for everybody. So all Nix programs that touch the store run as root of a user
-namespace (:mod:`spoold.host.userns`), whose root is the owner of the store, and builders are further users in it.
+Theory of operation: a builder gets the inputs of its build as they lie in the store. A builder that ran as the store's
+owner could make them writable and change them for everybody. So all Nix programs that touch the store run as root of a
+user namespace (:mod:`spoold.host.userns`). Root of that namespace is the owner of the store, and builders are further
+users in it.
 
-Which users those are, and how they can be had, depends on who runs spoold:
+These users come from different places, depending on the user that runs spoold:
 
-* the package's unit: the members of the group ``spoold-build``, which the daemon maps at its start;
-* root: the members of Nix's own group, ``nixbld``, or of the one that the settings name;
-* an ordinary user: the end of their range of subordinate ids.
+* Under the package's unit they are the members of the group ``spoold-build``, which the daemon maps when it starts.
+* Under root they are the members of Nix's own group, ``nixbld``, or of the group that the settings name.
+* Under an ordinary user they are the end of that user's range of subordinate ids.
 
 Nix ends a build by killing all processes of its user. So a user serves one build at a time on this host, whatever store
-the build is for. A lock in a directory of the host says so. If the host has a Nix of its own, that is the directory of
-its locks. Nix sees a group that has this one member.
+the build is for. A lock file for each user, in one directory of the host, ensures this. If the host has a Nix of its
+own, it is the directory where that Nix keeps such locks. The Nix of a build sees a group with one member, its user.
 
-``nix.build_users = ""`` does without: builders are then whoever runs spoold. That is for somebody who runs nothing but
-their own submissions.
+With ``nix.build_users = ""`` builds have no users of their own. Builders then run as the user that runs spoold. That is
+for people who run only their own submissions.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ from spoold.model.errors import OperatorError, TemporaryError
 log = Log("nix")
 AUTO = "auto"
 NIXBLD = "nixbld"
-MOST = 16  # users that are made use of
+MOST = 16  # users that are used, of a larger group or range
 POLL = 0.1  # seconds between looks for a user that is free
-HOSTS_NIX = "/nix/var/nix/userpool"  # where a Nix of the host's locks the users that it shares with us
-OF_THE_UNIT = "/run/spoold-build"  # its RuntimeDirectory
+HOSTS_NIX = "/nix/var/nix/userpool"  # where a Nix of the host locks the users that it shares with spoold
+OF_THE_UNIT = "/run/spoold-build"  # the unit's RuntimeDirectory
 OF_ROOT = "/run/spoold-nixbld"
 
 
 class BuildUser:
-    """One user, held for one build, and the namespace to build in."""
+    """One user that is held for one build, and the namespace to build in."""
 
     def __init__(self, namespaces: Namespaces, name: str) -> None:
         users = namespaces.users
@@ -55,7 +56,7 @@ class BuildUser:
         self._gid = users.gid
 
     def files(self, directory: Path) -> list[tuple[str, str]]:
-        """Write the two files into ``directory``, and return them with where they belong."""
+        """Write passwd and group into ``directory``. Return each file with the path where it is to be shown."""
         texts = {
             "passwd": f"root:x:0:0::/:/bin/sh\n{self.name}:x:{self.uid}:{self._gid}::/var/empty:/bin/sh\n",
             "group": f"root:x:0:\n{self.group}:x:{self._gid}:{self.name}\n",
@@ -75,9 +76,9 @@ class BuildUsers:
 
     @contextlib.contextmanager
     def one(self, cancel: Event) -> Iterator[BuildUser]:
-        """Hold a user that no other build has, waiting for one where all are busy.
+        """Hold a user that no other build has. Wait for one while all are busy.
 
-        Raises :class:`TemporaryError` when cancelled meanwhile.
+        Raises :class:`TemporaryError` when cancelled while it waits.
         """
         directory = _lock_directory(self.users)
         told = False
@@ -95,20 +96,20 @@ class BuildUsers:
 
 
 def find(settings: NixSettings) -> BuildUsers | None:
-    """Return who runs builders; None where the settings say that builds run as whoever runs this.
+    """Return the users that run builders, or None where the settings say that builders run as this process's user.
 
     Raises :class:`OperatorError` where no users can be had.
     """
     return _found(settings.build_users, os.geteuid(), settings.jail_user) if settings.build_users else None
 
 
-@functools.cache  # a namespace is there once for all stores of this process
+@functools.cache  # one namespace serves all stores of this process
 def _found(wish: str, uid: int, jail_user: int) -> BuildUsers:
     made = userns.made_at_start()
     if made is not None:
         return BuildUsers(made)
     if uid == 0:
-        # What was evaluated belongs to another user then.
+        # Evaluations of root belong to the jail's user, so that user is mapped too.
         return BuildUsers(Namespaces(_first(_members(NIXBLD if wish == AUTO else wish)), jail_user))
     users = userns.subordinate(MOST) if wish == AUTO else None
     if users is None:
@@ -149,13 +150,13 @@ def _first(users: Users) -> Users:
 
 
 def _lock_directory(users: Users) -> Path:
-    """Return the directory of locks that all who may use these users on this host agree on, made if need be."""
+    """Return the directory of locks, and make it if need be. All programs that use these users on this host use it."""
     if os.geteuid() == 0:
         path = Path(HOSTS_NIX if os.access(HOSTS_NIX, os.W_OK) else OF_ROOT)
     elif users.group == userns.BUILD_GROUP and _ours(Path(OF_THE_UNIT)):
         path = Path(OF_THE_UNIT)
     else:
-        path = Path(f"/tmp/spoold-build-{os.geteuid()}")  # noqa: S108 - whatever TMPDIR is, and checked below
+        path = Path(f"/tmp/spoold-build-{os.geteuid()}")  # noqa: S108 - the same for any TMPDIR, and checked below
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     if not _ours(path):
@@ -171,12 +172,12 @@ def _ours(path: Path) -> bool:
 
 
 def _locked(file: Path, held: contextlib.ExitStack) -> bool:
-    """Lock a file until ``held`` is closed; tell whether nobody else had it. As Nix does itself: by flock(2)."""
+    """Lock a file until ``held`` is closed, by flock(2) as Nix does. Return False where somebody else has the lock."""
     fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     held.callback(os.close, fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    held.callback(fcntl.flock, fd, fcntl.LOCK_UN)  # explicitly: see nix/lock
+    held.callback(fcntl.flock, fd, fcntl.LOCK_UN)  # unlocked explicitly: see _open in nix/lock
     return True

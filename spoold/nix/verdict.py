@@ -1,9 +1,9 @@
-"""Whose fault it was, and the phase that the client gets.
+"""The verdict on a build that failed: whose fault it was, and the phase that the client gets.
 
-Theory of operation: decided on evidence (exit codes, signals, limits that struck, the control group's count, free
-space), not on words of a log, which the client can write as well. A few exceptions are words that only Nix can say at
-that place, and that decide no more than which limit is named. The signal with which we stop what hit a limit is not
-reported: it is ours, not the program's.
+Theory of operation: the verdict rests on evidence: exit codes, signals, limits that were reached, the control group's
+counts, and free space. It does not rest on words of a log, since a client can write such words too. The few exceptions
+are words that only Nix can write at that place. They decide only which limit is named. When a program reaches a limit,
+spoold stops it with a signal. That signal is not reported, since it is not the program's own.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from spoold.nix import messages
 from spoold.nix.realise import Realisation
 from spoold.nix.store import Store
 
-CHUNK = 4096  # bytes that Nix reads of a log at once; what passes the limit is not passed on
-LOG_ENDED = b" killed after writing more than "  # Nix's word; a builder's own needs a log as long as that all the same
-FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
+CHUNK = 4096  # bytes that Nix reads of a log at once. Nix does not pass on the chunk that exceeds the limit
+LOG_ENDED = b" killed after writing more than "  # Nix's words. A builder that fakes them has to write as long a log
+FREE = 64 * 1024**2  # bytes. With less free room, a full disk counts as the cause of a failure
 NOTHING = Stream(b"", 0)
 OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ", "nsenter: ")
-CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how a collector that gets no memory ends
+CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how the evaluator ends when its garbage collector gets no more memory
 
 
 def raise_ours(finished: proc.Finished, store: Store) -> None:
-    """Raise where a program did not end well for reasons that are not the client's."""
+    """Raise where a program failed for reasons that are not the client's fault.
+
+    Raises :class:`TemporaryError` after a cancel and on a full disk, and :class:`OperatorError` where Nix cannot start.
+    """
     if finished.ok:
         return
     if finished.limit is Limit.CANCELLED:
@@ -46,7 +49,7 @@ def raise_ours(finished: proc.Finished, store: Store) -> None:
 def of_evaluation(store: Store, finished: proc.Finished, limits: BuildLimits) -> Phase:
     """Return the phase of an evaluation that failed.
 
-    Raises :class:`TemporaryError` where somebody killed it who was not the kernel, for a limit.
+    Raises :class:`TemporaryError` where somebody killed it, and not the kernel for a limit.
     """
     name = _signal(finished)
     if name == "SIGKILL" and finished.limit is None and finished.cpu < limits.evaluation_time:
@@ -78,7 +81,7 @@ def _evaluation_outcome(finished: proc.Finished, name: str, limits: BuildLimits)
 
 
 def _signal(finished: proc.Finished) -> str:
-    """The signal that ended the program, also when bubblewrap reports it as an exit code."""
+    """Return the signal that ended the program, also when bubblewrap reports it as an exit code."""
     code = finished.exit_code
     return finished.signal or (proc.signal_name(code - 128) if code is not None and code > 128 else "")
 
@@ -98,7 +101,7 @@ def of_refusal(store: Store, evaluation: proc.Finished, reason: str) -> Phase:
 
 
 def of_build(store: Store, evaluation: proc.Finished, realised: Realisation, limits: BuildLimits) -> Phase:
-    """Return the phase of a build that took place, or that existed already."""
+    """Return the phase of a build that ran, or whose output existed already."""
     build = realised.finished
     parts = [part for part in (evaluation, realised.fetching, *realised.before, build) if part is not None]
     outcome, note = (Outcome.OK, "") if build is None else _build_outcome(build, limits)
@@ -120,10 +123,10 @@ def of_build(store: Store, evaluation: proc.Finished, realised: Realisation, lim
 def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, str]:
     if build.ok:
         return Outcome.OK, ""
-    if build.limit in (Limit.MEMORY, Limit.PROCESSES):  # whatever the exit code: what came of it may be wrong
+    if build.limit in (Limit.MEMORY, Limit.PROCESSES):  # with any exit code, since the output may be wrong
         outcome = Outcome.MEMORY_LIMIT if build.limit is Limit.MEMORY else Outcome.NONZERO_EXIT
         return outcome, f"the build took {build.reason}"
-    # nix-store: 100 when a build failed, 101 when one took too long or was silent too long.
+    # nix-store exits with 100 when a build failed, and with 101 when one took too long or was silent too long.
     if build.limit is Limit.WALL or build.exit_code == 101:
         return Outcome.TIME_LIMIT, f"the build took more than {limits.time:g} s, or was silent for {limits.silence:g} s"
     note = build.reason if build.limit is Limit.WATCH else ""

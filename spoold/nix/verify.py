@@ -1,8 +1,8 @@
-"""Is what the store holds still what was built? Every path is hashed and compared with what the database says.
+"""The check whether the store's contents are still those that were built: every path is hashed and compared.
 
-Theory of operation: Nix itself does it. It is done as the user whose store it is, as whom this file is a program: a
-past attack on the store leaves no trace in the database, but it does in the contents. Collections wait meanwhile;
-builds and jobs go on.
+Theory of operation: Nix itself compares each path with the hash in its database. A past attack on the store leaves no
+trace in the database, but it does in the contents. The check runs as the store's owner: this module is also a program,
+which :mod:`spoold.nix.seat` starts as that user. Collections wait meanwhile. Builds and jobs go on.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from spoold.model.errors import TemporaryError
 from spoold.nix import seat
 from spoold.nix.store import Store
 
-VERIFY_TIMEOUT = 24 * 3600.0  # seconds; a disk reads about 100 MB in one
+VERIFY_TIMEOUT = 24 * 3600.0  # seconds. A disk reads about 100 MB a second
 _DAMAGED = re.compile(
     r"path '(?P<path>/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+)' (?P<what>was modified|disappeared)[^\n]*"
 )
 
 
 class Damaged(msgspec.Struct, frozen=True):
-    """A store path that is not what was registered, and what is the matter with it."""
+    """A store path that differs from what was registered, and Nix's words for how, such as "was modified"."""
 
     path: str
     what: str
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """What came of a look: how many paths there are, and those that are damaged."""
+    """The result of a check: how many paths there are, and which are damaged."""
 
     paths: int
     damaged: list[Damaged]
 
 
 def verify(settings: NixSettings) -> Verified:
-    """Compare all that the store holds, as the user whose store it is.
+    """Check everything that the store holds, as the store's owner.
 
-    Raises :class:`OperatorError` where this user can be neither that one nor become it, :class:`TemporaryError` where
-    Nix fails.
+    Raises :class:`OperatorError` where this user does not own the store and cannot become its owner, and
+    :class:`TemporaryError` where Nix fails.
     """
     if seat.is_taken(settings):
         return _verified(settings)

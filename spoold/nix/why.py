@@ -1,7 +1,8 @@
-"""Why is a path in the store? Which roots need it, and by which references: read as the user whose store it is.
+"""The answer to "Why is this path in the store?": the roots that need it, and through which references.
 
-Theory of operation: a shortest chain of references is found from the path to all that needs it, in the graph that
-collection goes by (:mod:`spoold.nix.usage`). To read Nix's database may make files beside it, so root does not.
+Theory of operation: for each root that needs the path, a shortest chain of references is found in the graph that
+collections use (:mod:`spoold.nix.usage`). The store's owner reads it, and not root: reading Nix's database may make
+files beside it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ SECONDS = 120.0
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """A root that needs a path, such as ``builds/<build id>``, and store paths, each referring to the next one."""
+    """A root that needs a path, such as ``builds/<build id>``, and store paths that each refer to the next one."""
 
     root: str
     paths: list[str]
 
 
 class Why(msgspec.Struct, frozen=True):
-    """What needs a path of so many bytes, with a shortest chain for each root; None where it is not in the store."""
+    """The size of a path in bytes, None where it is not in the store, and a shortest chain from each root to it."""
 
     size: int | None
     chains: list[Chain] = []
@@ -41,7 +42,7 @@ class _Question(msgspec.Struct, frozen=True):
 def why(settings: NixSettings, path: str) -> Why:
     """Return what needs the store path ``path``.
 
-    Raises :class:`OperatorError` where this user can be neither the one whose store it is nor become it, and
+    Raises :class:`OperatorError` where this user does not own the store and cannot become its owner, and
     :class:`TemporaryError` where the store cannot be read.
     """
     question = _Question(settings, path)

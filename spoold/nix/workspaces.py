@@ -1,6 +1,7 @@
-"""Directories for one call of a Nix program: each has a lock, which tells others that its owner lives.
+"""Directories for one call of a Nix program. Each has a lock, which tells others that its owner is alive.
 
-Whoever is killed leaves one behind, without a lock. The next one to prepare the store removes it.
+A process that is killed leaves its directory behind, without a lock. The next process that prepares the store removes
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Remove = Callable[[Path], None]
 
 @contextlib.contextmanager
 def one(above: Path, remove: Remove) -> Iterator[Path]:
-    """Make a directory in the one ``above``, and ``remove`` it afterwards."""
+    """Make a directory in the directory ``above``, and ``remove`` it afterwards."""
     with _alone(above):
         path = Path(tempfile.mkdtemp(dir=above))
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -31,7 +32,7 @@ def one(above: Path, remove: Remove) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _alone(above: Path) -> Iterator[None]:
-    """Keep others from locking directories in there: one that is just made would seem to be abandoned."""
+    """Keep others from locking directories in ``above``. They could take a new one, not locked yet, for abandoned."""
     lock = os.open(above, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -41,7 +42,7 @@ def _alone(above: Path) -> Iterator[None]:
 
 
 def remove_abandoned(above: Path, remove: Remove) -> None:
-    """Remove those in there whose owners are gone."""
+    """Remove the directories in ``above`` whose owners are gone."""
     for path in above.iterdir():
         with contextlib.suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

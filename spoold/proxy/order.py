@@ -1,4 +1,4 @@
-"""What the builder and the proxy say to each other, over a Unix socket: an order, then a report."""
+"""The messages between the builder and the proxy, over a Unix socket: an order, then a report."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from enum import StrEnum
 import msgspec
 
 LONGEST = 64 * 1024  # bytes of an order
-PASSAGES = 200  # of which a report tells
+PASSAGES = 200  # the most passages in a report
 ACCEPTED = b"\n"  # the answer to an order that is being served
 
 
 class Purpose(StrEnum):
-    """What is to be fetched, which decides on the hosts."""
+    """What is to be fetched. The purpose decides which hosts are allowed."""
 
-    SOURCE = "source"  # by a builder of a client's
-    CACHE = "cache"  # from binary caches, by Nix itself
-    PIN = "pin"  # a nixpkgs that is a URL, by Nix itself
+    SOURCE = "source"  # a pinned source, which a builder of a client's derivation fetches
+    CACHE = "cache"  # paths from binary caches, which Nix itself fetches
+    PIN = "pin"  # a nixpkgs that is a URL, which Nix itself fetches
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator allows for one purpose: hosts, further networks, and where that is said.
+    """What the operator allows for one purpose: hosts, further networks, and the ``setting`` that names the hosts.
 
-    ``bytes`` and ``time`` are bounds beside those of an order.
+    ``bytes`` and ``time`` (seconds) are bounds beside those of an order.
     """
 
     hosts: list[str]
@@ -33,17 +33,17 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What a proxy for one order is started with: its rules, and the user to become, -1 for none."""
+    """What a proxy for one order is started with: its rules, and the uid to change to, or -1 to keep its own."""
 
     rules: Rules
     uid: int
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be let through, and for whom; it comes with the listening socket.
+    """What is to be let through, and for whom. The listening socket comes with it.
 
-    ``build`` and ``what`` are for the log. ``bytes`` and ``time`` (seconds) bound it; the proxy's own settings may be
-    stricter.
+    ``build`` and ``what`` are for the log. ``bytes`` and ``time`` (seconds) bound the fetch. The proxy's own settings
+    may be stricter.
     """
 
     build: str
@@ -58,17 +58,17 @@ class Trouble(StrEnum):
 
     NONE = ""
     UNLISTED = "unlisted"  # its host is not on the list
-    INSIDE = "inside"  # its host is on the list, and resolves to addresses of no public host
-    AWAY = "away"  # its host is on the list, and does not answer, or not all of it
+    INSIDE = "inside"  # its host is on the list, but resolves to addresses that are not public
+    AWAY = "away"  # its host is on the list, but does not answer, or sends only a part of the answer
     MALFORMED = "malformed"  # it is no request that a proxy takes
-    CROWDED = "crowded"  # there are too many at once
+    CROWDED = "crowded"  # there are too many connections at once
 
 
 class Passage(msgspec.Struct, kw_only=True):
-    """One request: where it wanted to go, and what became of it.
+    """One request: where it was to go, and what came of it.
 
-    ``status`` is the HTTP status of a request that was not tunnelled, 0 where none came. ``sent`` and ``received`` are
-    bytes, as the server sees them. ``said`` goes with ``trouble``: what happened, for people.
+    ``status`` is the HTTP status of the answer to a request that was not tunnelled, or 0 where none came. ``sent`` and
+    ``received`` count the bytes sent to the server and received from it. ``said`` describes the ``trouble`` to people.
     """
 
     method: str = ""
@@ -83,15 +83,18 @@ class Passage(msgspec.Struct, kw_only=True):
 
 
 class Ended(StrEnum):
-    """What ended it."""
+    """What ended the work on an order."""
 
-    BUILDER = "builder"  # which needs it no more
-    BYTES = "bytes"
-    TIME = "time"
+    BUILDER = "builder"  # the builder no longer needs the proxy
+    BYTES = "bytes"  # the bound on bytes
+    TIME = "time"  # the bound on time
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What came of an order; of very many passages it tells of the first ones, and half of these are for trouble."""
+    """What came of an order.
+
+    Of very many passages it holds only the first ones. Half of the room is kept for passages with trouble.
+    """
 
     ended: Ended
     bytes: int

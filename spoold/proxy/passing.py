@@ -1,4 +1,4 @@
-"""What one fetch gets through: requests on the listening socket of one order, under one account of bytes and time."""
+"""The work on one order: requests on its listening socket are let through, under one bound on bytes and on time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spoold.proxy.request import MalformedError, Request
 
 log = Log("fetch")
 CONNECTIONS = 32  # at once
-SHOWN = 500  # characters of what was asked, in reports and logs
+SHOWN = 500  # characters of a method or a target that reports and logs show
 HEAD_TIME = 20.0  # seconds for the head of a request
 STATUS = {
     Trouble.UNLISTED: "403 Forbidden",
@@ -30,7 +30,7 @@ STATUS = {
 
 
 class Passing:
-    """One order."""
+    """The work on one order."""
 
     def __init__(self, rules: Rules, order: Order) -> None:
         self._order = order
@@ -42,7 +42,7 @@ class Passing:
         self._passages: list[Passage] = []
 
     async def serve(self, listener: socket.socket, control: socket.socket) -> Report:
-        """Let through what comes by ``listener``, until ``control`` is closed at its other end or a bound strikes."""
+        """Serve requests on ``listener`` until the other end of ``control`` is closed or a bound is reached."""
         server = await asyncio.start_server(self._accept, sock=listener, limit=request.LARGEST)
         try:
             ended = await self._until_the_end(control)
@@ -75,7 +75,7 @@ class Passing:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Side(reader, writer)
         if len(self._tasks) >= CONNECTIONS:
-            # No task for it: these are what is few.
+            # Refused without a task, since there are too many tasks already.
             writer.write(_refusal(Trouble.CROWDED, f"there are {CONNECTIONS} connections already"))
             writer.close()
             return
@@ -94,7 +94,7 @@ class Passing:
                     client.writer.write(_refusal(error.trouble, str(error)))
         except GoneError:
             pass
-        except Exception as error:  # noqa: BLE001 - it costs this request, and is not its client's fault
+        except Exception as error:  # noqa: BLE001 - a bug costs this request alone, and is not its client's fault
             log.bug("a request met a bug", error=error)
             passage.trouble, passage.said = Trouble.AWAY, f"the proxy met a bug: {error}"
         finally:
@@ -105,7 +105,7 @@ class Passing:
                 self._tell(passage)
 
     async def _answer(self, client: Side, passage: Passage) -> None:
-        """Answer one request; raises :class:`RefusedError` or :class:`GoneError`."""
+        """Answer one request. Raises :class:`RefusedError` or :class:`GoneError`."""
         asked = await self._read(client)
         passage.method, passage.host, passage.target = asked.method[:SHOWN], str(asked.host), asked.target[:SHOWN]
         if not self._hosts.allows(asked.host):
@@ -137,7 +137,7 @@ class Passing:
             raise RefusedError(Trouble.MALFORMED, str(error)) from error
 
     def _count(self, bytes_: int) -> None:
-        """Count what is about to go through; raises :class:`GoneError` where it is too much."""
+        """Count bytes that are about to go through. Raises :class:`GoneError` where they exceed the bound."""
         self._left -= bytes_
         if self._left < 0:
             self._spent.set()

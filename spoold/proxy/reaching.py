@@ -1,4 +1,4 @@
-"""How a host is reached: its name is resolved once, and what is connected to is the address that was checked."""
+"""How a host is reached: its name is resolved once, and the proxy connects to the address that it checked."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from spoold.model.hosts import Host
 
 RESOLVING_TIME = 20.0  # seconds
 CONNECTING_TIME = 15.0  # seconds, to each address
-ADDRESSES = 8  # that are tried
+ADDRESSES = 8  # addresses of one host that are tried
 
 
 class AwayError(Exception):
-    """The host does not answer; the text says how."""
+    """The host does not answer. The text says how it failed."""
 
 
 class InsideError(Exception):
-    """The name leads to addresses that must not be reached; the text names one."""
+    """The name resolves only to addresses that must not be reached. The text names some of them."""
 
 
 async def connect(host: Host, inside: Sequence[Network]) -> socket.socket:
-    """Return a socket that is connected to ``host``; raises :class:`AwayError` or :class:`InsideError`."""
+    """Return a socket that is connected to ``host``. Raises :class:`AwayError` or :class:`InsideError`."""
     addresses = await resolve(host, inside)
     failed = ""
     for address in addresses[:ADDRESSES]:
@@ -34,12 +34,12 @@ async def connect(host: Host, inside: Sequence[Network]) -> socket.socket:
         except TimeoutError:
             failed = f"{address} does not answer within {CONNECTING_TIME:g} s"
         except OSError as error:
-            failed = f"{address}: {os.strerror(error.errno) if error.errno else error}"  # asyncio has its own words
+            failed = f"{address}: {os.strerror(error.errno) if error.errno else error}"  # asyncio's text says less
     raise AwayError(f"{host} cannot be reached ({failed})")
 
 
 async def resolve(host: Host, inside: Sequence[Network]) -> list[Address]:
-    """Return the addresses of ``host`` that may be reached; raises as :func:`connect` does."""
+    """Return the addresses of ``host`` that may be reached. Raises what :func:`connect` raises."""
     try:
         async with asyncio.timeout(RESOLVING_TIME):
             found = await lookup(host.name)
@@ -58,7 +58,7 @@ async def resolve(host: Host, inside: Sequence[Network]) -> list[Address]:
 
 
 async def lookup(name: str) -> list[str]:
-    """Ask the host's resolver for the addresses of a name, best first; raises :class:`OSError`."""
+    """Ask the resolver of this machine for the addresses of a name, best first. Raises :class:`OSError`."""
     found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 

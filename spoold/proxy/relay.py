@@ -1,7 +1,7 @@
-"""One request whose host is connected: what each side sends goes to the other, counted, until one of them has ended.
+"""One request whose host is connected: each side's bytes go to the other side and are counted, until one side ends.
 
-A request that is not tunnelled is alone on its connection, and ends with its answer. In a tunnel each side may end for
-itself.
+A request that is not tunnelled is the only one on its connection, which ends with the answer. In a tunnel each side may
+end its own direction.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from spoold.proxy import request
 from spoold.proxy.order import Passage, Trouble
 from spoold.proxy.request import MalformedError, Request
 
-SILENCE = 60.0  # seconds without a byte, either way, after which a connection is closed
-PIECE = 64 * 1024  # bytes
+SILENCE = 60.0  # seconds without a byte in either direction after which a connection is closed
+PIECE = 64 * 1024  # bytes that are read at once
 
 
 class RefusedError(Exception):
-    """A request that is not let through, or came to no good end because of the server."""
+    """A request is not let through, or failed because of the server."""
 
     def __init__(self, trouble: Trouble, said: str, *, begun: bool = False) -> None:
         super().__init__(said)
         self.trouble = trouble
-        self.begun = begun  # whether something of an answer has gone to the client
+        self.begun = begun  # whether a part of an answer has gone to the client
 
 
 class GoneError(Exception):
-    """Whoever asked has closed the connection, or says nothing; or the bytes of the order are used up."""
+    """The client closed the connection or sends nothing, or the bytes of the order are used up."""
 
 
 class Side(NamedTuple):
@@ -41,7 +41,7 @@ class Side(NamedTuple):
 
 
 class Relay:
-    """One request whose host is connected, or a proxy of the operator's ``before`` it."""
+    """One request. It is connected to its host, or to an operator's proxy ``before`` the host."""
 
     def __init__(
         self,
@@ -59,7 +59,11 @@ class Relay:
         self._begun = False
 
     async def run(self) -> None:
-        """Relay until either side has ended; raises :class:`RefusedError` where that was the server, too early."""
+        """Relay until either side has ended.
+
+        Raises :class:`RefusedError` where the server ended too early, and :class:`GoneError` where the client did so
+        or the bytes of the order are used up.
+        """
         relayed = self._tunnel() if self._asked.is_tunnel else self._exchange()
         try:
             async with asyncio.timeout(SILENCE) as self._clock:
@@ -89,14 +93,15 @@ class Relay:
             await asyncio.wait((body, answer), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 await body
-            await answer  # a server may answer before it has all of the body
+            await answer  # a server may answer before it has the whole body
         finally:
             await _cancelled(body, answer)
 
     async def _upwards(self) -> None:
-        """Pass on what the client sends, in a tunnel.
+        """Pass on the client's bytes in a tunnel.
 
-        A server may close it before the client has said its last word. Whether it broke off, what it sends tells.
+        A server may close the tunnel before the client has sent everything. That is no error here: ``_downwards``
+        tells whether the server broke off.
         """
         while data := await self._from_client():
             try:
@@ -107,7 +112,7 @@ class Relay:
             self._server.writer.write_eof()
 
     async def _body(self) -> None:
-        """Pass on the body of a request. Anything that comes behind it would be a request that nobody checked."""
+        """Pass on the body of a request, and nothing after it: that would be a request that nobody checked."""
         left = self._asked.length
         while left:
             data = await self._from_client(min(left, PIECE))
@@ -143,7 +148,7 @@ class Relay:
             raise self._away("does not answer in HTTP/1.1") from error
 
     async def _downwards(self, length: int | None) -> int:
-        """Pass on what the server sends, ``length`` bytes at most; return how many that were."""
+        """Pass on at most ``length`` bytes from the server. Return how many came."""
         got = 0
         while length is None or got < length:
             try:

@@ -1,7 +1,7 @@
-"""The head of a request to a proxy (RFC 9110, RFC 9112): read strictly, and written anew.
+"""The head of a request to a proxy (RFC 9110, RFC 9112): it is read strictly, and written anew.
 
-What goes to the server is made of what was understood: one request on one connection, with the checked host in its Host
-field, and without anything that two readers could understand in two ways.
+The head for the server is made only of parts that were understood. It is one request on one connection, and its Host
+field has the checked host. It has nothing that two readers could understand in two ways.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _HOP_BY_HOP = ("connection", "host", "keep-alive", "te", "trailer", "upgrade")
 
 
 class MalformedError(Exception):
-    """The request is none that a proxy takes; the text says why."""
+    """A proxy does not take this request, or the answer is no HTTP/1.1. The text says why."""
 
 
 class Request(NamedTuple):
-    """A request: ``head`` is what the server gets, empty for a tunnel; ``length`` is the bytes of its body."""
+    """A request. ``head`` is what the server gets, empty for a tunnel. ``length`` is the bytes of its body."""
 
     method: str
     host: Host
@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
     @property
     def is_tunnel(self) -> bool:
-        """Tell whether it asks for a tunnel."""
+        """Tell whether the request asks for a tunnel."""
         return self.method == "CONNECT"
 
     def for_proxy(self) -> bytes:
@@ -45,7 +45,7 @@ class Request(NamedTuple):
 
 
 def read(head: bytes) -> Request:
-    """Read the head of a request, with the empty line at its end; raises :class:`MalformedError`."""
+    """Read the head of a request, with the empty line at its end. Raises :class:`MalformedError`."""
     first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not _TOKEN.fullmatch(words[0]) or not _VERSION.fullmatch(words[2]):
@@ -94,7 +94,7 @@ def _is_hop_by_hop(name: str) -> bool:
 
 
 def _length(fields: list[tuple[str, str]]) -> int:
-    """Return the bytes of the body: only a length that was said once leaves no doubt about where it ends."""
+    """Return the bytes of the body. Only a length that is given once leaves no doubt about where the body ends."""
     said = [value for name, value in fields if name.lower() == "content-length"]
     if any(name.lower() == "transfer-encoding" for name, _ in fields):
         raise MalformedError("a body needs a Content-Length here, and no Transfer-Encoding")
@@ -104,14 +104,14 @@ def _length(fields: list[tuple[str, str]]) -> int:
 
 
 class Answer(NamedTuple):
-    """The head of a server's answer: its status, and how many bytes are to follow, None where nothing says so."""
+    """The head of a server's answer: its status, and the bytes of the body, or None where the head does not tell."""
 
     status: int
     length: int | None
 
 
 def read_answer(head: bytes, method: str) -> Answer:
-    """Read the head of an answer to a request; raises :class:`MalformedError` where it is none."""
+    """Read the head of an answer to a request. Raises :class:`MalformedError` where it is no such head."""
     first, *lines = head.decode("latin-1").split("\r\n")
     found = re.match(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |$)", first)
     if found is None:

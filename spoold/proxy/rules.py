@@ -1,4 +1,4 @@
-"""What the settings allow for each purpose."""
+"""The rules for each purpose, made from the settings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from spoold.model.hosts import of_url
 from spoold.model.job import BuildLimits
 from spoold.proxy.order import Purpose, Rules
 
-ANYWHERE = ["0.0.0.0/0", "::/0"]  # no client chooses what is asked for there
+ANYWHERE = ["0.0.0.0/0", "::/0"]  # for purposes where no client chooses what is fetched
 PIN_TIME = 1800.0  # seconds for a whole nixpkgs
-SAID = 256 * 1024**2  # bytes that caches may take to say what they have
+SAID = 256 * 1024**2  # bytes that caches may send to list what they have
 
 
 def of(purpose: Purpose, settings: NixSettings, pins: Iterable[str], limits: BuildLimits) -> Rules:
-    """Return the rules for ``purpose``; ``pins`` are the locations that the operator names."""
+    """Return the rules for ``purpose``. ``pins`` are the locations of the operator's pins."""
     if purpose is Purpose.SOURCE:
         return Rules(
             hosts=settings.fetch,
@@ -30,7 +30,7 @@ def of(purpose: Purpose, settings: NixSettings, pins: Iterable[str], limits: Bui
     else:
         named = pins
         setting, time = "`[nixpkgs]` or `[nix] fetch`", PIN_TIME
-    hosts = [*settings.fetch, *_hosts(named)]  # the former are for those to which the latter redirect
+    hosts = [*settings.fetch, *_hosts(named)]  # the named hosts may redirect to hosts in settings.fetch
     return Rules(hosts=hosts, inside=ANYWHERE, setting=setting, bytes=most(limits), time=time)
 
 
@@ -45,7 +45,7 @@ def any_at_all(settings: NixSettings, pins: Iterable[str]) -> bool:
 
 
 def _hosts(urls: Iterable[str]) -> list[str]:
-    """Return the hosts of those of ``urls`` that HTTP leads to."""
+    """Return the hosts of the HTTP and HTTPS URLs among ``urls``."""
     return [host.authority for url in urls if is_http(url) and (host := of_url(url))]
 
 

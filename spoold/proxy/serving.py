@@ -1,7 +1,8 @@
-"""The proxy as a process: it takes orders on a Unix socket, and serves each in a process of its own.
+"""The proxy as a process: it takes orders on a Unix socket, and serves each order in a process of its own.
 
-Under its unit it listens on a socket that every user of the host finds and that only the builder's user may use: the
-kernel says who calls. A fetch that goes wrong takes its own process with it, and no other.
+Under its unit it listens on a socket that every user of the host can connect to. Only root, the proxy's own user and
+the builder's user may give orders, and the kernel says which user is connected. A fetch that goes wrong ends only its
+own process.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from spoold.proxy.order import ACCEPTED, LONGEST, Given, Order, Purpose, Rules
 from spoold.proxy.passing import Passing
 
 log = Log("fetch")
-DIRECTORY, NAME = "/run/spoold-fetch", "socket"  # the first is its unit's RuntimeDirectory
+DIRECTORY, NAME = "/run/spoold-fetch", "socket"  # DIRECTORY is the unit's RuntimeDirectory
 BUILDER = "spoold-builder"
 ORDERS = 32  # at once
-ORDER_TIME = 30.0  # seconds for an order to come: a namespace is made for it meanwhile
+ORDER_TIME = 30.0  # seconds within which an order has to arrive: a namespace is made for it meanwhile
 _WHO = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
@@ -42,7 +43,7 @@ RulesFor = Callable[[Purpose], Rules]
 
 
 def run(read: Callable[[], Settings]) -> None:
-    """Serve orders until SIGTERM; where there is nothing to let through, say so and end.
+    """Serve orders until SIGTERM. Where the settings name no host at all, log that and return.
 
     ``read`` reads the settings. Raises :class:`OperatorError` where they have a mistake, or the socket cannot be made.
     """
@@ -61,7 +62,7 @@ def run(read: Callable[[], Settings]) -> None:
 
 
 def _rules(read: Callable[[], Settings], at_start: Settings, purpose: Purpose) -> Rules:
-    """Return what is allowed by now: daemons take over another pin while they run."""
+    """Return what the settings allow now. They are read each time, since daemons take over new pins while they run."""
     try:
         settings = read()
     except OperatorError as error:
@@ -78,7 +79,7 @@ def _listening(path: str) -> Iterator[socket.socket]:
                 os.unlink(path)
             listener.bind(path)
             held.callback(os.unlink, path)
-            os.chmod(path, 0o666)  # noqa: S103 - the kernel says who calls
+            os.chmod(path, 0o666)  # noqa: S103 - the kernel says who is connected
             listener.listen(ORDERS)
         except OSError as error:
             raise OperatorError(
@@ -111,7 +112,7 @@ def _ended(children: Collection[int]) -> set[int]:
 
 
 def _served(control: socket.socket, rules_for: RulesFor) -> int:
-    """Serve one order, in a process for it alone; return the process's exit code."""
+    """Serve one order, in a process for it alone. Return the exit code of the process."""
     try:
         serve(control, rules_for)
     except (OSError, msgspec.DecodeError) as error:
@@ -124,7 +125,10 @@ def _served(control: socket.socket, rules_for: RulesFor) -> int:
 
 
 def serve(control: socket.socket, rules_for: RulesFor) -> None:
-    """Serve the order that comes by ``control``, and answer it there."""
+    """Serve the order that comes on ``control``, and send the report there.
+
+    Raises :class:`OSError` or :class:`msgspec.DecodeError` where no whole order comes in time.
+    """
     control.settimeout(ORDER_TIME)
     data, descriptors, *_ = socket.recv_fds(control, LONGEST, 1)
     order = msgspec.json.decode(data, type=Order)
@@ -134,7 +138,7 @@ def serve(control: socket.socket, rules_for: RulesFor) -> None:
         for each in (listener, control):
             each.setblocking(False)
         control.send(ACCEPTED)
-        # Not asyncio.run, which waits for threads whose resolver does not answer.
+        # asyncio.run would wait for threads whose resolver does not answer.
         with contextlib.closing(asyncio.new_event_loop()) as loop:
             report = loop.run_until_complete(Passing(allowed, order).serve(listener, control))
     control.setblocking(True)
@@ -143,19 +147,22 @@ def serve(control: socket.socket, rules_for: RulesFor) -> None:
 
 
 def main() -> None:
-    """Serve one order on the socket whose number is the second argument; the first is a :class:`Given`."""
+    """Serve one order for a builder that started this process.
+
+    Two arguments follow the path of modules: a :class:`Given` in JSON, and the number of the socket's descriptor.
+    """
     given = msgspec.json.decode(sys.argv[2], type=Given)
     control = socket.socket(fileno=int(sys.argv[3]))
     logs.set_up(level="info", journal=journal.is_stderr())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the builder ends, and so the order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal. It ends the builder, which ends the order
     if given.uid >= 0:
         _become(given.uid)
-    # Threads of a resolver that does not answer are nothing to wait for.
+    # An exit by sys.exit would wait for threads whose resolver does not answer.
     os._exit(_served(control, lambda _: given.rules))
 
 
 def _become(uid: int) -> None:
-    """Give up root for good; what Python loads when it is first used is loaded before, it may not be readable later."""
+    """Give up root for good. Load first the modules that Python loads on first use: they may not be readable later."""
     "".encode("idna")
     for module in ("concurrent.futures.thread", "traceback"):
         importlib.import_module(module)

@@ -1,7 +1,7 @@
-"""A proxy of the operator's network that stands before this one, as the environment names it.
+"""A proxy of the operator's network, which this proxy goes through where the environment names one.
 
-The variables are the usual ones (http_proxy, https_proxy, all_proxy, no_proxy), set in a drop-in of the unit. Whom that
-proxy connects to is its own to say: names are resolved there, and addresses can be checked only there.
+The variables are the usual ones (http_proxy, https_proxy, all_proxy, no_proxy), set in a drop-in of the unit. The
+operator's proxy alone decides what it connects to: names are resolved there, and only there can addresses be checked.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from spoold.model.hosts import Host, parse
 
 
 def of(host: Host, scheme: str) -> Host | None:
-    """Return the proxy by which the environment has ``host`` reached; None where it is reached without one.
+    """Return the proxy through which ``host`` is reached, by the environment, or None where it names none.
 
-    Raises :class:`ValueError` where the environment names something else than an HTTP proxy.
+    Raises :class:`ValueError` where the environment names something other than an HTTP proxy.
     """
     proxies = getproxies_environment()
     url = proxies.get(scheme) or proxies.get("all")
