@@ -74,13 +74,13 @@ def test_the_page_has_counts_and_times_and_nothing_else(served: Served) -> None:
     flooded.until(lambda: cell(served.text(), "runs", 1) == "1")
     flooded.until(lambda: cell(served.text(), "executor", 2) == "1")
     flooded.until(lambda: "1 of 2 slots are in use" in served.text())
-    flooded.until(lambda: cell(served.text(), "runs", 2).endswith(" s"), 100)
+    flooded.until(lambda: cell(served.text(), "runs", 2).endswith(" s"))
     flooded.until(lambda: cell(served.text(), "completed", 2) == "0.0")  # a rate, of when nothing happens any more
-    text = served.text()
-    assert cell(text, "dropped", 1) == "0"
-    assert cell(text, "taken in", 1) == "4"
+    flooded.until(lambda: cell(served.text(), "dropped", 1) == "0")
+    flooded.until(lambda: cell(served.text(), "taken in", 1) == "4")
     for role in ROLES:
-        assert cell(text, role, 1) == "1 of 1"
+        flooded.until(lambda role=role: cell(served.text(), role, 1) == "1 of 1")  # type: ignore[misc]
+    text = served.text()
     assert "Answers a minute" in text
     assert HIDDEN not in text
     assert str(flooded.spool) not in text
@@ -105,6 +105,8 @@ def test_a_page_says_when_nobody_writes_it_any_more(served: Served) -> None:
 def test_a_worker_that_was_killed_is_no_longer_alive(served: Served) -> None:
     served.flooded.until(lambda: cell(served.text(), "builder", 1) == "1 of 1")
     served.flooded.processes["builder"].kill()
+    served.flooded.processes["builder"].wait()
+    os.utime(served.flooded.spool / "tmp" / "builder.host", (1, 1))  # so that nobody has to wait for the end of a lease
     served.flooded.until(lambda: cell(served.text(), "builder", 1) == "0 of 1")
 
 
@@ -149,7 +151,7 @@ def make(directory: Path, **keys: str) -> tuple[StatusPage, Measure, Path]:
     files.mkdir()
     for number in range(3):
         (root / "new" / f"{HIDDEN}{number}.json").touch()
-    os.utime(root / "new" / f"{HIDDEN}0.json", (time.time() - 4000,) * 2)
+    os.utime(root / "new" / f"{HIDDEN}0.json", (time.time() - 3970,) * 2)
     settings = Settings(
         spool=SpoolSettings(path=str(root)),
         lease=LeaseSettings(limit=30),
