@@ -37,6 +37,7 @@ from tests.names import named
 from tests.pages import shell_client
 from tests.refusals import look, of_name
 from tests.rights import assert_answer, in_child, run_as
+from tests.stopped import stands_still
 from tests.test_systemd import SERVICES, unit
 from tests.waiting import until
 
@@ -131,12 +132,6 @@ def written(incoming: Path) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             found += [path.name] if path.stat().st_size else []
     return found
-
-
-def stands_still(pid: int) -> bool:
-    """Tell whether all threads of a process that was stopped have come to that, whatever they were at."""
-    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
-    return set(states) == {"T"}
 
 
 @pytest.fixture
