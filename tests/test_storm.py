@@ -20,16 +20,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
+from spoold.config import DockerSettings, ExecutorSettings, LeaseSettings, SandboxSettings, Settings
 from spoold.model.states import ALWAYS
 from tests.engines import SLOWNESS, Daemon
-from tests.served import LEASE, Served
+from tests.served import Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(7200)]
 COUNT = int(os.environ.get("SPOOLD_TEST_STORM", "150"))
 SEED = int(os.environ.get("SPOOLD_TEST_SEED", str(int(time.time()))))
 MODE = os.environ.get("SPOOLD_TEST_MODE", "recycled")
 CLIENTS = 4
+# As many attempts as it takes: that chance may not strike one submission three times is not what is tested.
+LEASE = LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5, attempts=100)
 
 
 @pytest.fixture
@@ -40,8 +42,7 @@ def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: obje
         sandbox=msgspec.convert({"mode": MODE}, SandboxSettings),
         executor=ExecutorSettings(slots=2),
     )
-    # As many attempts as it takes: that chance may not strike one submission three times is not what is tested.
-    made = Served(tmp_path, settings, msgspec.structs.replace(LEASE, attempts=100))
+    made = Served(tmp_path, settings, LEASE)
     yield made
     made.stop()
     shutil.rmtree(made.spool)
