@@ -237,7 +237,7 @@ def wake() -> None:
     """End the naps of jobs, where we may and see their processes; else they take as long as they do."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (process / "cmdline").read_text() == NAP.replace(" ", "\0") + "\0":
+            if (process / "cmdline").read_bytes() == NAP.encode().replace(b" ", b"\0") + b"\0":
                 os.kill(int(process.name), signal.SIGTERM)
 
 
