@@ -27,7 +27,7 @@ ALICE = 64_101
 LIMITS = {"run": {"time": 600, "cpu_time": 600}}
 TRIES = 5  # of a machine that stalls for seconds just when a job is to be ended
 HANGS = '{ pkgs ? import <nixpkgs> {} }: pkgs.runCommand "hangs-MARK" { } "sleep 600"'
-LEASE = LeaseSettings(renewal=8.0, limit=60.0, check=1.0, pause=0.5)
+LEASE = LeaseSettings(renewal=8.0, limit=120.0, check=1.0, pause=0.5)
 
 
 @pytest.fixture(scope="module", params=["single-use", "recycled"])

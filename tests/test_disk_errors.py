@@ -188,7 +188,8 @@ def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailin
             each.switch.write_text(AILMENTS[each.name])
         for each in made:
             each.drop(DURING)
-            (each.incoming / "cancelled.cancel").write_text("cancelled\n")
+            (each.incoming / ".cancel").write_text("cancelled\n")
+            (each.incoming / ".cancel").rename(each.incoming / "cancelled.cancel")
         enough.touch()
         time.sleep(OUTAGE)
         for each in made:

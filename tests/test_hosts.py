@@ -33,6 +33,7 @@ from tests.actors.bench import Bench, settings_for
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.names import named
 from tests.standins import PlainBackend, PlainSandbox
+from tests.stopped import stands_still
 
 PATIENCE = 100.0 * SLOWNESS
 LEASE = LeaseSettings(renewal=0.3, limit=120.0, check=0.3, pause=0.1)  # however busy this host is, who lives keeps his
@@ -97,10 +98,15 @@ class Hosts:
             time.sleep(0.02)
 
     def signal(self, daemon: subprocess.Popen[bytes], number: int) -> None:
-        """Signal the daemon itself; what keeps its namespaces takes it along when it is killed."""
+        """Signal the daemon itself; what keeps its namespaces takes it along when it is killed.
+
+        Where that stops or kills it, come back when it does nothing any more: not even what it was at.
+        """
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
         for child in children:
             os.kill(int(child), number)
+        if number in (signal.SIGSTOP, signal.SIGKILL):
+            self.until(lambda: all(stands_still(int(child)) for child in children))
 
     def stop(self) -> None:
         for daemon in self.daemons:
@@ -163,6 +169,7 @@ def test_what_a_host_had_that_is_gone_is_taken_over(hosts: Hosts, number: int) -
     hosts.start("one", "executor")
     for id_ in ("a", "b"):  # so that nobody has to wait for the end of the lease
         os.utime(hosts.spool / "running" / named(id_), (1, 1))
+    hosts.until(lambda: not any((hosts.spool / "running" / named(id_)).exists() for id_ in "ab"))
     hosts.until(lambda: RUNS.findall(hosts.said("one")))  # what was tried before goes one at a time
     if number == signal.SIGSTOP:
         hosts.signal(lost, signal.SIGCONT)
@@ -215,7 +222,8 @@ def test_a_role_goes_over_to_another_host(hosts: Hosts) -> None:
 
 
 def test_two_of_every_role_at_once_answer_everything_once(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "spool", settings_for(tmp_path / "spool"))
+    root = tmp_path / "spool"
+    bench = Bench(root, settings_for(root, spool=SpoolSettings(path=str(root), settle=30.0), lease=LEASE))
     other = msgspec.structs.replace(bench.settings, executor=ExecutorSettings(name="other", slots=2))
     sandbox, backend = PlainSandbox(), PlainBackend()
     executors = [bench.executor, Executor(other, lambda _: sandbox)]

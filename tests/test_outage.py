@@ -11,17 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, LeaseSettings, SandboxSettings, Settings
+from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
 from tests.engines import Daemon
 from tests.served import Served
 from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
-
-
-LEASE = LeaseSettings(
-    renewal=0.5, limit=120.0, check=0.5, pause=0.5
-)  # nobody has to lose one, however busy the host is
 
 
 @pytest.fixture
@@ -32,7 +27,7 @@ def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: obje
         sandbox=SandboxSettings(waiting=2),
         executor=ExecutorSettings(slots=2),
     )
-    made = Served(tmp_path, settings, LEASE)
+    made = Served(tmp_path, settings)
     yield made
     made.stop()
 

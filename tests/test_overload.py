@@ -20,14 +20,15 @@ import msgspec
 import pytest
 
 from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
+from spoold.config.file import load
 from spoold.spool import layout
 from tests.engines import SLOWNESS
 from tests.names import named
 
 FLOOD = int(os.environ.get("SPOOLD_TEST_FLOOD", "3000"))
 ALICE, BOB = 1001, 1002
-SCAN = 3.0  # seconds between two scans
-pytestmark = pytest.mark.timeout(60 + FLOOD // 20)
+PATIENCE = (100.0 + FLOOD / 20) * SLOWNESS  # seconds
+pytestmark = pytest.mark.timeout(300 + FLOOD // 20)
 
 
 class Flooded:
@@ -38,8 +39,9 @@ class Flooded:
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
         settings = Settings(
-            spool=SpoolSettings(path=str(self.spool), settle=1.0, scan=SCAN),
-            lease=LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.3),
+            spool=SpoolSettings(path=str(self.spool), settle=10.0, scan=3.0),
+            # Nobody that lives loses a lease, however busy the host is.
+            lease=LeaseSettings(renewal=0.5, limit=120.0, check=0.5, pause=0.3),
             executor=ExecutorSettings(slots=slots),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
@@ -70,8 +72,8 @@ class Flooded:
     def answered(self) -> int:
         return sum(name.endswith(".response.json") for name in os.listdir(self.spool / "done"))
 
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
             time.sleep(0.02)
@@ -81,7 +83,7 @@ class Flooded:
             process.send_signal(signal.SIGCONT)
             process.terminate()
         for process in self.processes.values():
-            process.wait(60)
+            process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -120,14 +122,20 @@ def test_many_files_at_once(flooded: Flooded) -> None:
     flooded.until(lambda: flooded.has("warm"))
     before = {role: resident(process.pid) for role, process in flooded.processes.items()}
     for number in range(FLOOD):
+        if number == FLOOD // 10:  # all others are there before anybody looks, however slowly they are dropped
+            for role in ("intake", "executor"):
+                flooded.processes[role].send_signal(signal.SIGSTOP)
         flooded.drop(f"a{number}", ALICE)
     flooded.drop("other", BOB)
+    for process in flooded.processes.values():
+        process.send_signal(signal.SIGCONT)
     flooded.until(lambda: flooded.has("other"))
-    if os.geteuid() == 0:
-        assert flooded.answered() < FLOOD * 0.9
     command = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(flooded.config), "status", "other"]
-    subprocess.run(command, check=True, capture_output=True, timeout=30 * SLOWNESS)
-    flooded.until(lambda: flooded.answered() == FLOOD + 2, 60 + FLOOD / 20)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    flooded.until(lambda: flooded.answered() == FLOOD + 2)
+    times = {path.name: path.stat().st_mtime_ns for path in flooded.spool.glob("done/*.response.json")}
+    if os.geteuid() == 0:
+        assert sum(each <= times["other.response.json"] for each in times.values()) < FLOOD * 0.9
     for role, process in flooded.processes.items():
         assert resident(process.pid) < before[role] + (16 << 20) + FLOOD * 300, role
 
@@ -170,7 +178,7 @@ def test_events_that_are_lost_are_made_up_for(flooded: Flooded) -> None:
     for number in range(most // 3):  # made, written and closed, renamed away and to
         flooded.drop(f"a{number}")
     flooded.processes["intake"].send_signal(signal.SIGCONT)
-    flooded.until(lambda: len(os.listdir(flooded.spool / "new")) == most // 3 + 1, 120)
+    flooded.until(lambda: len(os.listdir(flooded.spool / "new")) == most // 3 + 1)
 
 
 def test_without_inotify_it_says_so_and_goes_by_scans_until_it_can_watch(flooded: Flooded) -> None:
@@ -186,15 +194,21 @@ def test_without_inotify_it_says_so_and_goes_by_scans_until_it_can_watch(flooded
     enter = ["nsenter", "--preserve-credentials", f"--user=/proc/{flooded.processes['intake'].pid}/ns/user"]
     subprocess.run([*enter, "sh", "-c", "echo 9 >/proc/sys/user/max_inotify_instances"], check=True)
     flooded.until(lambda: "watching again" in flooded.log.read_text())
-    began = time.monotonic()
-    for number in range(10):
+    settings = load(str(flooded.config))
+    spool = msgspec.structs.replace(settings.spool, scan=3600.0)  # so it is the events that tell of a file
+    flooded.config.write_bytes(msgspec.toml.encode(msgspec.structs.replace(settings, spool=spool)))
+    flooded.processes["intake"].send_signal(signal.SIGHUP)
+    flooded.until(lambda: "taken_over=spool.scan" in flooded.log.read_text())
+    for number in range(10):  # the scan after that may find one of them
         flooded.drop(f"b{number}")
         flooded.until((flooded.spool / "new" / named(f"b{number}")).exists)
-    assert time.monotonic() - began < 7 * SCAN, "not by the events: of ten one after the other each waited for a scan"
 
 
 @pytest.mark.parametrize("role", ["intake", "executor"])
-def test_with_no_descriptor_left_it_waits_and_goes_on(flooded: Flooded, role: str) -> None:
+def test_with_no_descriptor_left_it_waits_and_goes_on(
+    flooded: Flooded, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPOOLD_TEST_REST", "0.5")
     flooded.start("intake", "builder", "health", "executor")
     flooded.drop("warm")
     flooded.until(lambda: flooded.has("warm"))

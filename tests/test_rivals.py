@@ -25,7 +25,7 @@ import pytest
 from spoold.model.retention import Rules
 from tests.engines import REPOSITORY
 from tests.rights import run_as
-from tests.test_users import ALICE, BOB, HELLO, Installed
+from tests.test_users import ALICE, BOB, HELLO, Installed, written
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
@@ -158,6 +158,7 @@ def test_many_uids_of_one_person_are_one(installed: Installed, monkeypatch: pyte
 
 def test_a_file_that_is_anothers_cancels_nothing(installed: Installed) -> None:
     """Bob moves an empty file of root's, and of Alice's, to the name of a cancel of Alice's job."""
+    installed.settles(0.3)
     for role in ROLES:
         installed.start(role)
     installed.drop(ALICE, "long.json", HELLO | {"inputs": "nap 600"})
@@ -174,7 +175,7 @@ def test_a_file_that_is_anothers_cancels_nothing(installed: Installed) -> None:
         installed.drop(BOB, f"bob-{number}.json")
         installed.response(BOB, f"bob-{number}")
         assert runs(installed, "long")
-    run_as(ALICE, f"echo long >{cancel}")
+    run_as(ALICE, f"cd {cancel.parent} && echo long >.own && mv .own {cancel}")
     assert installed.response(ALICE, "long")["status"] == "CANCELLED"
 
 
@@ -236,10 +237,11 @@ def test_the_examples_write_into_nobody_elses_file(installed: Installed) -> None
         own = done / f"{json.loads(ran.stdout)['Submission_id']}.json"
         assert "echo hello" in own.read_text()
         assert run_as(BOB, f"cat {own}").returncode != 0
-    assert not [path for path in incoming.iterdir() if path.stat().st_size]
+    assert written(incoming) == []
 
 
 def test_nobody_fills_the_log(installed: Installed) -> None:
+    installed.settles(0.3)
     for role in ROLES:
         installed.start(role)
     made = run_as(ALICE, f'cd {installed.spool}/incoming; for n in $(seq 3000); do : >"$n.txt"; done')

@@ -6,6 +6,7 @@ contrib/development/vm.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,9 +33,11 @@ from spoold.model.errors import OperatorError
 from spoold.model.states import ALWAYS, Role
 from spoold.spool import layout
 from tests import engines
+from tests.names import named
 from tests.pages import shell_client
 from tests.refusals import look, of_name
 from tests.rights import assert_answer, in_child, run_as
+from tests.stopped import stands_still
 from tests.test_systemd import SERVICES, unit
 from tests.waiting import until
 
@@ -47,19 +50,28 @@ HELLO = {"files": [{"name": "run.sh", "content": "echo hi"}]}
 
 
 class Installed:
-    """A spool as an installation has it, and its daemons."""
+    """A spool as an installation has it, and its daemons.
+
+    However busy the host is, those that live keep what they hold, and no file is given up while its client writes it:
+    see ``settles`` for tests of files that stay as they are.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.spool = directory, directory / "spool"
         layout.create(str(self.spool), Accounts(GROUP, UIDS))
         self.settings = Settings(
-            spool=SpoolSettings(path=str(self.spool), settle=0.3, scan=0.5),
-            lease=LeaseSettings(renewal=0.2, limit=1.0, check=0.2, pause=0.1),
+            spool=SpoolSettings(path=str(self.spool), settle=30.0, scan=0.5),
+            lease=LeaseSettings(renewal=0.2, limit=120.0, check=0.2, pause=0.1),
             executor=ExecutorSettings(slots=2, drain=0.1),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
         self.processes: list[subprocess.Popen[bytes]] = []
         self.log = (directory / "log").open("wb")
+
+    def settles(self, seconds: float) -> None:
+        """Have files that nobody can read as a submission be answered once they are ``seconds`` old."""
+        spool = msgspec.structs.replace(self.settings.spool, settle=seconds)
+        self.settings = msgspec.structs.replace(self.settings, spool=spool)
 
     def start(self, role: str, *, capabilities: Sequence[str] = (), **changes: object) -> subprocess.Popen[bytes]:
         """Start a daemon with its unit's capabilities and others, and return when it is ready."""
@@ -113,6 +125,15 @@ class Installed:
         return loaded
 
 
+def written(incoming: Path) -> list[str]:
+    """Return the names of the files in which there is something; one that is taken meanwhile is none of them."""
+    found = []
+    for path in incoming.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += [path.name] if path.stat().st_size else []
+    return found
+
+
 @pytest.fixture
 def installed() -> Iterator[Installed]:
     directory = Path(tempfile.mkdtemp(prefix="spoold-users."))  # where others can get to
@@ -152,10 +173,15 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
         installed.start(role)
     installed.start("intake", lease=LeaseSettings(renewal=PATIENCE, limit=2 * PATIENCE))  # so long it waits
     first = installed.start("executor")
-    installed.drop(ALICE, "held.json", HELLO | {"inputs": "nap 1"})
+    end = installed.directory / "end"
+    installed.drop(ALICE, "held.json", HELLO | {"inputs": f"await {end}"})
     until(lambda: os.listdir(installed.spool / "running"))
     first.send_signal(signal.SIGSTOP)
+    until(lambda: stands_still(first.pid))
+    os.utime(installed.spool / "running" / named("held", 1, ALICE), (1, 1))  # nobody has to wait for the lease's end
     installed.start("executor", executor=ExecutorSettings(name="two", slots=1, drain=0.1))
+    until(lambda: os.listdir(installed.spool / "running") == [named("held", 2, ALICE)])
+    end.touch()
     assert installed.response(ALICE, "held")["status"] == "COMPLETED"
     assert_answer(installed.spool / "done" / "held.response.json", ALICE, shared=True)
     ctl = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(installed.directory / "executor.toml")]
@@ -290,8 +316,10 @@ def test_what_root_makes_of_the_spool_is_nothing_outside(installed: Installed, p
 
 
 def test_a_directory_that_a_client_closed(installed: Installed) -> None:
+    installed.settles(0.3)
     installed.start("intake")
-    made = run_as(ALICE, f"cd {installed.spool}/incoming && mkdir -p x.json/deep/deeper && chmod 0 x.json/deep x.json")
+    make = "mkdir -p .x/deep/deeper && chmod 0 .x/deep .x && mv .x x.json"
+    made = run_as(ALICE, f"cd {installed.spool}/incoming && {make}")
     assert made.returncode == 0, made.stderr
     assert installed.response(ALICE, "x")["status"] == "REJECTED"
     until(lambda: not (installed.spool / "incoming" / "x.json").exists())
@@ -331,7 +359,8 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
     until(lambda: value("health", 'spoold_oldest_seconds{state="running"') > 1)
     until(lambda: value("intake", 'spoold_entries{state="incoming"') == 0)
     assert value("health", 'spoold_entries{state="incoming"') == -1
-    assert {os.stat(path).st_uid for path in directory.glob("*.prom")} == {UIDS[layout.USERS[role]] for role in ALWAYS}
+    users = {UIDS[layout.USERS[role]] for role in ALWAYS}
+    until(lambda: {os.stat(path).st_uid for path in directory.glob("*.prom")} == users)
 
 
 def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) -> None:
@@ -348,7 +377,7 @@ def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) ->
             run_as(BOB, f"umask 0; : >{installed.spool}/incoming/{name}")
     done = run_as(ALICE, f"sh -e {client} {installed.spool} {request}")
     assert json.loads(done.stdout)["status"] == "COMPLETED", done.stderr
-    assert not [path for path in (installed.spool / "incoming").iterdir() if path.stat().st_size]
+    assert written(installed.spool / "incoming") == []
     again = run_as(ALICE, f"sh -e {client} {installed.spool} {request}")
     assert json.loads(again.stdout)["Submission_id"] != json.loads(done.stdout)["Submission_id"]
 
@@ -374,7 +403,6 @@ def test_the_shell_client_takes_no_other_answer_for_its_own(installed: Installed
 
 
 def test_the_shell_client_replaces_nothing_that_is_there(installed: Installed) -> None:
-    installed.start("intake")
     incoming, request = installed.spool / "incoming", installed.directory / "request.json"
     request.write_text(json.dumps(HELLO))
     request.chmod(0o644)
@@ -405,6 +433,7 @@ def make_each_kind(incoming: Path) -> None:
 def test_every_name_is_answered_to_its_owner_alone(installed: Installed) -> None:
     incoming, done = installed.spool / "incoming", installed.spool / "done"
     make_each_kind(incoming)
+    installed.settles(0.3)
     for role in ("intake", "health"):
         installed.start(role)
     until(lambda: {each for each in os.listdir(incoming) if not each.startswith(".full one@")} == {".upload", "x.part"})
@@ -433,10 +462,11 @@ def test_every_name_is_answered_to_its_owner_alone(installed: Installed) -> None
 
 
 def test_a_second_user_finds_the_answer_to_a_name_that_is_none(installed: Installed) -> None:
+    installed.settles(0.3)
     installed.start("intake")
     incoming, spool = installed.spool / "incoming", str(installed.spool)
     for uid in (ALICE, BOB):
-        run_as(uid, f"printf {uid} >'{incoming}/hw (1).json'")
+        run_as(uid, f"cd {incoming} && printf {uid} >.own && mv .own 'hw (1).json'")
         until(lambda: not (incoming / "hw (1).json").exists())
     home = installed.directory / "home"
     home.mkdir()
