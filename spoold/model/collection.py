@@ -68,7 +68,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(Stored, frozen=True, kw_only=True):
-    """A request for a collection, as it lies in ``builds/collect/``."""
+    """An order for a collection, as it lies in ``builds/collect/``."""
 
     dry_run: bool = False
 
@@ -86,7 +86,7 @@ class Report(Stored, frozen=True, kw_only=True):
     error: str = ""
 
 
-RECENT = 2.0  # seconds after its last use in which no build is deleted: a use is noted once a second (spool.uses)
+RECENT = 2.0  # seconds. No build is deleted so soon after its last use: uses are noted once a second (spool.uses)
 
 
 def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, free: int) -> list[Verdict]:

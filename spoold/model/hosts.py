@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,
 
 
 class Host(NamedTuple):
-    """A host and a port; ``port`` is 0 where none is named."""
+    """A host and a port. ``port`` is 0 where none is named."""
 
     name: str
     port: int

@@ -1,8 +1,8 @@
 """Turns by time, where one turn may take long: next is the owner whose things have taken the least time.
 
 Spec: spool-layout.md, "Overload". This is start-time fair queueing, as in ``timeshare``, but for one place. It has no
-credit: a thing takes milliseconds, so nobody needs to be behind. When a thing of an owner comes who had none waiting,
-the owner begins level with the one who was served last. So they save up no time. Not thread-safe.
+credit: a thing takes milliseconds, so nobody needs to be behind. When an owner without waiting things gets one, they
+begin level with the owner who was served last. So they save up no time. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Levels:
         self._served = 0.0  # the level of the account that was served last, at that time
 
     def come(self, owner: int) -> None:
-        """Note that a thing of an owner comes who had none waiting."""
-        if len(self._levels) >= MOST:  # the account of an owner who waits is not below
+        """Note that an owner without waiting things gets one."""
+        if len(self._levels) >= MOST:  # no account of an owner who waits is below _served
             self._levels = {each: level for each, level in self._levels.items() if level > self._served}
         self._levels[owner] = max(self.level(owner), self._served)
 
@@ -65,6 +65,6 @@ class TimedTurns(Turns[Thing]):
         return self.take_from(owner)
 
     def charge(self, seconds: float) -> None:
-        """Charge the time that the thing took that was taken last to its owner."""
+        """Charge the owner of the last taken thing with the time that the thing took."""
         if self._last is not None:
             self._levels.charge(self._last, seconds)

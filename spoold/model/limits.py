@@ -16,7 +16,7 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
-LEAST_RESERVE = 512 * MIB  # of a host's memory, for all but the jobs
+LEAST_RESERVE = 512 * MIB  # of a host's memory, for everything except jobs
 # The most that a container needs beside its job: for its supervisor, the job's files and output, and the kernel.
 BESIDE = 112 * MIB
 LEAST = 16 * MIB  # for a job: with less, no program starts
@@ -33,7 +33,7 @@ WORDS = ("on_output_limit",)  # a limit that is a choice has no maximum
 
 
 class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one phase (``dependencies``, ``compile`` or ``run``) may use."""
+    """The limits of one phase (``dependencies``, ``compile`` or ``run``)."""
 
     time: Annotated[Seconds, setting("wall-clock time", "seconds")]
     cpu_time: Annotated[Seconds, setting("CPU time of the phase's processes together", "seconds")]

@@ -15,7 +15,7 @@ from spoold.client import names
 from spoold.model import ids
 
 PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-MOST, SHORTENED = 200, 100  # bytes of the text for a name. Of a longer one, SHORTENED bytes are its beginning
+MOST, SHORTENED = 200, 100  # bytes of the text for a name. Of a longer text, the first SHORTENED bytes are kept
 SHOWN = 5  # how many wrong characters are named
 WORD = re.compile(r"[A-Za-z0-9_]{8,32}")
 ENDING = re.compile(r"\.(json|cancel)", re.IGNORECASE)
@@ -41,8 +41,8 @@ def escaped(raw: bytes) -> str:
 def refusal_names(name: str, uid: int, sha256: str) -> list[str]:
     """Return the names in ``done/`` that the refusal may have: it gets the first that is free, else the last.
 
-    ``sha256`` is that of the file's bytes, in hexadecimal. Where the name could be an id as well, it has more digits of
-    that than the refusal of such an id. So neither is taken for the other.
+    ``sha256`` is that of the file's bytes, in hexadecimal. Where the name could be an id as well, the refusal's name
+    has more of these digits than the refusal of such an id has. So neither is taken for the other.
     """
     called = stem(name)
     own = f"{called}@{uid}-{sha256[: digits_in(called)]}.refused.json"

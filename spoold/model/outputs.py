@@ -31,7 +31,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes back of a run: ``files`` files at most, each of ``file_size`` bytes at most, and all of ``total``.
+    """What comes back of a run: at most ``files`` files, of ``file_size`` bytes each and ``total`` bytes together.
 
     For one of many cases, ``files`` and ``total`` are what the cases before it left, and ``together`` is what all cases
     may have.
@@ -65,7 +65,7 @@ class Found(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """The files of a run that came back, by name, the required patterns that matched none, and notes."""
+    """The files of a run that came back (sorted by name), the required patterns that matched none, and notes."""
 
     files: list[Found]
     contents: Contents
@@ -125,7 +125,7 @@ class Left:
 def told(parts: Iterable[Returned], room: int) -> tuple[list[list[ReturnedFile]], bool]:
     """Return the files of each part for the response, and whether the response has the contents of all of them.
 
-    The response has ``room`` for so many bytes of contents, of all parts together.
+    ``room`` is the most bytes of contents that the response may have, of all parts together.
     """
     told_of = []
     for returned in parts:

@@ -10,7 +10,7 @@ from spoold.model.page import escaped
 HEIGHT = 16
 BAR, STEP = 2, 3  # width of a bar, and from the start of one to the next
 MOST = 64  # bars
-BUCKETS = 24  # of a histogram
+BUCKETS = 24  # bars of a histogram
 
 
 def bars(values: Sequence[float], name: str, height: int = HEIGHT, more: str = "") -> str:

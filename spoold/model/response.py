@@ -307,7 +307,7 @@ def moment(seconds: float) -> str:
 
 
 def begun(response: Response, *, submitted: float, built: float | None, started: float) -> Response:
-    """Return ``response`` with its job's start and the waits before. ``built`` is None if the build was there."""
+    """Return ``response`` with its job's start and its waits. ``built`` is None if the build was there already."""
     build_wait = 0.0 if built is None else max(0.0, built - submitted)
     queue_wait = max(0.0, started - submitted - build_wait)
     return msgspec.structs.replace(

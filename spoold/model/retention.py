@@ -17,7 +17,7 @@ from spoold.model.setting import setting
 
 GRAIN = 60.0  # seconds that count as one age, for the first FINE ages
 FINE = 180
-STEPS = 64  # ages told apart beyond FINE, until an age doubles: memory is for owners, not for answers
+STEPS = 64  # ages told apart in each doubling beyond FINE: memory is for owners, not for answers
 NEARLY = 0.95  # of a share: an owner with more than this gets room again
 AGAIN = 0.75  # of a share: an owner is brought down to this
 
@@ -147,8 +147,8 @@ def decide(
 ) -> Going:
     """Say which entries go. Afterwards the ``census`` has those that stay.
 
-    ``share`` is what one owner may have, and ``short`` what the disk lacks. An owner with more than ``much`` fills the
-    disk.
+    ``share`` is what one owner may have, and ``short`` what the disk lacks. An owner with more than ``much`` counts as
+    the one who fills the disk.
     """
     older = max(max_age, rules.min_age) if max_age else math.inf
     going = Going(census.now, older, {})

@@ -65,4 +65,4 @@ class Role(StrEnum):
     SCALE = "scale"
 
 
-ALWAYS = tuple(role for role in Role if role is not Role.SCALE)  # every spool has these roles; scale needs a pool
+ALWAYS = tuple(role for role in Role if role is not Role.SCALE)  # every spool has these roles. Scale needs a pool

@@ -118,7 +118,7 @@ class Request(Program, frozen=True):
         return decode(self.inputs, self.inputs_encoding, "inputs")
 
     def stdin_of(self, case: Case) -> bytes:
-        """Return the exact bytes that the program reads in a case."""
+        """Return the exact bytes that the program reads on standard input in a case."""
         if case.inputs is None:
             return self.stdin()
         return decode(case.inputs, case.inputs_encoding, f"inputs ({shown(case.name)})")

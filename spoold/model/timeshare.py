@@ -4,8 +4,9 @@ Spec: spool-layout.md, "Overload" and "Turns". This is start-time fair queueing 
 Queuing: A Scheduling Algorithm for Integrated Services Packet Switching Networks", SIGCOMM 1996) for several places at
 once (SFQ(D): Jin, Chase, Kaur, "Interposed Proportional Sharing for a Storage Service Utility", SIGMETRICS 2004). Each
 owner has an account of what they used, divided by their weight. The owner with the lowest account is next. An owner who
-comes when none of their things wait is a newcomer. A newcomer is lifted to ``CREDIT`` less than the account that was
-served last. So idleness earns no more than that, once, and no newcomer waits for more than one place to become free.
+comes when none of their things wait is a newcomer. The account of a newcomer is lifted to at least ``CREDIT`` less than
+the account that was served last. So idleness earns no more than that, once, and no newcomer waits for more than one
+place to become free.
 
 Two things differ from the papers. Nobody knows beforehand how long a job takes, so an account grows while the job runs.
 And accounts fade by half in ``HALF_LIFE``, so that nobody pays today for yesterday.
@@ -21,7 +22,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-HALF_LIFE = 3600.0  # seconds. It is more than the longest job, or half of that would be forgotten unpaid
+HALF_LIFE = 3600.0  # seconds. It is longer than any job: otherwise half of a job would be forgotten unpaid
 LEAST = 0.1  # seconds that a new use counts at least: places that free up at once do not all go to one owner
 EPOCH = 64 * HALF_LIFE  # seconds after which the accounts are written down anew, so that no number grows too large
 CREDIT = 10.0  # slot-seconds that a newcomer may be behind: a handful of short jobs runs without alternating
@@ -41,7 +42,7 @@ class Use:
 
 @dataclass
 class _Account:
-    """``level`` is what the owner used by their weight, ``used`` is without it. Neither counts uses that go on."""
+    """``level`` is the owner's use, divided by their weight. ``used`` is undivided. Neither has uses that go on."""
 
     level: float
     used: float = 0.0
@@ -73,7 +74,7 @@ class TimeShares:
             account.level = max(account.level, self._newcomer(owner, now) - self._going_on(owner, account, now))
 
     def _newcomer(self, owner: int, now: float) -> float:
-        """Return the account of an owner who comes anew."""
+        """Return the account of a newcomer."""
         return self._served - CREDIT * self._growth(now) / self._weight(owner)
 
     def bound(self, owner: int, now: float) -> None:
@@ -169,7 +170,7 @@ class TimeShares:
         return self._accounts[owner]
 
     def _write_down(self, now: float) -> None:
-        """Divide all accounts by the growth since the epoch, and begin a new epoch, once the last has been long."""
+        """After a long epoch, divide all accounts by the growth in it, and begin a new one."""
         if now - self._epoch < EPOCH:
             return
         faded = 1 / self._growth(min(now, self._epoch + 4 * EPOCH))

@@ -67,7 +67,7 @@ def judged(case: Case, rules: Rules | None, run: Phase, notes: Sequence[str] = (
 
 
 def checked(case: Case, so_far: CaseResult, found: Judgement) -> CaseResult:
-    """Return the result of a ``case`` after its checker has ``found`` something. ``so_far`` is the result before."""
+    """Return the result of a ``case`` with the finding of its checker. ``so_far`` is the result without it."""
     points = {Verdict.ACCEPTED: case.points, Verdict.PARTIAL: found.points or 0.0}.get(found.verdict, 0.0)
     words = [so_far.message] if isinstance(so_far.message, str) else []
     said = "; ".join(filter(None, (found.message, *words)))

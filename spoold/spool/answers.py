@@ -255,5 +255,5 @@ def _is_shared(path: str) -> bool:
 
 
 def _own_mode(path: str) -> int:
-    """Return the mode of an answer that needs no list: its owner is who writes it, or cannot be let in."""
+    """Return the mode of an answer without a list: its owner writes it, or cannot be let in."""
     return acl.MODE if _is_shared(path) else CLOSED

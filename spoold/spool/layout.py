@@ -116,7 +116,7 @@ TRANSITIONS = (
 
 
 def is_shared(root: str) -> bool:
-    """Tell whether the daemons of a spool are several users."""
+    """Tell whether each daemon of a spool is a user of its own."""
     try:
         return bool(os.stat(os.path.join(root, "tmp")).st_mode & stat.S_IWGRP)
     except OSError:

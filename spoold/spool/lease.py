@@ -2,8 +2,8 @@
 
 Spec: spool-layout.md, "The mtime rule". The rename is the lock. The lease only says when others stop waiting. A renewal
 goes to the claimed name, which has the attempt in it. So a holder whose entry was given away gets ENOENT. An id can be
-used again, so after a long sleep the name alone may be that of another entry. So a holder keeps its entry's file open,
-whose inode number no other file has meanwhile, and looks whether the name still stands for that file.
+used again, so after a long sleep the name alone may be that of another entry. So a holder keeps its entry's file open.
+While it is open, no other file can have its inode number. The holder looks whether the name still stands for that file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
-HEED = 1.0  # seconds between two looks whether the end of an entry is wished
+HEED = 1.0  # seconds between two looks for wishes to end an entry
 NOTE = "held"  # what a note says to a reader: its name tells the rest
 
 
@@ -96,9 +96,9 @@ def has_run_out(age: float, still: float, lease: LeaseSettings) -> bool:
 class Heartbeat:
     """A thread that renews all leases of this process every ``interval`` seconds, and looks for wishes in between.
 
-    ``notes`` is a directory of this role alone. For each held entry it has a link that leads nowhere. The notes that a
-    killed process left tell the next process of its role which leases it need not wait out: while the next one runs,
-    the killed one does not.
+    ``notes`` is a directory of this role alone. For each held entry it has a link that leads nowhere. If a process was
+    killed, its notes tell the next process of its role which leases it need not wait out. While the next one runs, the
+    killed one does not.
     """
 
     def __init__(self, interval: float, notes: str) -> None:
@@ -228,7 +228,7 @@ class Heartbeat:
         self._of_all(Lease.heed)
 
     def _of_all(self, act: Callable[[Lease], None]) -> None:
-        """Do ``act`` for all leases. If one fails (a file server that does not answer), the others still get theirs."""
+        """Do ``act`` for all leases. If one fails (a file server that does not answer), the others are still done."""
         with self._lock:
             held = list(self._held)
         for lease in held:

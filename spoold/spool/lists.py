@@ -20,7 +20,7 @@ from spoold.model.states import State
 from spoold.spool import layout, trial
 
 log = Log("spool")
-STRANGER = 64_990  # a uid that no account has; two more follow it
+STRANGER = 64_990  # a uid that no account has. The next two are used as well
 WHAT = "responses that only their owners read"
 SET = 'set answers = "owner" in the table [spool] of the settings, see "Where there are no access control lists" in '
 SET += "contrib/docs/operator.md"

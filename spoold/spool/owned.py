@@ -65,7 +65,7 @@ class OwnedQueue(Queue):
         fsops.note(self.path("ids", entry.id), _noted(entry), self.private(Private.ID, secrets.token_hex(8)))
 
     def note_ids(self) -> None:
-        """Make ``ids/`` list all entries on their way, and no others. A kill or a loss of power may leave it otherwise.
+        """Make ``ids/`` list all entries on their way, and no others. A kill or a loss of power may leave it different.
 
         Only the process that takes submissions in may do so, before it takes any.
         """

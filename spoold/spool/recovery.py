@@ -145,7 +145,7 @@ def _publish_latest(queue: Queue, committed: list[str], log: Log) -> list[str]:
 
 
 def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
-    """Return the results that nobody can commit any more. Attempt 0 is a refusal's, which has no entry before it.
+    """Return the results that nobody can commit any more. Attempt 0 is a refusal, which has no entry before it.
 
     A result is written after its attempt has begun. The entry is looked for after the result was seen. So if the
     result's attempt is later than the entry's, a loss of power took that attempt back.
@@ -184,7 +184,7 @@ def recover(queue: Queue, state: State, entry: Entry, *, abandon: Callable[[Entr
             attempt = entry.attempt + 1
             log.warning("lease ran out; put back", **{queue.kind: entry.id}, state=state, attempt=attempt)
         return
-    mine = queue.fence(entry, state)  # it may have a holder that took it to end it, and has only stalled
+    mine = queue.fence(entry, state)  # also from a worker that took it to end it: that one may only have stalled
     if mine:
         log.error("set aside: its workers died", **{queue.kind: entry.id}, state=state, attempts=queue.attempts)
         abandon(mine)

@@ -8,8 +8,8 @@ nothing. The private name is removed last, once the public one is durable. Many 
 Returned files that have no room in a response lie beside it at each step. They are there before the private result, and
 durably before the public one. So no response names a file that is not there.
 
-A process that may let no owner in only commits. Then another process puts a copy, which the owner may read, in the
-place of the private result before it shows that.
+A process that may not let owners read its files only commits. Then another process puts a copy, which the owner may
+read, in the place of the private result before it shows that.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Results:
     """The results of ``entries``. ``answers`` writes those for clients. All others are for all daemons.
 
     A process that ``commits_only`` shows no results. ``owner_of`` returns the owner (uid, gid) of an entry in
-    ``done/``, or None where nobody can tell. With it, the results of such processes are handed over before they are
-    shown.
+    ``done/``, or None where nobody can tell. Where it is set, the results of such processes are handed over to their
+    owners before they are shown.
     """
 
     commits_only = False
@@ -204,7 +204,7 @@ class Results:
             fsops.touch(self._ended(entry))
             self._entries.release_id(entry.id)  # first: while there is a private name, the next process tries again
             if fsops.exists(self._private_tar(entry)) or fsops.exists(self._public_tar(entry)):
-                self._link_tar(entry)  # if it was renamed, the process may have died before that was durable
+                self._link_tar(entry)  # the process that renamed it may have died before that was durable
             self._link(entry)
         fsops.sync_directory(self._entries.path(State.DONE))
         for entry in there:

@@ -71,7 +71,7 @@ def excerpt(text: bytes, start: int, stop: int, before: str = "") -> str | None:
 
 
 def _printable(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as PEP 383 has it
+    if "\udc80" <= character <= "\udcff":  # PEP 383: this character stands for a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     if character in '\\"':
         return "\\" + character

@@ -18,7 +18,7 @@ def leap(expected: bytes, printed: bytes, at: tuple[int, int], stops: tuple[int,
     Neither ``at`` nor the place behind these bytes is within a token.
     """
     if rules.by == "lines" and rules.space_change_sensitive and not rules.blank_lines_count:
-        return 0, 0  # the blanks behind a piece may matter, or may not
+        return 0, 0  # a piece may end before blanks that matter, or before blanks that do not
     ours = _piece(expected, at[0], stops[0], rules)
     if ours == printed[at[1] : min(at[1] + len(ours), stops[1])]:
         return len(ours), len(ours)

@@ -28,7 +28,7 @@ Stretch = tuple[int, int]  # from one offset to another
 
 
 def first_difference(expected: bytes, printed: bytes, rules: Rules) -> Difference | None:
-    """Return the first place where ``printed`` is not what the rules want, None where all of it is right."""
+    """Return the first place where ``printed`` breaks the rules. None where all of it is right."""
     return None if expected == printed else _Walk(expected, printed, rules).first_difference()
 
 
