@@ -1,8 +1,8 @@
-"""Which addresses lie outside of an operator's own networks.
+"""Tells which addresses lie outside of an operator's own networks.
 
-Only what is known to be out there counts: unicast addresses of the Internet. All others do not: loopback, private and
-link-local ones, multicast, and IPv6 addresses with an IPv4 address inside (mapped, compatible, 6to4, Teredo, NAT64),
-which lead to whatever that one leads to. The tables are IANA's special-purpose registries (RFC 6890). The properties of
+Only unicast addresses of the Internet count as outside. All others do not: loopback, private and link-local addresses,
+multicast, and IPv6 addresses with an IPv4 address inside (mapped, compatible, 6to4, Teredo, NAT64), which lead to
+wherever the inner address leads. The tables are IANA's special-purpose registries (RFC 6890). The properties of
 Python's ipaddress are no help here: ``is_global`` is true of 64:ff9b::7f00:1, of 2002:7f00:1:: and of multicast.
 """
 
@@ -14,11 +14,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-_OUTSIDE_6 = ip_network("2000::/3")  # all that was ever given out as global unicast
+_OUTSIDE_6 = ip_network("2000::/3")  # the only range that was ever given out as global unicast
 _SPECIAL_6 = [
     ip_network(text)
     for text in (
-        "2001::/23",  # protocols' own, with Teredo, benchmarks and ORCHID
+        "2001::/23",  # for protocols: Teredo, benchmarks, ORCHID and others
         "2001:db8::/32",  # documentation, as is 3fff::/20
         "2002::/16",  # 6to4
         "3fff::/20",
@@ -51,19 +51,19 @@ ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
 def is_outside(address: Address) -> bool:
-    """Tell whether an address is one of the Internet's, and of no special purpose."""
+    """Tell whether an address is a unicast address of the Internet, without a special purpose."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_4)
     return address in _OUTSIDE_6 and not any(address in network for network in _SPECIAL_6)
 
 
 def may_be_reached(address: Address, inside: Iterable[Network]) -> bool:
-    """Tell whether an address is outside, or in one of the networks ``inside`` that the operator lists."""
+    """Tell whether an address is outside, or in one of the operator's own networks ``inside``."""
     return is_outside(address) or any(address in network for network in inside)
 
 
 def network(text: str) -> Network:
-    """Parse what an operator writes; raises :class:`ValueError`, which says what is wrong."""
+    """Parse a network as an operator writes it. Raises :class:`ValueError`, which says what is wrong."""
     try:
         return ip_network(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Bounds of what a program gets as its arguments and its environment.
+"""Bounds of the arguments and the environment that a program gets.
 
 Spec: spool-layout.md, "Bounds".
 """
@@ -9,24 +9,27 @@ from spoold.model.errors import ClientError
 from spoold.model.words import shown
 
 MAX_ARGUMENT = 128 * 1024 - 1  # execve(2): MAX_ARG_STRLEN, the NUL included
-MAX_ARGUMENTS = 1024 * 1024  # execve(2): a quarter of the stack limit is 2 MiB; half of it is left to the shell's own
-MAX_ENTRIES = 4096  # of args, and of env
+MAX_ARGUMENTS = 1024 * 1024  # execve(2) allows a quarter of the stack limit, 2 MiB. Half of it is left to the shell
+MAX_ENTRIES = 4096  # in args, and in env
 WIRE_OVERHEAD = 64
 
 
 def check_arguments(args: list[str], env: dict[str, str], below: str = "") -> None:
-    """Raise :class:`ClientError` where a program could not get these; ``below`` is in which part of a request."""
+    """Raise :class:`ClientError` where a program could not get these arguments and variables.
+
+    ``below`` is the part of the request that has them, as its keys begin: "" or ``checker.``.
+    """
     check_total(size_of_args(args, below), size_of_env(env, below), below)
 
 
 def size_of_args(args: list[str], below: str = "") -> int:
-    """Return what ``args`` count as; raises as ``check_arguments`` does."""
+    """Return the bytes that ``args`` count as. Raises what ``check_arguments`` raises."""
     _check_number("args", len(args), below)
     return sum(_checked_string(each, f"{below}args[{index}]") for index, each in enumerate(args))
 
 
 def size_of_env(env: dict[str, str], below: str = "", over: dict[str, str] | None = None) -> int:
-    """Return by how much ``env`` adds to what the environment ``over`` counts as, over which it is laid."""
+    """Return how many bytes more the environment ``over`` counts as when ``env`` is laid over it."""
     over = over or {}
     replaced = [name for name in env if name in over]
     _check_number("env", len(env) + len(over) - len(replaced), below)
@@ -38,7 +41,7 @@ def size_of_env(env: dict[str, str], below: str = "", over: dict[str, str] | Non
 
 
 def check_total(args: int, env: int, below: str = "") -> None:
-    """Raise :class:`ClientError` where both together count too much."""
+    """Raise :class:`ClientError` where arguments and environment together count as too many bytes."""
     if args + env > MAX_ARGUMENTS:
         raise ClientError(f"{below}args, env: {args + env} bytes together are more than {MAX_ARGUMENTS}")
 

@@ -1,4 +1,4 @@
-"""What may be asked for by cases, and what a client is told of what may not.
+"""Checks what a request asks for by its cases, and says to the client what is not allowed.
 
 Spec: spool-layout.md, "Cases" and "Bounds".
 """
@@ -20,11 +20,11 @@ from spoold.model.submission import Request
 from spoold.model.words import shown
 
 MAX_CASES = 1024
-MAX_NAME = 100  # characters of a name of a case, or of a group
-MAX_IN_ALL = 4 * MAX_ENTRIES  # of args, and of env, of all cases together
-MAX_PATTERNS = MAX_ENTRIES  # of outputs of all cases together
+MAX_NAME = 100  # characters of the name of a case or a group
+MAX_IN_ALL = 4 * MAX_ENTRIES  # entries of args in all cases together, and of env
+MAX_PATTERNS = MAX_ENTRIES  # entries of outputs in all cases together
 KINDS = (Case, Expected, Compare, RequestedLimits)
-# Keys and values of all cases that there can be.
+# The most keys and values that all cases can have together.
 STRINGS_OF_CASES = (
     MAX_ENTRIES
     + MAX_CASES * 2 * sum(len(kind.__struct_fields__) for kind in KINDS)
@@ -34,7 +34,7 @@ STRINGS_OF_CASES = (
 
 
 def check_cases(request: Request) -> None:
-    """Raise :class:`ClientError`, whose text names the key, where a request asks for what cannot be."""
+    """Raise :class:`ClientError` where the cases of a request are not allowed. Its text names the key."""
     if not request.cases:
         _require_no_other_key(request)
         return
@@ -43,7 +43,7 @@ def check_cases(request: Request) -> None:
     if len(request.cases) > MAX_CASES:
         raise ClientError(f"cases: {len(request.cases)} cases are more than the {MAX_CASES} that are allowed")
     names: dict[str, int] = {}
-    # Counted once: there may be many cases, and each has these.
+    # Counted once, since each of many cases may have them.
     args, env = size_of_args(request.args), size_of_env(request.env)
     for index, case in enumerate(request.cases):
         where = f"cases[{index}]"

@@ -1,4 +1,4 @@
-"""Paths that a request may name: of its files, and of those that are to come back.
+"""Paths that a request may name: those of its files, and those of the files that are to come back.
 
 Spec: spool-layout.md, "Files", "Returned files" and "Bounds".
 """
@@ -18,7 +18,7 @@ MAX_DEPTH = 32  # directories above a file
 
 
 def check_outputs(outputs: list[Output], below: str = "") -> None:
-    """Raise :class:`ClientError` where files cannot be asked for so; ``below`` is what stands before the key."""
+    """Raise :class:`ClientError` where a request may not ask for these files. ``below`` stands before the key."""
     if len(outputs) > MOST_PATTERNS:
         raise ClientError(f"{below}outputs: {len(outputs)} patterns are more than the {MOST_PATTERNS} that are allowed")
     for index, output in enumerate(outputs):
@@ -27,9 +27,12 @@ def check_outputs(outputs: list[Output], below: str = "") -> None:
 
 
 def checked_path(name: str, where: str) -> str:
-    """Return ``name`` if it is a relative path that stays below the work directory on any file system."""
+    """Return ``name`` if it is a relative path that stays below the work directory on any file system.
+
+    Raises :class:`ClientError` that names ``where``, if it is not.
+    """
     problem = ""
-    if len(name) > MAX_PATH:  # its parts would take much memory
+    if len(name) > MAX_PATH:  # to split it would take much memory
         raise ClientError(f"{where}: {shown(name)}: {TOO_LONG}")
     parts = name.removesuffix("/").split("/")
     if not name or any(part in ("", ".", "..") for part in parts):

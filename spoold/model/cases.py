@@ -1,7 +1,6 @@
-"""Cases: what a program is run on, once each, and what is expected of it.
+"""Cases: a program is run once on each, and each says what is expected of the program.
 
-Spec: spool-layout.md, "Cases". A case has what the request has, where it says nothing else. ``verdicts`` tells what
-came of one.
+Spec: spool-layout.md, "Cases". A key that a case leaves out is as the request has it. ``verdicts`` judges cases.
 """
 
 from __future__ import annotations
@@ -30,15 +29,18 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exit_code: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_EXIT)] | None = None
 
     def printed(self, where: str) -> bytes | None:
-        """Return what is to be printed, None where it does not matter; raises :class:`ClientError` naming ``where``."""
+        """Return the bytes that are expected on standard output. None where they do not matter.
+
+        Raises :class:`ClientError` that names ``where``.
+        """
         return None if self.stdout is None else decode(self.stdout, self.encoding, where)
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One case. ``env`` and ``limits`` are laid over the request's, all else replaces it.
 
-    Without ``expected`` it is right where the program ends well. ``hidden`` is what a response tells little of: none of
-    its files come back.
+    Without ``expected`` a case is right if its program ends well. A response tells little of a ``hidden`` case, and
+    none of its files come back.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Checkers: what they are given, and what their end means, by the protocols of other judges.
+"""Checkers: the files and arguments that they get, and what their end means, by the protocols of other judges.
 
 Spec: spool-layout.md, "Checkers". Sources: the Kattis problem package format (output validators), testlib.h 0.9.45,
 CMS' documentation of checkers ("standard manager output").
@@ -19,38 +19,38 @@ from spoold.model.response import Outcome, Phase, Verdict, decode_stream
 from spoold.model.verdicts import Judgement, printed
 
 INPUT, ANSWER, OUTPUT, FEEDBACK = "judge/input", "judge/answer", "judge/output", "feedback/"
-RESERVED = ("judge", "feedback")  # no place for a checker's own files
+RESERVED = ("judge", "feedback")  # a checker's own files may not lie there
 ARGS = {
     "kattis": (INPUT, ANSWER, FEEDBACK),
     "testlib": (INPUT, OUTPUT, ANSWER),
     "cms": (INPUT, ANSWER, OUTPUT),
 }
-# Of the files that a checker may leave: points, a part of the points, and words. All are small.
+# The files that a checker may leave: points, a part of the points, and words. All of them are small.
 SCORE, PART_OF_SCORE = "feedback/score.txt", "feedback/score_multiplier.txt"
 WORDS = ("feedback/judgemessage.txt", "feedback/teammessage.txt")
-MOST_WORDS = 1000  # characters of what a checker says that a client is told
+MOST_WORDS = 1000  # characters of a checker's words that a client is shown
 POINTS = re.compile(r"\bpoints?\s+([-+]?[0-9][0-9.eE+-]*)")
 KATTIS = {42: Verdict.ACCEPTED, 43: Verdict.WRONG_ANSWER}
 TESTLIB = {0: Verdict.ACCEPTED, 1: Verdict.WRONG_ANSWER, 2: Verdict.WRONG_ANSWER, 4: Verdict.WRONG_ANSWER,
            8: Verdict.WRONG_ANSWER}  # fmt: skip
 NO_FEEDBACK: Mapping[str, bytes] = MappingProxyType({})
 WITH_POINTS = 7
-PART, PARTS = 50, 200  # the first exit code for a part, in so many of a whole
+PART, PARTS = 50, 200  # the first exit code for a part of the points, and how many steps make the whole
 
 
 def files_for(stdin: bytes, answer: bytes, output: bytes) -> list[JobFile]:
-    """Return what lies beside a checker when it runs."""
+    """Return the files that lie beside a checker when it runs."""
     named = {INPUT: stdin, ANSWER: answer, OUTPUT: output, FEEDBACK: b""}
     return [JobFile(name, content, 0o644) for name, content in named.items()]
 
 
 def arguments_for(protocol: Protocol, args: list[str]) -> list[str]:
-    """Return the arguments of a checker whose own are ``args``."""
+    """Return all arguments of a checker. ``args`` are its own, which come last."""
     return [*ARGS[protocol], *args]
 
 
 def feedback_of(protocol: Protocol) -> Wanted | None:
-    """Return which files of a checker are to come back."""
+    """Return which files of a checker come back. None where its protocol has none."""
     if protocol != "kattis":
         return None
     outputs = [Output(path=path) for path in (SCORE, PART_OF_SCORE, *WORDS)]
@@ -60,9 +60,9 @@ def feedback_of(protocol: Protocol) -> Wanted | None:
 def judgement(
     protocol: Protocol, run: Phase, of_points: float, feedback: Mapping[str, bytes] = NO_FEEDBACK
 ) -> Judgement:
-    """Return what a checker found whose run was this; ``of_points`` is what the case is worth.
+    """Return what a checker found, by its ``run``. ``of_points`` is what the case is worth.
 
-    ``feedback`` is the contents of the files of :func:`feedback_of` that it left.
+    ``feedback`` has the contents of those files of :func:`feedback_of` that the checker left, by name.
     """
     if run.outcome not in (Outcome.OK, Outcome.NONZERO_EXIT) or not isinstance(run.exit_code, int):
         return _failed(run, f"it ended with {run.outcome}")
@@ -89,7 +89,7 @@ def _by_kattis(run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> J
 
 
 def not_compiled(result: JobResult) -> Judgement:
-    """Return what is told where a checker could not be compiled, for which nobody else is to blame."""
+    """Return the judgement where a checker could not be compiled. Only the checker is to blame."""
     words = "; ".join(result.notes)
     return _failed(
         result.compile, f"its compile.sh ended with {result.compile.outcome}" + (f": {words}" if words else "")
@@ -97,7 +97,7 @@ def not_compiled(result: JobResult) -> Judgement:
 
 
 def why_lost(build: BuildResult) -> str:
-    """Return why a checker whose build has failed cannot be run, "" for one that can."""
+    """Return why a checker cannot be run after this build of its dependencies, "" where it can."""
     if build.shell:
         return ""
     words = _words(build.phase.stderr.strip().rpartition("\n")[2])
@@ -128,12 +128,12 @@ def _by_cms(run: Phase, of_points: float) -> Judgement:
 
 
 def _part(part: float, of_points: float, words: str) -> Judgement:
-    """Return what such a part of all points means, be a case worth none."""
+    """Return what a ``part`` of all points means, also for a case that is worth none."""
     return _partial(part, 1.0, words)._replace(points=part * of_points if 0 < part < 1 else None)
 
 
 def _partial(points: float, of_points: float, words: str) -> Judgement:
-    """Return what so many points mean."""
+    """Return what these ``points`` mean where ``of_points`` are all."""
     if points <= 0:
         return Judgement(Verdict.WRONG_ANSWER, message=words)
     if points >= of_points:
@@ -155,7 +155,7 @@ def _failed(run: Phase, why: str) -> Judgement:
 
 
 def _said(run: Phase) -> str:
-    """Return what a checker printed on its standard error, in whatever character set."""
+    """Return what a checker printed on its standard error. Bytes that are not UTF-8 are replaced."""
     return decode_stream(run.stderr, run.stderr_encoding).decode(errors="replace")
 
 

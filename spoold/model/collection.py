@@ -1,6 +1,7 @@
-"""Which builds go when the dependency cache is collected: by age, number, size, free disk; least recently used first.
+"""Decides which builds a collection of the dependency cache deletes: the least recently used first.
 
-Spec: spool-layout.md, "Collection". Pure: the builder measures, this decides, the builder deletes.
+Spec: spool-layout.md, "Collection". The rules go by age, number, size and free disk. Pure: the builder measures, this
+module decides, the builder deletes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from spoold.model.setting import setting
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A build in the cache. ``last_used`` is seconds since the epoch; ``own_size`` the bytes that only it needs.
+    """A build in the cache. ``last_used`` is seconds since the epoch, ``own_size`` the bytes that only it needs.
 
-    ``needed`` is set while a submission in any state needs it: then it stays, whatever the rules say.
+    ``needed`` is set while a submission in any state needs the build. Then it stays, whatever the rules say.
     """
 
     build_id: str
@@ -26,7 +27,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreSizes(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes: all of the store, what is free on its disk, and what each build would free if it alone went."""
+    """Bytes: the whole store, what is free on its disk, and what each build would free if it alone were deleted."""
 
     store: int
     free: int
@@ -34,7 +35,10 @@ class StoreSizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """What a collection deleted, or would: bytes and store paths; ``complete`` unless something unused is left."""
+    """The bytes and store paths that a collection deleted, or would delete.
+
+    ``complete`` is false where something unused is left.
+    """
 
     freed: int
     paths: int
@@ -42,10 +46,10 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When dependencies are unused, and deleted: the least recently used first. 0 switches a rule off."""
+    """When unused dependencies are deleted, the least recently used first. 0 switches a rule off."""
 
     max_age: Annotated[float, setting("what was not used for so long goes", "seconds", ge=0)] = 30 * 86400.0
-    # The record of a build, with up to twice [builder.limits] log of what it printed, lies in the spool.
+    # The spool keeps a record of each build, with up to twice [builder.limits] log bytes of its output.
     max_count: Annotated[int, setting("of more builds than that the unused go", ge=0)] = 10_000
     max_size: Annotated[int, setting("while the store is larger, what is unused goes", "bytes", ge=0)] = 0
     min_free: Annotated[int, setting("while less of its disk is free, what is unused goes", "bytes", ge=0)] = (
@@ -55,7 +59,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A build to delete, the rule that says so (age, number, size, free disk), and what it alone takes (bytes)."""
+    """A build to delete, the rule that says so (age, number, size, free disk), and the bytes that it alone takes."""
 
     build_id: str
     why: str
@@ -64,13 +68,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(Stored, frozen=True, kw_only=True):
-    """A request for a collection, as it lies in ``builds/collect/``."""
+    """An order for a collection, as it lies in ``builds/collect/``."""
 
     dry_run: bool = False
 
 
 class Report(Stored, frozen=True, kw_only=True):
-    """What came of a collection: ``error`` is "" where it went well; bytes."""
+    """The outcome of a collection. Sizes are in bytes. ``error`` is "" where it went well."""
 
     dry_run: bool
     deleted: list[Verdict] = msgspec.field(default_factory=list)
@@ -82,14 +86,14 @@ class Report(Stored, frozen=True, kw_only=True):
     error: str = ""
 
 
-RECENT = 2.0  # seconds since the last use within which no build goes: a use is noted once in a second (spool.uses)
+RECENT = 2.0  # seconds. No build is deleted so soon after its last use: uses are noted once a second (spool.uses)
 
 
 def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, free: int) -> list[Verdict]:
     """Return the builds to delete, least recently used first.
 
-    ``store_size`` and ``free`` are bytes now. What a build would free is its ``own_size``: that two builds share goes
-    only with the second of them, so a collection may free more than is reckoned with, and never less.
+    ``store_size`` and ``free`` are the bytes now. A build is taken to free its ``own_size``. Bytes that two builds
+    share are freed only with the second one. So a collection may free more than this reckons with, and never less.
     """
     chosen: list[Verdict] = []
     count = len(builds)

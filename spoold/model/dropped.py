@@ -1,10 +1,10 @@
-"""The strict reading of a dropped request: what may be in it, and what its client is told where it is not allowed.
+"""Reads a dropped request strictly, and says to its client what is not allowed in it.
 
-Spec: spool-layout.md, "The request". A dropped file is read in passes over its bytes. One allocates nothing and tells
-whether this is a whole JSON value at all (it may still be arriving). One counts its strings, and the commas between
-values, since what is short costs many times its length, and stops where no request has more. The next reads it, and
-marks what has the same key twice. Then ``lenient`` makes of it what its client meant. ``submission`` says of what types
-a request is made.
+Spec: spool-layout.md, "The request". A dropped file is read in passes over its bytes. The first pass allocates nothing,
+and tells whether the file is a whole JSON value at all (it may still be arriving). The second pass counts the strings,
+and the commas between values, since a short value takes many times its length in memory. It stops where no request has
+more of them. The third pass reads the JSON, and marks a key that stands twice in one object. Then ``lenient`` makes of
+it what the client meant. ``submission`` has the types of a request.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ from spoold.model.unfinished import why_not_json
 from spoold.model.words import shown
 
 MAX_EXPRESSION = 1024 * 1024
-OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
+OTHER_STRINGS = 200  # keys and values of a request beside files, args and env: more than there are
 LONGEST_NUMBER = 400  # digits: more than any float has
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# A string, be it without its end: of one that had to have it each quote in it would be tried, to the end of the file.
+# A string, also one without its end. If the pattern required the end, it would try each quote of an unfinished string
+# as another start, to the end of the file.
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Request:
     """Read a dropped file strictly.
 
-    Raises :class:`IncompleteError` where the bytes are no whole JSON value (yet) and :class:`ClientError`, whose text
-    names the key, where they are but ask for what is not allowed. ``pins`` are the names that ``nixpkgs`` may have.
+    Raises :class:`IncompleteError` where the bytes are no whole JSON value (yet). Raises :class:`ClientError`, whose
+    text names the key, where the value asks for something that is not allowed. ``pins`` are the names that ``nixpkgs``
+    may have.
     """
     request = read_request_for_any_pin(data, max_files=max_files)
     if request.nixpkgs not in pins:
@@ -52,7 +54,7 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
 
 
 def read_request_for_any_pin(data: bytes, *, max_files: int) -> Request:
-    """Read a file as :func:`read_request` does, for whoever does not know which pins there are."""
+    """Read a file as :func:`read_request` does, for callers that do not know which pins there are."""
     _require_whole(data, max_files)
     _bound_values(data, max_files)
     request = _with_plain_names(msgspec.convert(as_meant(_parse(data), Request), Request))
@@ -72,7 +74,7 @@ def read_request_for_any_pin(data: bytes, *, max_files: int) -> Request:
 
 
 def why_incomplete(data: bytes, *, max_files: int) -> str:
-    """Return what keeps a file that ended as it is from being a request, for its client to mend."""
+    """Return why a file that will not grow any more is no request, for its client to mend."""
     try:
         _bound_values(data, max_files)
     except ClientError as error:
@@ -93,21 +95,21 @@ def _require_whole(data: bytes, max_files: int) -> None:
 
 
 def _has_half_a_pair(data: bytes, max_files: int) -> bool:
-    """Tell whether this is whole but for a lone surrogate, which Python reads: then it never becomes a request."""
+    """Tell whether a file is whole except for a lone surrogate, which Python reads. It never becomes a request."""
     if not SURROGATE.search(data):
         return False
     _bound_values(data, max_files)
     try:
-        json.loads(data.decode(errors="surrogateescape"))  # both may be in one file
+        json.loads(data.decode(errors="surrogateescape"))  # the file may also have bytes that are not UTF-8
     except (ValueError, RecursionError):
         return False
     return True
 
 
 def _bound_values(data: bytes, max_files: int) -> None:
-    """Refuse what has more strings, keys among them, or more commas between values, than any request.
+    """Refuse a file with more strings (keys are among them), or more commas between values, than any request has.
 
-    ``data`` is JSON of any shape, or not even that.
+    ``data`` may be JSON of any shape, or no JSON at all.
     """
     most = (
         max_files * 2 * len(File.__struct_fields__) + MAX_ENTRIES + 2 * MAX_ENTRIES + OTHER_STRINGS + STRINGS_OF_CASES
@@ -122,7 +124,7 @@ def _bound_values(data: bytes, max_files: int) -> None:
 
 
 def _parse(data: bytes) -> object:
-    """Read JSON; bytes that are not UTF-8 stand in its texts as PEP 383 has them."""
+    """Read JSON. Bytes that are not UTF-8 become surrogates in its texts, as in PEP 383."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: dict[str, object] = {}
@@ -146,7 +148,7 @@ def _parse(data: bytes) -> object:
 
 
 def _with_plain_names(request: Request) -> Request:
-    """Return a request whose files are called as in their directory: ``./run.sh`` is ``run.sh``."""
+    """Return the request with plain names of files: ``./run.sh`` becomes ``run.sh``."""
     if request.checker:
         request = replace(request, checker=replace(request.checker, files=_plain(request.checker.files)))
     cases = [case if not case.outputs else replace(case, outputs=_asked(case.outputs)) for case in request.cases]

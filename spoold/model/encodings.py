@@ -11,16 +11,16 @@ from typing import Literal
 
 from spoold.model.errors import ClientError
 
-HEX = re.compile(r"(?:[0-9a-fA-F]{2})*+")  # without a way back, each step of which would take memory
+HEX = re.compile(r"(?:[0-9a-fA-F]{2})*+")  # it never backtracks, since each step of that would take memory
 SPACES = dict.fromkeys(at for at in range(0x3001) if chr(at).isspace())
 
 Encoding = Literal["utf8", "base64", "hex"]
 
 
 def decode(text: str, encoding: Encoding, where: str) -> bytes:
-    """Return the bytes that ``text`` stands for; raises :class:`ClientError` that names ``where``.
+    """Return the bytes that ``text`` stands for. Raises :class:`ClientError` that names ``where``.
 
-    Encoders break base64 into lines, and hex into groups as well.
+    Encoders break base64 into lines. They break hex into lines and groups.
     """
     if encoding == "utf8":
         return text.encode()

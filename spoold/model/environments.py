@@ -1,4 +1,4 @@
-"""What a file of exported environments is for.
+"""The description of a file of exported environments.
 
 Spec: spool-layout.md, "Environments from another host".
 """
@@ -14,7 +14,7 @@ from spoold.model.paths import StorePath, System
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):
-    """One build: its id on the host that exported it, its expression, the name of its pin and that one's store path."""
+    """One build: its id on the host that exported it, its expression, and the name and store path of its pin."""
 
     build_id: str
     expression: str
@@ -23,7 +23,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environments(Stored, frozen=True, kw_only=True):
-    """The system and the runtime of the host that exported a file, and the builds that are in there."""
+    """The system and the runtime of the host that exported a file, and the builds in the file."""
 
     NEWEST: ClassVar[int] = 1
 

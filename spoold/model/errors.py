@@ -2,12 +2,13 @@
 
 Every error answers two questions: whose fault is it, and is it worth another try?
 
-* :class:`ClientError`: the submission is at fault; final; its text is shown to the client.
-* :class:`TemporaryError`: ours, and it may pass (Docker restarts, the disk is full): the work is retried.
-* :class:`CacheError`: the same of a binary cache, which is tried again after a longer pause.
-* :class:`OperatorError`: ours, and only the operator can mend it (a setting, a missing program): its text says how.
-* :class:`LeaseLostError`: nobody's fault; another worker has the entry; whoever gets it stops and says nothing.
-* :class:`NewerFormatError`: nobody's fault; a newer version wrote it; whoever gets it leaves it alone and says so once.
+* :class:`ClientError`: the submission is at fault. The error is final, and its text is shown to the client.
+* :class:`TemporaryError`: ours, and it may pass (Docker restarts, the disk is full). The work is retried.
+* :class:`CacheError`: a binary cache is at fault, and it may pass. The work is retried after a longer pause.
+* :class:`OperatorError`: ours, and only the operator can mend it (a setting, a missing program). Its text says how.
+* :class:`LeaseLostError`: nobody's fault. Another worker has the entry. The worker that gets it stops and says nothing.
+* :class:`NewerFormatError`: nobody's fault. A newer version wrote the object. Its reader leaves it alone and says so
+  once.
 """
 
 
@@ -16,11 +17,11 @@ class SpooldError(Exception):
 
 
 class ClientError(SpooldError):
-    """What the client asked for cannot be done; the text names the offending key."""
+    """The client asked for something that cannot be done. The text names the offending key."""
 
 
 class TemporaryError(SpooldError):
-    """Something that spoold needs is away for now; trying again later is right."""
+    """Something that spoold needs is away for now. Trying again later is right."""
 
 
 class CacheError(TemporaryError):
@@ -28,7 +29,7 @@ class CacheError(TemporaryError):
 
 
 class OperatorError(SpooldError):
-    """The host or a setting is wrong; the text says what to do."""
+    """The host or a setting is wrong. The text says what to do."""
 
 
 class LeaseLostError(SpooldError):

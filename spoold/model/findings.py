@@ -1,4 +1,4 @@
-"""What a look at the host finds: ``spoolctl doctor`` shows all of it, a daemon stops at what is refused."""
+"""Findings of a look at the host. ``spoolctl doctor`` shows all of them. A daemon stops at one that is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spoold.model.errors import OperatorError
 
 
 class Level(StrEnum):
-    """How bad it is. ``UNKNOWN`` is what could not be looked at, which is no verdict."""
+    """How bad a finding is. ``UNKNOWN`` means that the subject could not be looked at, which is no verdict."""
 
     FINE = "fine"
     NOTE = "note"
@@ -21,7 +21,7 @@ class Level(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at: ``what``, what was seen (``detail``), and the command or setting that mends it."""
+    """One look at ``what``: what was seen (``detail``), and the command or setting that mends it (``remedy``)."""
 
     level: Level
     what: str
@@ -29,12 +29,12 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
     def __str__(self) -> str:
-        """Return it as one line of an error."""
+        """Return the finding as one line of an error."""
         return f"{self.what}: {self.detail}" + (f": {self.remedy}" if self.remedy else "")
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What is looked at, by the name that its finding has; each method makes a finding of it."""
+    """The subject of a look, by the name that its findings have. Each method makes a finding about it."""
 
     name: str
 
@@ -43,23 +43,23 @@ class Subject(msgspec.Struct, frozen=True):
         return self.name
 
     def fine(self, detail: str = "") -> Finding:
-        """Return that all is well."""
+        """Return the finding that all is well."""
         return Finding(Level.FINE, self.name, detail)
 
     def note(self, detail: str, remedy: str = "") -> Finding:
-        """Return something worth knowing, and what would make it better."""
+        """Return a finding that is worth knowing, and what would make it better."""
         return Finding(Level.NOTE, self.name, detail, remedy)
 
     def unknown(self, detail: str, remedy: str = "") -> Finding:
-        """Return that it could not be looked at, and how it could be."""
+        """Return the finding that the subject could not be looked at, and how it could be."""
         return Finding(Level.UNKNOWN, self.name, detail, remedy)
 
     def warning(self, detail: str, remedy: str) -> Finding:
-        """Return something that is not safe, or not for long, and what mends it."""
+        """Return the finding that something is not safe, or not for long, and what mends it."""
         return Finding(Level.WARNING, self.name, detail, remedy)
 
     def refused(self, detail: str, remedy: str = "") -> Finding:
-        """Return that nothing can run like this, and what mends it."""
+        """Return the finding that nothing can run like this, and what mends it."""
         return Finding(Level.REFUSED, self.name, detail, remedy)
 
 

@@ -1,8 +1,8 @@
-"""Formats: what is stored carries a number, and whoever reads it tells by that whether it is theirs to read.
+"""Formats: each stored object carries a number, which tells readers whether they can read the object.
 
-Spec: spool-layout.md, "Formats". A stored object is read leniently: a key that its reader does not know is ignored. One
-whose number is above what its reader knows is not read at all: :class:`NewerFormatError`. So versions of spoold can
-work on one spool together, and nothing of a newer one is taken for damage.
+Spec: spool-layout.md, "Formats". A stored object is read leniently: its reader ignores a key that it does not know. An
+object whose number is above those that its reader knows is not read at all: :class:`NewerFormatError`. So versions of
+spoold can work on one spool together, and no object of a newer version is taken for damage.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ ENCODER = msgspec.json.Encoder()
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """An object in a file of ours; ``format`` is set when it is written, and 1 where the file says none."""
+    """An object in a file of ours. ``format`` is set when it is written, and is 1 where the file says none."""
 
-    NEWEST: ClassVar[int] = 2  # which this version writes, and up to which it reads
+    NEWEST: ClassVar[int] = 2  # this version writes this format, and reads those up to it
     format: int = 1
 
 
@@ -37,10 +37,10 @@ def encode(thing: Stored) -> bytes:
 
 
 def decode(data: bytes, kind: type[AnyStored], path: str) -> AnyStored:
-    """Read the object that lies at ``path``.
+    """Return the object whose bytes are ``data``, read from ``path``.
 
-    Raises :class:`NewerFormatError` where it is of a format that this version does not know, and
-    :class:`msgspec.DecodeError` where it cannot be read.
+    Raises :class:`NewerFormatError` where this version does not know its format, and :class:`msgspec.DecodeError` where
+    it cannot be read.
     """
     try:
         found = msgspec.json.decode(data, type=kind)
@@ -55,7 +55,7 @@ def decode(data: bytes, kind: type[AnyStored], path: str) -> AnyStored:
 
 
 def newer(read: Callable[[], object]) -> NewerFormatError | None:
-    """Return what is said of an object that a newer version wrote, None of any other, be it gone or damaged."""
+    """Return the error of reading an object that a newer version wrote. None for any other, even if gone or damaged."""
     try:
         read()
     except NewerFormatError as error:
@@ -66,7 +66,7 @@ def newer(read: Callable[[], object]) -> NewerFormatError | None:
 
 
 def _number(data: bytes) -> int:
-    """Return the format of an object of which nothing else can be read."""
+    """Return the format of an object whose other keys cannot be read."""
     try:
         return msgspec.json.decode(data, type=_Number).format
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

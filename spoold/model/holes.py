@@ -1,7 +1,7 @@
 """Versions of other programs with holes that let a job or a build out.
 
-Distributions mend holes without changing the number in front, so of a version that carries a distribution's mark only
-the distribution can say whether it is mended: see ``of_distribution``.
+Distributions mend holes without changing the number in front. So if a version carries a distribution's mark, only the
+distribution can say whether the hole is mended: see ``of_distribution``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ _MARK = re.compile(r"[+~]|ubuntu|deb\d|\.(?:el|fc)\d|-\d")
 class Hole(NamedTuple):
     """A known hole.
 
-    ``published`` is the day on which its advisory was, and ``source`` where that stands. ``fixed`` are the first
-    versions without it, one per series, ascending. ``since`` is the first one with it, "" where all before have it.
+    ``published`` is the day of its advisory, and ``source`` is where the advisory stands. ``fixed`` has the first
+    versions without the hole, one per series, ascending. ``since`` is the first version with it, "" where all earlier
+    versions have it.
     """
 
     name: str
@@ -58,7 +59,7 @@ HOLES = {
             "2026-04-07",
             "GHSA-g3g9-5vj6-r3gj",
             *("2.28.6", "2.29.3", "2.30.4", "2.31.4", "2.32.7", "2.33.4", "2.34.5"),
-            since="2.18.2",  # it came with the fix of the first one
+            since="2.18.2",  # the fix of CVE-2024-27297 brought it
         ),
         _of_nix(
             "CVE-2026-44028",
@@ -73,7 +74,7 @@ HOLES = {
 
 
 def of(program: str, version: str) -> list[Hole]:
-    """Return the holes that ``program`` has in ``version``, going by the number alone."""
+    """Return the holes that ``program`` has in ``version``, judged by the number alone."""
     number = numbers(version)
     return [
         hole
@@ -83,25 +84,25 @@ def of(program: str, version: str) -> list[Hole]:
 
 
 def _mended(version: tuple[int, ...], fixed: tuple[str, ...]) -> bool:
-    """Whether a version is its series' first one with the fix, or later, or of a series begun after all fixes."""
+    """Tell whether a version is at least the fix of its series. If its series has none, it has to be past all fixes."""
     bounds = [numbers(text) for text in fixed]
     same = [bound for bound in bounds if bound[:2] == version[:2]]
     return version >= (same[0] if same else max(bounds))
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, an epoch left out: (1, 1, 5) of 1:1.1.5+ds1-1."""
+    """Return the leading numbers of a version without its epoch: (1, 1, 5) of 1:1.1.5+ds1-1."""
     found = _NUMBERS.search(version.rpartition(":")[2])
     return tuple(int(number) for number in found.group().split(".")) if found else ()
 
 
 def of_distribution(version: str) -> bool:
-    """Tell whether a version carries the mark of a distribution, which may have mended what its number does not say."""
+    """Tell whether a version carries a distribution's mark: its holes may be mended although its number is old."""
     return bool(_MARK.search(version))
 
 
 def finding(program: str, version: str, packaged: str = "") -> Finding:
-    """Return what is to say of ``program`` in ``version``; ``packaged`` is the distribution's version of it, if any."""
+    """Return the finding about ``program`` in ``version``. ``packaged`` is the distribution's version of it, if any."""
     shown = packaged if packaged and numbers(packaged)[:2] == numbers(version)[:2] else version
     found = of(program, version)
     if not found:

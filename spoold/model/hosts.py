@@ -1,7 +1,7 @@
 """Hosts that may be downloaded from: exact names, each with the ports that are allowed.
 
-A pattern such as ``.example.org`` is no entry: whoever asks would choose the labels in front, which the resolver of
-this host would then carry outside.
+A pattern such as ``.example.org`` is not allowed. With it, a program that downloads could choose the labels in front,
+and the resolver of this host would carry them outside.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 PORTS = (80, 443)
-SCHEMES = {"http": 80, "https": 443, "ftp": 21}  # and their ports
+SCHEMES = {"http": 80, "https": 443, "ftp": 21}  # with their usual ports
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]{1,254}))(?::(?P<port>[0-9]{1,5}))?")
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*")
 
 
 class Host(NamedTuple):
-    """A host and a port; ``port`` is 0 where none is named."""
+    """A host and a port. ``port`` is 0 where none is named."""
 
     name: str
     port: int
 
     def __str__(self) -> str:
-        """Return it for people; a usual port goes without saying."""
+        """Return the host as people read it, without the port where that is a usual one."""
         return self._name if self.port in (0, *PORTS) else self.authority
 
     @property
     def authority(self) -> str:
-        """Return it as it stands in a URL, with its port."""
+        """Return the host and its port as they stand in a URL."""
         return f"{self._name}:{self.port}"
 
     @property
@@ -39,7 +39,7 @@ class Host(NamedTuple):
 
 
 def parse(text: str) -> Host:
-    """Parse ``name``, ``name:port`` or ``[address]:port``; raises :class:`ValueError`, which says what is wrong."""
+    """Parse ``name``, ``name:port`` or ``[address]:port``. Raises :class:`ValueError`, which says what is wrong."""
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         raise ValueError(
@@ -58,7 +58,7 @@ def parse(text: str) -> Host:
 
 
 def entry(text: str) -> Host:
-    """Parse what an operator writes; raises :class:`ValueError`, which says what to write instead."""
+    """Parse a host as an operator writes it. Raises :class:`ValueError`, which says what to write instead."""
     if "://" in text or "/" in text:
         name = urlsplit(text if "://" in text else f"//{text}").netloc or "github.com"
         raise ValueError(f"{text!r} is a URL: name the host alone, {name!r}")
@@ -70,7 +70,7 @@ def entry(text: str) -> Host:
 
 
 def of_url(url: str) -> Host | None:
-    """Return the host and port of a URL; None where it has none, or is of a scheme that is not known here."""
+    """Return the host and port of a URL. None where it has no host, or a scheme that is not known here."""
     try:
         parts = urlsplit(url)
         default = SCHEMES.get(parts.scheme.removeprefix("git+"))
@@ -83,7 +83,7 @@ def of_url(url: str) -> Host | None:
 
 
 class Hosts:
-    """A list of hosts, as the settings have it."""
+    """The list of hosts that the settings have."""
 
     def __init__(self, entries: Iterable[str | Host]) -> None:
         self._ports: dict[str, set[int]] = {}
@@ -92,9 +92,9 @@ class Hosts:
             self._ports.setdefault(host.name, set()).update([host.port] if host.port else PORTS)
 
     def allows(self, host: Host) -> bool:
-        """Tell whether a host may be reached, at this port."""
+        """Tell whether a host may be reached at its port."""
         return host.port in self._ports.get(host.name, ())
 
     def __bool__(self) -> bool:
-        """Tell whether there is any."""
+        """Tell whether there is any host in the list."""
         return bool(self._ports)

@@ -1,8 +1,8 @@
 """Names: which files are submissions, which names entries have, and how a build is identified.
 
-Spec: spool-layout.md, "Names". An id is the stem of the client's file name, so that whoever knows nothing but ``cp``
-knows where the response will appear. The attempt is part of an entry's name: a worker whose entry was given to another
-holds a name that no longer exists.
+Spec: spool-layout.md, "Names". An id is the stem of the client's file name. So a client that knows nothing but ``cp``
+knows where the response will appear. The attempt is part of an entry's name. So if an entry is given to another worker,
+the first worker holds a name that no longer exists.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from typing import NamedTuple, assert_never
 from spoold.client import names
 from spoold.model.states import State
 
-# What clients have to know of names as well.
+# The client library has these, since clients need them too.
 ID, RESERVED_ENDINGS = names.ID, names.RESERVED_ENDINGS
 is_id, unguessable, owner_of = names.is_id, names.unguessable, names.owner_of
 response_name, tar_name, refusal_name = names.response_name, names.tar_name, names.refusal_name
-# What tells nobody a name in the drop box. It is no attempt, nor a uid and an attempt.
+# The word behind the @ keeps other users from guessing a name in the drop box. It is no attempt, nor a uid and an
+# attempt.
 DROPPED = re.compile(r"(?P<id>[^@]*)(?:@[A-Za-z0-9_]{8,32})?\.(?P<ending>json|cancel)")
-OWNER = r"(?:(?P<owner>0|[1-9][0-9]{0,9})-)?"  # which builds have not, nor submissions of earlier versions
+OWNER = r"(?:(?P<owner>0|[1-9][0-9]{0,9})-)?"  # builds have none, nor have submissions of earlier versions
 ENTRY = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})(?:@{OWNER}(?P<attempt>[1-9][0-9]{{0,3}}))?\.json")
 RESULT = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})@{OWNER}(?P<attempt>[0-9]{{1,4}})\.response\.json")
 NO_ID = r"(?:[A-Za-z0-9._%-]{1,200}|[A-Za-z0-9._%-]{100}~[0-9a-f]{64})"  # stands for a name that is no submission's
 REFUSAL = re.compile(rf"{NO_ID}(?:@(?:0|[1-9][0-9]{{0,9}})-(?:[0-9a-f]{{8}}){{1,2}})?\.refused\.json")
 OF_USER = re.compile(r".*@(?P<uid>0|[1-9][0-9]{0,9})-[0-9a-f]+\.(refused\.json|bytes|reason|directory)")
 TRIAL = re.compile(r"doctor-[0-9]+(\.probe)?")
-CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
+CANCEL = 9999  # the attempt of a cancel: above all others, so that no worker has it, and its result counts
 
 
 class Entry(NamedTuple):
-    """An entry of the spool: what its name carries. The attempt is 1 where the name has none.
+    """An entry of the spool, as its name tells it. The attempt is 1 where the name has none.
 
-    ``owner`` is the uid of the submission's owner. It is None for builds, which have none, and where the name does not
-    tell: in ``done/``, and for what an earlier version of spoold accepted.
+    ``owner`` is the uid of the submission's owner. It is None for builds, which have no owner. It is also None where
+    the name does not tell the owner: in ``done/``, and for submissions that an earlier version of spoold accepted.
     """
 
     id: str
@@ -45,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Private(StrEnum):
-    """What is written in ``tmp/`` before it is shown elsewhere under another name, by the ending of its name there."""
+    """Endings of names in ``tmp/``: of files that are written there, and then shown elsewhere under another name."""
 
     ENTRY = ".accept.json"
     ID = ".id.json"
@@ -62,11 +63,11 @@ class Private(StrEnum):
     OUTPUTS = ".outputs.tar"
 
 
-FORMER = ("pins.json", "pins.result.json", "runtime.json")  # private names of earlier versions, which a kill left
+FORMER = ("pins.json", "pins.result.json", "runtime.json")  # private names of earlier versions, left by a kill
 
 
 class Kept(StrEnum):
-    """What a process keeps in ``tmp/`` for itself or for others to look at, by the ending of its name."""
+    """Endings of names in ``tmp/``: of files that a process keeps there, for itself or for others to look at."""
 
     PROBE = ".probe"
     LOCK = ".lock"
@@ -91,23 +92,23 @@ def submission_id(name: str) -> str | None:
 
 
 def cancelled_id(name: str) -> str | None:
-    """Return the id that a file dropped under ``name`` wants cancelled, or None where it is no such file."""
+    """Return the id that a file dropped under ``name`` asks to cancel, or None where the file is no cancel."""
     return _dropped_id(name, "cancel")
 
 
-@lru_cache(maxsize=256)  # each name is looked at by several, one after the other
+@lru_cache(maxsize=256)  # several functions look at each name, one after the other
 def _dropped_id(name: str, ending: str) -> str | None:
     match = DROPPED.fullmatch(name)
     return match["id"] if match and match["ending"] == ending and is_id(match["id"]) else None
 
 
 def may_use(id_: str, uid: int) -> bool:
-    """Tell whether a user may have an id: it is theirs, or nobody's by its beginning."""
+    """Tell whether a user may use an id: by its beginning, it belongs to nobody or to this user."""
     return owner_of(id_) in (None, uid)
 
 
 def is_upload_in_progress(name: str) -> bool:
-    """Tell names that clients and file systems give to files that are not finished: those are never even reported."""
+    """Tell whether clients or file systems give this name to an unfinished file. Such a file is never reported."""
     return name.startswith(".") or name.endswith((".tmp", "~", ".part"))
 
 
@@ -118,7 +119,7 @@ def parse_entry(name: str) -> Entry | None:
 
 
 def parse_result(name: str) -> Entry | None:
-    """Return whose result a file name in ``tmp/`` stands for, or None. Attempt 0 is a refusal, made by intake."""
+    """Return the entry whose result has this name in ``tmp/``, or None. Attempt 0 is a refusal, made by intake."""
     match = RESULT.fullmatch(name)
     return Entry(match["id"], int(match["attempt"]), _owner(match)) if match else None
 
@@ -141,7 +142,7 @@ def entry_name(state: State, entry: Entry) -> str:
 
 
 def new_name(entry: Entry) -> str:
-    """Return the name in ``new/``: where it tells no owner, the plain id for the first attempt."""
+    """Return the name in ``new/``. The first attempt of an entry without an owner has the plain id."""
     return f"{entry.id}.json" if entry.owner is None and entry.attempt == 1 else claimed_name(entry)
 
 
@@ -151,17 +152,17 @@ def claimed_name(entry: Entry) -> str:
 
 
 def result_name(entry: Entry) -> str:
-    """Return the name in ``tmp/`` of an attempt's result that is not published yet."""
+    """Return the name in ``tmp/`` of an attempt's result that is not yet published."""
     return f"{_of_attempt(entry)}.response.json"
 
 
 def private_tar_name(entry: Entry) -> str:
-    """Return the name in ``tmp/`` of the returned files of an attempt's result; they are there before it."""
+    """Return the name in ``tmp/`` of the returned files of an attempt. They are there before the attempt's result."""
     return f"{_of_attempt(entry)}{Private.OUTPUTS}"
 
 
 def result_beside(name: str) -> str | None:
-    """Return the name of the result to which returned files in ``tmp/`` belong, None of any other name."""
+    """Return the name of the result to which returned files in ``tmp/`` belong. None for any other name."""
     return name.removesuffix(Private.OUTPUTS) + response_name("") if name.endswith(Private.OUTPUTS) else None
 
 
@@ -171,12 +172,12 @@ def _of_attempt(entry: Entry) -> str:
 
 
 def is_trial(name: str) -> bool:
-    """Tell whether a name in ``tmp/`` or ``done/`` is of what the doctor tries there: it takes seconds."""
+    """Tell whether a name in ``tmp/`` or ``done/`` belongs to a trial of the doctor, which takes seconds."""
     return TRIAL.fullmatch(name) is not None
 
 
 def is_private(name: str) -> bool:
-    """Tell whether a name in ``tmp/`` is that of something that is shown later. A result has a rule of its own."""
+    """Tell whether a name in ``tmp/`` is of a file that is shown elsewhere later. Results have a rule of their own."""
     return (name.endswith(tuple(Private)) or name in FORMER) and not parse_result(name)
 
 
@@ -186,13 +187,13 @@ def done_name(id_: str) -> str:
 
 
 def kept_for(name: str) -> int | None:
-    """Return the uid in the name of a refusal in ``done/`` or a file in ``quarantine/``, None where there is none."""
+    """Return the uid in the name of a refusal in ``done/`` or of a file in ``quarantine/``. None where it has none."""
     match = OF_USER.fullmatch(name)
     return int(match["uid"]) if match else None
 
 
 def is_refusal(name: str) -> bool:
-    """Tell whether a name in ``done/`` is that of an answer to a file whose id or name is not to be had."""
+    """Tell whether a name in ``done/`` is of the answer to a file whose id or name could not be used."""
     return REFUSAL.fullmatch(name) is not None
 
 

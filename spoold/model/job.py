@@ -1,8 +1,8 @@
-"""What the executor hands to a sandbox, and what the builder hands to the executor.
+"""The objects that the executor hands to a sandbox, and that the builder hands to the executor.
 
-These objects cross between layers that do not import each other, so they live here. Daemons that can do more
-than the builder can read the builder's objects. So each field takes only what it is for, and a path is one in the Nix
-store.
+These objects cross between layers that do not import each other, so they live here. The builder's objects are read by
+daemons that have more rights than the builder. So each field takes only values that it is meant for, and a path is a
+path in the Nix store.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class JobFile(msgspec.Struct, frozen=True):
 
 
 class JobCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One case of a job: what its program reads, gets as arguments, and may use.
+    """One case of a job: the input, arguments and limits of its program.
 
-    ``env`` is laid over the job's; what a case has as the job has it is the same object, since there are many.
-    ``answer`` is the bytes that are expected of it, which a checker gets. ``outputs`` stand for what comes back of its
-    files.
+    ``env`` is laid over the job's. Where a case has the same value as the job, it is the same object, since there are
+    many cases. ``answer`` is the size in bytes of the expected output, which a checker gets. ``outputs`` are the
+    patterns of the files that come back.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     ``shell`` is the store path of the captured environment, ``nixpkgs`` the store path of the pin (for ``NIX_PATH``
     inside the sandbox), ``closure`` all store paths that the job may see. ``compile`` is ``None`` when there is no
-    compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of whoever dropped the submission.
-    ``memory`` is the bytes that its container may take at most, 0 where nobody counted them. Where there are ``cases``,
-    these are run in place of it, each from what compile.sh left. A ``checker`` is a job of its own, which is compiled
-    once, and runs after cases whose output is to be checked. No case is begun after ``cases_time`` seconds of them.
-    What a ``live`` one prints is told while it runs, but for its cases. ``outputs`` is what comes back of its files,
-    which may lie in the directory ``scratch`` for a while, "" the host's own. Where there are ``cases``, it is what all
-    of them may have together.
+    compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of the user who dropped the submission.
+    ``memory`` is the most bytes that its container may take, 0 where nobody counted them. Where there are ``cases``,
+    they run in place of the job itself, each from the files that compile.sh left. A ``checker`` is a job of its own. It
+    is compiled once, and runs after each case whose output is to be checked. After ``cases_time`` seconds of cases, no
+    other case is begun. The output of a ``live`` job is told while it runs, except for its cases. ``outputs`` says
+    which files come back. They may lie in the directory ``scratch`` for a while ("" is the host's own). Where there are
+    ``cases``, ``outputs`` bounds what all of them may have together.
     """
 
     submission_id: str
@@ -82,7 +82,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest(self) -> float:
-        """Return the seconds on the wall clock that its phases take together at most."""
+        """Return the most seconds on the wall clock that its phases can take together."""
         compiling = sum(job.compile.time for job in (self, self.checker) if job and job.compile)
         if not self.cases:
             return compiling + self.run.time
@@ -91,7 +91,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return compiling + min(sum(runs), self.cases_time + max(runs))
 
     def of_case(self, case: JobCase, outputs: Wanted | None = None) -> Job:
-        """Return the job that runs one case only, and compiles nothing; ``outputs`` is what comes back of it."""
+        """Return the job that runs only this case, and compiles nothing. ``outputs`` says which files come back."""
         return msgspec.structs.replace(
             self,
             stdin=case.stdin,
@@ -105,12 +105,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def without_files(self) -> Job:
-        """Return the job without its files, for where they are already."""
+        """Return the job without its files, for a container that has them already."""
         return msgspec.structs.replace(self, files=[])
 
 
 def trial_job(name: str, script: bytes, limits: PhaseLimits, closure: Iterable[str] = ()) -> Job:
-    """Return a job of ours that tries something out: one script, in no environment; ``closure`` is what it may see."""
+    """Return a job of ours that tries something: one script, in no environment. It may see the paths of ``closure``."""
     return Job(
         submission_id=name,
         attempt=0,
@@ -127,10 +127,10 @@ def trial_job(name: str, script: bytes, limits: PhaseLimits, closure: Iterable[s
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job: both phases, each with its outcome (``skipped`` where it never ran), and notes on them.
+    """The outcome of a job: both phases with their outcomes (``skipped`` where one never ran), and notes on them.
 
-    ``outputs`` are its files that came back, to be closed. They are None where it asks for none, or did not run. Those
-    of its cases are ``of_cases``, by number, with contents in one place.
+    ``outputs`` are the files that came back, to be closed. They are None where the job asks for none, or did not run.
+    ``of_cases`` are the files of its cases, by the number of the case. All their contents are in one place.
     """
 
     compile: Phase
@@ -140,19 +140,19 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     of_cases: dict[int, Returned] = {}
 
     def close(self) -> None:
-        """Forget the contents of its files. May be repeated."""
+        """Forget the contents of the files. May be repeated."""
         for returned in (self.outputs, *self.of_cases.values()):
             if returned:
                 returned.contents.close()
 
 
 class Runtime(Stored, frozen=True, kw_only=True):
-    """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
+    """The store paths, built and rooted, that the builder provides to every executor (``builds/runtime.json``).
 
-    ``bash`` and ``coreutils`` stand behind the shells in ``/bin`` and ``/usr/bin`` and behind ``/usr/bin/env`` in the
-    sandbox; ``closure`` is what these two need, and ``tzdata``, which has the time zones, "" where the pin has none.
-    ``nixpkgs`` maps the operator's pins to store paths. ``nix`` is Nix itself, "" unless the jobs' environments are
-    made to start nix-shell in the sandbox. Jobs alone run any of it.
+    In the sandbox, ``bash`` and ``coreutils`` stand behind the shells in ``/bin`` and ``/usr/bin`` and behind
+    ``/usr/bin/env``. ``tzdata`` has the time zones, "" where the pin has none. ``closure`` is all that these three
+    need. ``nixpkgs`` maps the operator's pins to store paths. ``nix`` is Nix itself, "" unless the jobs' environments
+    are made to start nix-shell in the sandbox. Only jobs run any of these programs.
     """
 
     system: System
@@ -192,7 +192,7 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a build: ``shell`` is the captured environment's store path, or "" when ``phase`` failed.
+    """The outcome of a build: ``shell`` is the captured environment's store path, or "" when ``phase`` failed.
 
     ``closure`` is ``shell`` and every store path that it refers to, directly or not.
     """

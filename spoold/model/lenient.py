@@ -1,8 +1,8 @@
-"""What encoders of other languages make of a request, read as it is meant; and what is wrong with it, in our own words.
+"""Reads a request as its client meant it, whatever encoder wrote it, and says in our own words what is wrong with it.
 
-Spec: spool-layout.md, "The request". Some write ``null`` for what is not given, an empty list for an empty object, or
-``67108864.0`` for a whole number. Anything else is refused. The reason names the place and what is allowed there. A
-client never sees a parser's words: they are about our types, not about theirs.
+Spec: spool-layout.md, "The request". Some encoders write ``null`` for a missing value, an empty list for an empty
+object, or ``67108864.0`` for a whole number. Anything else is refused. The reason names the place, and what is allowed
+there. A client never sees a parser's words: they are about our types, not about the client's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from spoold.model.errors import ClientError
 from spoold.model.words import shown
 
-# What clients of other services write, and what they look for.
+# The words that clients of other services write for our keys.
 ELSEWHERE = {
     "cases": ("tests", "testcases", "test_cases", "testCases"),
     "expected": ("expected_output", "answer", "output", "outputs", "expected_stdout"),
@@ -76,18 +76,18 @@ NO_LANGUAGES = (
 )
 LANGUAGES = ("language", "language_id", "lang", "compiler", "version", "runtime")
 ENCODINGS = {"utf8": ("utf-8", "utf_8"), "base64": ("b64",), "hex": ("base16",)}
-BYTES = re.compile(r"(?:.*\.)?(?:files\[\d+\]\.content|inputs|stdout)\b")  # what may have an encoding
-LONGEST_KEY = 40  # characters of a key for which one of ours is looked for: to compare takes much memory
+BYTES = re.compile(r"(?:.*\.)?(?:files\[\d+\]\.content|inputs|stdout)\b")  # the keys that may have an encoding
+LONGEST_KEY = 40  # characters. For a longer key no similar one is looked for: to compare takes much memory
 TWICE = object()  # the value of a key that stands twice in one object
 LARGEST = 1 << 64  # above every whole number that is stored
 KINDS: dict[type, str] = {bool: "true or false", str: "a text", list: "a list", dict: "an object", type(None): "null"}
 
 
-Reader = Callable[[Any, str], Any]  # of a value and its path
+Reader = Callable[[Any, str], Any]  # it gets a value and its path
 
 
 def as_meant(value: Any, hint: Any, path: str = "") -> Any:
-    """Return a JSON value in the form that ``hint`` has, a type of msgspec's; ``path`` is where it stands.
+    """Return a JSON value in the form of ``hint``, a type of msgspec's. ``path`` is where the value stands.
 
     Raises :class:`ClientError` where nothing of that type can be meant.
     """
@@ -96,7 +96,7 @@ def as_meant(value: Any, hint: Any, path: str = "") -> Any:
 
 @functools.cache
 def _reader(hint: Any) -> Reader:
-    """Return what reads values of a type: to look at the type takes more time than to read a request."""
+    """Return a function that reads values of a type. It is kept: making one takes longer than reading a request."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         fields = {field.name: (_reader(field.type), field.required) for field in msgspec.structs.fields(hint)}
         return partial(_struct, fields)
@@ -127,7 +127,7 @@ def _list(read: Reader, value: Any, path: str) -> list[Any]:
 
 
 def _object(read: Reader, value: Any, path: str) -> dict[str, Any]:
-    """Read an object whose keys are the client's own; one that is null is not given."""
+    """Read an object whose keys are the client's own. A key whose value is null counts as missing."""
     found = _either(value, dict, list, path)
     made = {}
     for key, each in found.items():
@@ -174,7 +174,7 @@ def _unknown(key: str, path: str, fields: Iterable[str]) -> str:
 
 
 def _meant(plain: str, path: str, known: list[str]) -> list[str]:
-    """Return which of our keys may be meant by one that elsewhere has another word, or other capitals."""
+    """Return those of our keys that a client may mean by a key with another service's word, or with other capitals."""
     ours = [each for each in known if _plain(each) == plain]
     return ours + [
         each
@@ -192,7 +192,7 @@ def _below(path: str, name: str) -> str:
 
 
 def _either(value: Any, kind: type, empty: type, path: str) -> Any:
-    """Return an object or a list; some encoders write one that is empty as the other."""
+    """Return an object or a list. Some encoders write an empty one as the other."""
     if isinstance(value, kind):
         return value
     if path and isinstance(value, empty) and not value:
@@ -220,7 +220,7 @@ def _text(value: Any, path: str) -> str:
 
 
 def _no_text(value: str, at: int) -> str:
-    """Say what is no character: bytes that are not UTF-8 stand there as PEP 383 has them."""
+    """Say which part of a text is no character. Bytes that are not UTF-8 stand there as PEP 383 has them."""
     if "\udc80" <= value[at] <= "\udcff":
         byte = ord(value[at]) - 0xDC00
         return f"byte {len(value[:at].encode())} (0x{byte:02x}) is not UTF-8"
@@ -243,7 +243,7 @@ def _whole(value: Any, path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ClientError(_wrong(value, "a whole number", path))
     if abs(value) >= LARGEST:
-        return LARGEST - 1 if value > 0 else 1 - LARGEST  # beyond all bounds, as some write what has none
+        return LARGEST - 1 if value > 0 else 1 - LARGEST  # beyond all bounds: some clients write no limit like this
     if value != int(value):
         raise ClientError(f"{path}: a whole number is needed, not {value:g}")
     return int(value)

@@ -1,8 +1,8 @@
-"""Turns where one may take long: the owner on whose things least time was spent is next.
+"""Turns by time, where one turn may take long: next is the owner whose things have taken the least time.
 
-Spec: spool-layout.md, "Overload". This is start-time fair queueing, as in ``timeshare``, for one place and without
-credit, since a thing is done in milliseconds and nobody has to be behind. An owner of whom nothing waited begins level
-with the one who was served last, so they save up no time. Not thread-safe.
+Spec: spool-layout.md, "Overload". This is start-time fair queueing, as in ``timeshare``, but for one place. It has no
+credit: a thing takes milliseconds, so nobody needs to be behind. When an owner without waiting things gets one, they
+begin level with the owner who was served last. So they save up no time. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from spoold.model.turns import Turns
 
-MOST = 1000  # accounts before those that say nothing are forgotten
+MOST = 1000  # number of accounts at which those that differ in nothing from a new one are forgotten
 Thing = TypeVar("Thing")
 
 
@@ -20,34 +20,34 @@ class Levels:
 
     def __init__(self) -> None:
         self._levels: dict[int, float] = {}
-        self._served = 0.0  # the account that was served last, as it was then
+        self._served = 0.0  # the level of the account that was served last, at that time
 
     def come(self, owner: int) -> None:
-        """Note that something comes of an owner's of whom nothing waits."""
-        if len(self._levels) >= MOST:  # those who wait are not below
+        """Note that an owner without waiting things gets one."""
+        if len(self._levels) >= MOST:  # no account of an owner who waits is below _served
             self._levels = {each: level for each, level in self._levels.items() if level > self._served}
         self._levels[owner] = max(self.level(owner), self._served)
 
     def level(self, owner: int) -> float:
-        """Return an owner's account: the lowest is next."""
+        """Return an owner's account. The owner with the lowest is next."""
         return self._levels.get(owner, self._served)
 
     def serve(self, owner: int) -> None:
-        """Note that it is an owner's turn."""
+        """Note that an owner's turn begins."""
         self._served = max(self._served, self.level(owner))
 
     def charge(self, owner: int, seconds: float) -> None:
-        """Add what an owner's turn took."""
+        """Add the time that an owner's turn took."""
         self._levels[owner] = self.level(owner) + seconds
 
 
 class TimedTurns(Turns[Thing]):
-    """Turns by time: whoever takes a thing says afterwards how long it took."""
+    """Turns by time: a caller that takes a thing says afterwards how long it took."""
 
     def __init__(self) -> None:
         super().__init__()
         self._levels = Levels()
-        self._last: int | None = None  # whose turn it was last
+        self._last: int | None = None  # the owner whose turn was last
 
     def add(self, owner: int, thing: Thing, priority: int = 0, since: float = 0.0) -> bool:
         """Let a thing wait for its turn."""
@@ -56,7 +56,7 @@ class TimedTurns(Turns[Thing]):
         return super().add(owner, thing, priority, since)
 
     def take(self) -> Thing | None:
-        """Take the thing whose turn it is; None where nothing waits."""
+        """Take the thing whose turn it is. None where nothing waits."""
         owner = self.first(self._levels.level)
         if owner is None:
             return None
@@ -65,6 +65,6 @@ class TimedTurns(Turns[Thing]):
         return self.take_from(owner)
 
     def charge(self, seconds: float) -> None:
-        """Charge the owner of the thing that was taken last with the time that it took."""
+        """Charge the owner of the last taken thing with the time that the thing took."""
         if self._last is not None:
             self._levels.charge(self._last, seconds)

@@ -1,4 +1,4 @@
-"""Limits: what a request asks for, what the operator allows, what a phase gets.
+"""Limits: those that a request asks for, those that the operator allows, and those that a phase gets.
 
 Spec: spool-layout.md, "Limits".
 """
@@ -16,23 +16,24 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
-LEAST_RESERVE = 512 * MIB  # of a host's memory, for what are no jobs
-# What a container needs beside its job, at most: its supervisor, the job's files and output, and the kernel's own.
+LEAST_RESERVE = 512 * MIB  # of a host's memory, for everything except jobs
+# The most that a container needs beside its job: for its supervisor, the job's files and output, and the kernel.
 BESIDE = 112 * MIB
-LEAST = 16 * MIB  # for a job; with less nothing starts
-WALL = 2  # seconds on the clock for a second of CPU, where only the latter is asked for: neighbours have their share
-# Descriptors of all processes of a phase together. So many times at most do they wait for one timer by poll(2). All who
-# wait are told in one interrupt, whose time is charged to whoever runs just then. A million took 17 ms each time.
+LEAST = 16 * MIB  # for a job: with less, no program starts
+WALL = 2  # seconds of time for one of cpu_time, if only that is asked for: neighbours have their share
+# Descriptors of all processes of a phase together. This is also the most times that they can wait for one timer by
+# poll(2). One interrupt wakes all waits, and its time is charged to the process that happens to run. With a million
+# waits each interrupt took 17 ms.
 DESCRIPTORS = 64 * 1024
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
 AtOutputLimit = Literal["continue", "end"]
-WORDS = ("on_output_limit",)  # what is chosen: it has no maximum
+WORDS = ("on_output_limit",)  # a limit that is a choice has no maximum
 
 
 class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one phase (``dependencies``, ``compile`` or ``run``) may use."""
+    """The limits of one phase (``dependencies``, ``compile`` or ``run``)."""
 
     time: Annotated[Seconds, setting("wall-clock time", "seconds")]
     cpu_time: Annotated[Seconds, setting("CPU time of the phase's processes together", "seconds")]
@@ -94,14 +95,14 @@ RUN_MAXIMUM = replace(COMPILE_MAXIMUM, time=600, cpu_time=600)
 
 
 class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a request gets of a phase that asks for nothing, and the most that one can ask for."""
+    """The limits of a phase where a request asks for none, and the most that a request can ask for."""
 
     default: PhaseLimits
     maximum: PhaseLimits
 
 
 class OutputLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What comes back of the files that a request asks for: of its run, or of all its cases together."""
+    """Limits on the files that come back of a request: of its run, or of all its cases together."""
 
     files: Annotated[int, setting("how many at most", ge=1, le=4096)] = 64
     file_size: Annotated[int, setting("of one file", "bytes", ge=1)] = 4 * MIB
@@ -143,7 +144,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def most(self) -> int:
-        """Return the bytes that a job may have in either of its phases, be it of files that compiling left."""
+        """Return the most bytes that a job may have in one of its phases, the files that compile.sh left included."""
         return max(self.compile.maximum.memory, self.run.maximum.memory)
 
     @property
@@ -153,16 +154,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def for_jobs(host: int) -> int:
-    """Return the bytes of a host's memory that jobs may take together, where the operator does not say.
+    """Return the bytes of a host's memory that all jobs may take together, if the operator sets no number.
 
-    The rest is for the daemons, the engine, the containers that wait, and the cached pages of the store, without which
-    each start of a program reads the disk.
+    The rest is for the daemons, the engine, the waiting containers, and the cached pages of the store. Without these
+    pages each start of a program reads the disk.
     """
     return host - min(host // 2, max(host // 10, LEAST_RESERVE))
 
 
 def within(limits: Limits, memory: int) -> Limits:
-    """Return ``limits`` of which none is more than one job can get where all may take ``memory`` bytes together."""
+    """Return ``limits`` with no memory above what one job can get, if all jobs may take ``memory`` bytes together."""
     top = max(LEAST, memory - BESIDE)
 
     def cut(allowed: PhaseRange) -> PhaseRange:
@@ -175,9 +176,10 @@ def within(limits: Limits, memory: int) -> Limits:
 
 
 def unused_wishes(asked: RequestedLimits | None, where: str = "limits", *, but: str = "time") -> list[str]:
-    """Return a note for each limit but one that was asked for of the phase ``dependencies``, and means nothing there.
+    """Return a note for each limit of the phase ``dependencies`` that was asked for and has no effect.
 
-    A build is for all who want it, so one client's wish bounds only how long they wait. ``where`` is the limits' place.
+    A build is for all clients that want it, so one client's wish bounds only how long that client waits. ``but`` is the
+    one limit that gets no note. ``where`` is the place of the limits in the request.
     """
     wishes = [] if asked is None else [name for name in asked.__struct_fields__ if getattr(asked, name) is not None]
     return [
@@ -188,15 +190,15 @@ def unused_wishes(asked: RequestedLimits | None, where: str = "limits", *, but: 
 
 
 def time_for(cpu_time: float, most: float) -> float:
-    """Return the seconds of wall-clock time that go with a limit of CPU time, where nobody says another."""
+    """Return the seconds of wall-clock time that go with a limit of CPU time, where the request sets no other."""
     return min(WALL * cpu_time, most)
 
 
 def effective(where: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:
     """Return the limits that a phase runs under, and a note for each wish that was cut to the operator's maximum.
 
-    ``where`` is the place of the request that asks for them. Many processes get fewer descriptors each, see
-    ``DESCRIPTORS``; the operator's defaults may go beyond that.
+    ``where`` is the place in the request that asks for them. With many processes each gets fewer descriptors, see
+    ``DESCRIPTORS``. The operator's defaults may go beyond that.
     """
     if asked is None:
         return allowed.default, []

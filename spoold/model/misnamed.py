@@ -1,8 +1,8 @@
-"""Files whose name is no submission's: under which names they are refused, what is wrong, and what would be right.
+"""Files whose name is no submission's: the names of their refusals, what is wrong with the name, and a right one.
 
-Spec: spool-layout.md, "Names" and "Refusals". Such a name may have any byte. The name of its refusal tells it with few
-bytes that are safe everywhere. It has one ``@`` at most, which a client cannot put there, so that nobody can make a
-file whose refusal is called like another answer.
+Spec: spool-layout.md, "Names" and "Refusals". Such a name may have any byte. The name of its refusal stands for it with
+few kinds of bytes, which are safe everywhere. The refusal's name has at most one ``@``, and a client cannot put it
+there. So nobody can make a file whose refusal has the name of another answer.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from spoold.client import names
 from spoold.model import ids
 
 PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-MOST, SHORTENED = 200, 100  # bytes of what stands for a name; of one that is longer so many begin it
-SHOWN = 5  # wrong characters that are named
+MOST, SHORTENED = 200, 100  # bytes of the text for a name. Of a longer text, the first SHORTENED bytes are kept
+SHOWN = 5  # how many wrong characters are named
 WORD = re.compile(r"[A-Za-z0-9_]{8,32}")
 ENDING = re.compile(r"\.(json|cancel)", re.IGNORECASE)
 OTHER_ENDING = re.compile(r"\.[A-Za-z]{1,5}\Z")
@@ -28,21 +28,21 @@ CANCEL = "A cancel is a file called ID.cancel that holds the ID of a submission,
 
 
 def stem(name: str) -> str:
-    """Return what stands for a name in that of its refusal, and in ``Submission_id``; one ``.json`` is left out."""
+    """Return the text for a name in its refusal's name and in ``Submission_id``, without one ``.json`` at its end."""
     return escaped(_bytes(name).removesuffix(b".json"))
 
 
 def escaped(raw: bytes) -> str:
-    """Return a name of few bytes that stands for ``raw``, and for nothing else."""
+    """Return a name of few kinds of bytes that stands for ``raw``, and for nothing else."""
     encoded = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in raw)
     return encoded if len(encoded) <= MOST else f"{encoded[:SHORTENED]}~{hashlib.sha256(raw).hexdigest()}"
 
 
 def refusal_names(name: str, uid: int, sha256: str) -> list[str]:
-    """Return the names in ``done/`` of which the refusal has the first that is free, or its last.
+    """Return the names in ``done/`` that the refusal may have: it gets the first that is free, else the last.
 
-    ``sha256`` is that of the bytes, in hexadecimal. Where the name could be an id as well, more of it is taken than for
-    a refusal of that id: so neither is taken for the other.
+    ``sha256`` is that of the file's bytes, in hexadecimal. Where the name could be an id as well, the refusal's name
+    has more of these digits than the refusal of such an id has. So neither is taken for the other.
     """
     called = stem(name)
     own = f"{called}@{uid}-{sha256[: digits_in(called)]}.refused.json"
@@ -50,18 +50,18 @@ def refusal_names(name: str, uid: int, sha256: str) -> list[str]:
 
 
 def digits_in(called: str) -> int:
-    """Return how many digits of the SHA-256 are in such a name."""
+    """Return how many digits of the SHA-256 the name of such a refusal has."""
     return 16 if ids.is_id(called) else 8
 
 
 def shown(name: str) -> str:
-    """Return a name as text, with what cannot be printed escaped."""
+    """Return a name as text. Characters that cannot be printed are escaped."""
     text = _bytes(name).decode(errors="backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def reason(name: str, uid: int) -> str:
-    """Say what is wrong with a name, and which would be right."""
+    """Say what is wrong with a name, and which name would be right."""
     good = suggested(name, uid)
     right = CANCEL if ids.cancelled_id(good) else RIGHT
     return f"'{shown(name)}' is no name of a submission: {_wrong(name)}. {right}: for example {good}"
@@ -89,7 +89,7 @@ def _wrong(name: str) -> str:
 
 
 def suggested(name: str, uid: int) -> str:
-    """Return a name of a submission, or of a cancel, that is like ``name``, and which that user may use."""
+    """Return a name for a submission or a cancel that is like ``name``, and that this user may use."""
     before, ending = _parts(name)
     if not ending:
         before = OTHER_ENDING.sub("", before)
@@ -99,6 +99,6 @@ def suggested(name: str, uid: int) -> str:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Return what stands before the ending that tells what a file is, and that ending, "" where there is none."""
+    """Return the name before the ending that tells what a file is, and that ending ("" where it has none)."""
     before, dot, last = name.rpartition(".")
     return (before, dot + last) if ENDING.fullmatch(dot + last) else (name, "")

@@ -1,7 +1,7 @@
-"""Files of a run that come back: what a request asks for, what came, and what its client is told of it.
+"""Files of a run that come back: those that a request asks for, those that came, and what a client is told of them.
 
-Spec: spool-layout.md, "Returned files". Names are as a request could have them, so whoever unpacks them is as safe as
-the work directory was. The contents may be large. So they are read from where they lie, in pieces.
+Spec: spool-layout.md, "Returned files". Their names are names that a request may have. So to unpack them is as safe as
+the work directory was. The contents may be large. So they are read in pieces from where they lie.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from spoold.model.response import ReturnedFile, encode_stream
 from spoold.model.words import shown
 
 MOST_PATTERNS = 16
-ANY = "**"  # stands for any number of directories
-DOT = re.compile(r"\A(?:\./++)++(?=[^/])")  # without a way back, each step of which would take memory
+ANY = "**"  # matches any number of directories
+DOT = re.compile(r"\A(?:\./++)++(?=[^/])")  # it never backtracks, since each step of that would take memory
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,9 +31,10 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes back of a run: so many files at most, each of ``file_size`` bytes at most, and all of ``total``.
+    """What comes back of a run: at most ``files`` files, of ``file_size`` bytes each and ``total`` bytes together.
 
-    Of one of many cases ``files`` and ``total`` are what those before it left, and ``together`` is what all may have.
+    For one of many cases, ``files`` and ``total`` are what the cases before it left, and ``together`` is what all cases
+    may have.
     """
 
     outputs: list[Output]
@@ -44,17 +45,17 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contents(Protocol):
-    """Where the contents of files lie until they are told."""
+    """The place where the contents of files lie until they are told."""
 
     def pieces(self, at: int, size: int) -> Iterator[bytes]:
         """Yield ``size`` bytes from ``at`` on."""
 
     def close(self) -> None:
-        """Forget them. May be repeated."""
+        """Forget the contents. May be repeated."""
 
 
 class Found(NamedTuple):
-    """A file that came back: its contents begin ``at`` a place. ``mode`` has nine bits."""
+    """A file that came back. Its contents begin at ``at``, and ``mode`` has nine bits."""
 
     name: str
     size: int
@@ -64,7 +65,7 @@ class Found(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """What came back of a run, in the order of names; required patterns of which nothing did, and notes."""
+    """The files of a run that came back (sorted by name), the required patterns that matched none, and notes."""
 
     files: list[Found]
     contents: Contents
@@ -73,12 +74,12 @@ class Returned(NamedTuple):
 
 
 def with_plain_path(output: Output) -> Output:
-    """Return it with its pattern as it is matched: from the work directory on, with no ``./``."""
+    """Return ``output`` with the pattern as it is matched: relative to the work directory, without ``./`` in front."""
     return msgspec.structs.replace(output, path=DOT.sub("", output.path))
 
 
 def check_pattern(path: str, where: str) -> None:
-    """Raise :class:`ClientError` where ``path`` is a path that files can have, and no pattern, as to its stars."""
+    """Raise :class:`ClientError` where the stars in ``path``, or a ``/`` at its end, make it no pattern."""
     parts = path.split("/")
     problem = ""
     if path.endswith("/"):
@@ -92,19 +93,19 @@ def check_pattern(path: str, where: str) -> None:
 
 
 def matched_as(path: str) -> str:
-    """Return the pattern that stands for the same files and ends with a name: ``a/**`` is all files below ``a``."""
+    """Return a pattern for the same files that ends with a name: ``a/**`` (all files below ``a``) is ``a/**/*``."""
     return f"{path}/*" if path == ANY or path.endswith(f"/{ANY}") else path
 
 
 class Left:
-    """What may still come back of the cases of one job, of all that ``together`` may: first come, first served."""
+    """What may still come back of a job's cases, out of what they may have ``together``: first come, first served."""
 
     def __init__(self, together: Wanted) -> None:
         self._together = together
         self._files, self._total = together.files, together.total
 
     def of(self, outputs: list[Output]) -> Wanted | None:
-        """Return what the next case may have by the patterns that it asks by; None where these are none."""
+        """Return what the next case may have by its patterns ``outputs``. None where it has none."""
         if not outputs:
             return None
         return Wanted(
@@ -122,9 +123,9 @@ class Left:
 
 
 def told(parts: Iterable[Returned], room: int) -> tuple[list[list[ReturnedFile]], bool]:
-    """Return what the response has of the files of each part, and whether all of them have their contents there.
+    """Return the files of each part for the response, and whether the response has the contents of all of them.
 
-    These are of ``room`` bytes at most, of all parts together.
+    ``room`` is the most bytes of contents that the response may have, of all parts together.
     """
     told_of = []
     for returned in parts:
@@ -153,10 +154,10 @@ def _told(found: Found, contents: Contents | None) -> ReturnedFile:
 
 
 def directories(names: Iterable[str]) -> list[str]:
-    """Return for each case, by its name, the directory in which its files lie in a tar: no two are the same anywhere.
+    """Return, for each case's name, the directory of its files in a tar. No two are the same on any file system.
 
-    What is no letter, digit, ``.``, ``_`` or ``-`` is escaped, and a ``.`` or ``-`` at the beginning. So no name leads
-    elsewhere, and none is an option to a program.
+    Characters other than letters, digits, ``.``, ``_`` and ``-`` are escaped, and so is a ``.`` or ``-`` at the
+    beginning. So no name leads elsewhere, and no program takes one for an option.
     """
     met: set[str] = set()
     made = []
@@ -172,5 +173,5 @@ def directories(names: Iterable[str]) -> list[str]:
 
 
 def missing(outputs: Iterable[Output], matched: int) -> list[str]:
-    """Return the required patterns whose bit is not in ``matched``."""
+    """Return the required patterns whose bit is not set in ``matched``."""
     return [output.path for at, output in enumerate(outputs) if output.required and not matched >> at & 1]

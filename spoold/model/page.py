@@ -1,8 +1,8 @@
-"""A page of HTML that is one file: it asks no server for anything, and nothing runs in it but its own script.
+"""A page of HTML in one file: it asks no server for anything, and only its own script runs in it.
 
-Its Content-Security-Policy names the digests of its one style and its one script. So a browser would refuse what else
-came into it, even if something were not escaped. It has no ``style`` and no ``on...`` attributes, which the policy
-forbids as well. Colours follow the reader's choice of dark or light, and say nothing that no word says.
+Its Content-Security-Policy names the digests of its one style and its one script. So a browser refuses any other, even
+if something was not escaped. The page has no ``style`` and no ``on...`` attributes, which the policy forbids as well.
+Colours follow the reader's choice of dark or light, and say nothing that no word says.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def escaped(text: str) -> str:
 
 
 def document(title: str, body: str, *, style: str = "", script: str = "", refresh: float = 0) -> str:
-    """Return a page. ``style`` and ``script`` are its own, and trusted; ``body`` is HTML, and ``title`` is text.
+    """Return a page. ``style`` and ``script`` are its own, and trusted. ``body`` is HTML, and ``title`` is text.
 
-    ``refresh``: the browser reads it again after so many seconds; 0: never.
+    ``refresh`` is the number of seconds after which the browser reads the page again. 0 means never.
     """
     style = STYLE + style
     policy = (

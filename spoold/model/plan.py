@@ -1,4 +1,4 @@
-"""From a checked request to a build and to a job: what each needs of it, and under which limits."""
+"""Turns a checked request into its builds and its job, with the limits of each."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from spoold.model.limits import Limits, PhaseLimits, RequestedLimits, effective,
 from spoold.model.outputs import Output, Wanted
 from spoold.model.submission import COMPILE_FILE, LimitRequests, Program, Request
 
-MOST_NOTES = 8  # on limits of cases
+MOST_NOTES = 8  # how many notes there are on the limits of cases
 HASH = len("/nix/store/") + 33  # bytes of a store path before its name
-FHS = ("-bwrap", "-fhsenv-rootfs", "-fhs", "-chrootenv")  # how the names of nixpkgs' FHS environments end, by its age
+FHS = ("-bwrap", "-fhsenv-rootfs", "-fhs", "-chrootenv")  # endings of FHS environments in nixpkgs, old and new
 
 
 def builds_of(request: Request, runtime: Runtime) -> dict[str, str]:
-    """Return the expressions of the builds that ``request`` needs by their ids, that of the program first.
+    """Return the expressions of the builds that ``request`` needs, by their ids. The program's build comes first.
 
-    There are none where its pin is not (or no longer) provided.
+    There are none where the request's pin is not, or no longer, provided.
     """
     pin = runtime.nixpkgs.get(request.nixpkgs)
     if pin is None:
@@ -42,8 +42,8 @@ def plan_job(
 ) -> tuple[Job, list[str]]:
     """Return the job, and a note for the client for each wish that the operator's limits did not allow.
 
-    ``build`` and ``checker`` are what came of the builds of the program and of its checker, where it has one that can
-    be run. ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
+    ``build`` is the outcome of the program's build, and ``checker`` that of its checker's build, where there is a
+    checker that can be run. ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
     """
     compile_, run, notes = _limits_of(request, request.limits, limits, "limits")
     stdin = request.stdin()
@@ -89,7 +89,7 @@ def plan_job(
 
 
 def _of_fhs(build: BuildResult) -> list[str]:
-    """Return a note where an FHS environment is among the packages: it is started by what no job may do."""
+    """Return a note where an FHS environment is among the packages: its start needs rights that no job has."""
     name = next((path[HASH:] for path in build.closure if path.endswith(FHS)), "")
     note = (
         f"cutor.nix: {name} is of an FHS environment (buildFHSEnv), which makes user namespaces and mounts when it is "
@@ -105,7 +105,7 @@ def _closure(build: BuildResult, nixpkgs: str) -> list[str]:
 def _limits_of(
     program: Program, asked: LimitRequests, limits: Limits, where: str
 ) -> tuple[PhaseLimits | None, PhaseLimits, list[str]]:
-    """Return the limits of compile.sh, where there is one, and of run.sh, and notes on them."""
+    """Return the limits of compile.sh (None where there is none) and of run.sh, and notes on them."""
     run, notes = effective(f"{where}.run", asked.run, limits.run)
     compile_ = None
     if program.has(COMPILE_FILE):
@@ -140,7 +140,7 @@ def _cases(request: Request, limits: Limits, stdin: bytes) -> tuple[list[JobCase
 
 
 def _outputs(request: Request, case: Case) -> list[Output]:
-    """Return what stands for the files of a case that come back: of a hidden one none do."""
+    """Return the patterns of a case's files that come back. Those of a hidden case do not."""
     if case.hidden:
         return []
     return request.outputs if case.outputs is None else case.outputs

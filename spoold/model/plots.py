@@ -1,4 +1,4 @@
-"""Small plots, as SVG that stands in a page. Each has a name that is read out, which says in words what it shows."""
+"""Small plots, as SVG in a page. Each has a name for screen readers, which says in words what the plot shows."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from spoold.model.page import escaped
 
 HEIGHT = 16
-BAR, STEP = 2, 3  # width of a bar, and from one to the next
+BAR, STEP = 2, 3  # width of a bar, and from the start of one to the next
 MOST = 64  # bars
-BUCKETS = 24  # of a histogram
+BUCKETS = 24  # bars of a histogram
 
 
 def bars(values: Sequence[float], name: str, height: int = HEIGHT, more: str = "") -> str:
-    """Return a bar for each value, the largest as high as the plot; of many values a bar is the largest of a few.
+    """Return a bar for each value, the largest as high as the plot. Of many values, a bar is the largest of a few.
 
     ``more`` are attributes of the SVG.
     """
@@ -23,14 +23,15 @@ def bars(values: Sequence[float], name: str, height: int = HEIGHT, more: str = "
     largest = max(shown, default=0.0)
     if largest <= 0:
         return ""
-    # In one path, since a page may have thousands: to x, the bottom; as wide as a bar, up, and back.
+    # All bars are one path, since a page may have thousands. Each goes to x at the bottom, as wide as a bar, up, and
+    # back.
     heights = (max(1, round(height * (value / largest))) if value else 0 for value in shown)
     path = "".join(f"M{number * STEP} {height}h{BAR}v-{tall}h-{BAR}z" for number, tall in enumerate(heights) if tall)
     return _svg(len(shown) * STEP, height, f'<path d="{path}"/>', name, more)
 
 
 def histogram(values: Sequence[float], name: str) -> str:
-    """Return how many of the values are how large, from the least to the largest of them, by powers."""
+    """Return how many of the values are of each size, on a logarithmic scale from the least to the largest."""
     found = sorted(value for value in values if value > 0)
     if not found:
         return ""
@@ -38,12 +39,12 @@ def histogram(values: Sequence[float], name: str) -> str:
     counts = [0] * BUCKETS
     for value in found:
         counts[min(BUCKETS - 1, int(BUCKETS * (math.log(value) - low) / ((high - low) or 1)))] += 1
-    # One beside a thousand can still be seen.
+    # A count of one can be seen beside a count of a thousand.
     return bars([math.log1p(count) for count in counts], name, 3 * HEIGHT, ' preserveAspectRatio="none"')
 
 
 def shares(parts: Sequence[tuple[int, str]], name: str, width: int = 600) -> str:
-    """Return a bar of parts, each so large and of a class of the page's style."""
+    """Return a bar of ``parts``. Each has a size, and a class of the page's style."""
     total = sum(number for number, _ in parts)
     drawn, before = [], 0
     for number, style in parts:

@@ -1,7 +1,7 @@
-"""Rewriting a settings file with the names of today: line by line, so that comments and order stay.
+"""Rewrites a settings file with the names of today: line by line, so that comments and order stay.
 
-A setting moves with the comment above it. What is written otherwise than one setting a line (an inline table, a string
-of several lines) is left to its owner: the caller compares what both files mean.
+A setting moves with the comment above it. A setting that is not one line (an inline table, a string of several lines)
+is left to its owner. The caller compares what both files mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def rewritten(text: str, moved: Mapping[str, str]) -> str:
     """Return a TOML file in which settings have other names: ``moved`` maps ``table.name`` to ``table.name``."""
     end = "\r\n" if "\r\n" in text else "\n"  # not splitlines(), which also splits within a string of one line
     kept: list[str] = []
-    leaving: dict[str, list[str]] = {}  # lines, by the table that they go to
+    leaving: dict[str, list[str]] = {}  # lines by the table that they go to
     table = ""
     for line in text.removesuffix(end).split(end):
         if header := HEADER.match(line):
@@ -41,19 +41,19 @@ def rewritten(text: str, moved: Mapping[str, str]) -> str:
 
 
 def _setting(line: str) -> re.Match[str] | None:
-    """Return the parts of a line that is one setting, be it commented out; None where it is something else."""
+    """Return the parts of a line that is one setting, also one that is commented out. None for any other line."""
     found = SETTING.fullmatch(line)
     if found is None:
         return None
     try:
         msgspec.toml.decode(found["name"] + found["value"])
-    except msgspec.DecodeError:  # it goes on in the next line, or is a sentence with a "=" in it
+    except msgspec.DecodeError:  # the value goes on in the next line, or the line is a sentence with a "="
         return None
     return found
 
 
 def _comments_above(kept: list[str]) -> list[str]:
-    """Take the lines of text above a setting; what is commented out there is no text."""
+    """Take the lines of text above a setting. A setting that is commented out there is no text."""
     start = len(kept)
     while start and kept[start - 1].lstrip().startswith("#") and not _setting(kept[start - 1]):
         start -= 1

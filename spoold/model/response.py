@@ -1,6 +1,6 @@
-"""What the client gets back.
+"""The response that a client gets.
 
-Spec: spool-layout.md, "The Response". A phase that never ran keeps the four empty strings; one that ran has numbers.
+Spec: spool-layout.md, "The Response". A phase that never ran keeps the four empty strings. Others have numbers.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Phase(msgspec.Struct, kw_only=True, frozen=True):
     """One phase of a submission.
 
     ``time`` and ``cpu_time`` are seconds, ``memory`` is the peak in bytes, ``signal`` a name such as ``SIGSEGV`` or
-    empty, ``exit_code`` null when a signal ended the phase. ``stdout_bytes`` counts all that the program wrote, also
-    what was cut off; ``stdout_encoding`` is ``base64`` when the bytes kept are not UTF-8. ``cached`` is set of
-    dependencies only, see :func:`of_dependencies`.
+    empty. ``exit_code`` is null when a signal ended the phase. ``stdout_bytes`` counts all bytes written, also those
+    cut off. ``stdout_encoding`` is ``base64`` when the kept bytes are not UTF-8. Only dependencies have ``cached``, see
+    :func:`of_dependencies`.
     """
 
     stdout: str = ""
@@ -94,14 +94,14 @@ SKIPPED_PHASE = Phase(outcome=Outcome.SKIPPED)
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """What was kept of one output stream: ``data`` (bytes kept) of ``total`` bytes written."""
+    """The kept part of an output stream: ``data`` (bytes) out of ``total`` bytes that were written."""
 
     data: bytes
     total: int
 
 
 def encode_stream(data: bytes) -> tuple[str, str]:
-    """Return ``(text, encoding)``: the bytes as they are where they are UTF-8, else in base64."""
+    """Return ``(text, encoding)``: the bytes as text where they are UTF-8, otherwise in base64."""
     try:
         return data.decode("utf-8"), "utf8"
     except UnicodeDecodeError:
@@ -136,7 +136,7 @@ def finished_phase(
     cpu_time: float | UnsetType = UNSET,
     memory: int | UnsetType = UNSET,
 ) -> Phase:
-    """Make the record of a phase that ran; text that was truncated is never cut in the middle of a character."""
+    """Make the record of a phase that ran. Text that was truncated is never cut in the middle of a character."""
     out, out_encoding = encode_stream(_kept(stdout))
     err, err_encoding = encode_stream(_kept(stderr))
     return Phase(
@@ -158,7 +158,7 @@ def finished_phase(
 
 
 def cancelled_phase(seconds: float, signal: str = "") -> Phase:
-    """Make the record of a phase that was cancelled after so long, of which nothing else is known."""
+    """Make the record of a phase that was cancelled after ``seconds``, and of which nothing else is known."""
     nothing = Stream(b"", 0)
     return finished_phase(stdout=nothing, stderr=nothing, time=seconds, outcome=Outcome.CANCELLED, signal=signal)
 
@@ -170,8 +170,8 @@ def _kept(stream: Stream) -> bytes:
 class Package(msgspec.Struct, frozen=True, kw_only=True):
     """A package in the dependency cache.
 
-    ``closure_size`` is the bytes of it and all it refers to, ``builds`` the build ids that use it, ``last_used`` is in
-    seconds since the epoch on the file system's clock.
+    ``closure_size`` is the bytes of the package and all that it refers to, ``builds`` the ids of the builds that use
+    it. ``last_used`` is in seconds since the epoch on the file system's clock.
     """
 
     name: str
@@ -199,7 +199,7 @@ class Verdict(StrEnum):
 class ReturnedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that came back: its size in bytes, and its mode, in octal digits.
 
-    ``content`` is text in ``encoding``, ``utf8`` or ``base64``. Both are unset where there is no room for it here.
+    ``content`` is text in ``encoding``, ``utf8`` or ``base64``. Both are unset if the response has no room for it.
     """
 
     name: str
@@ -213,7 +213,7 @@ class ReturnedFile(msgspec.Struct, frozen=True, kw_only=True):
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one case; ``difference`` is where its output is not right, ``message`` what else there is to say.
 
-    ``outputs`` are its files that came back, and ``outputs_missing`` the required patterns by which none did.
+    ``outputs`` are its files that came back, and ``outputs_missing`` the required patterns that matched none.
     """
 
     name: str
@@ -270,9 +270,9 @@ class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
 class Response(msgspec.Struct, kw_only=True):
     """The response object. The first two keys are set in what is published, and unset inside a Submission object.
 
-    ``request_sha256`` is unset as well where not all bytes were read of what is answered. ``uid`` is set where neither
-    an entry nor the name of an answer tells its owner. The moments are of the file system's clock, see :func:`moment`,
-    and the waits seconds; each is unset where nobody knows it.
+    ``request_sha256`` is also unset where not all bytes of the dropped file were read. ``uid`` is set where neither an
+    entry nor the name of the answer tells the owner. Moments are of the file system's clock, see :func:`moment`, and
+    waits are in seconds. Each is unset where nobody knows it.
     """
 
     Submission_id: str | UnsetType = UNSET
@@ -302,12 +302,12 @@ class Response(msgspec.Struct, kw_only=True):
 
 
 def moment(seconds: float) -> str:
-    """Return a moment, in seconds since the epoch, as RFC 3339 has it: in UTC, to the millisecond."""
+    """Return a moment, given in seconds since the epoch, as in RFC 3339: in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def begun(response: Response, *, submitted: float, built: float | None, started: float) -> Response:
-    """Return ``response`` with when its job began and what it waited for before; None: its build was there already."""
+    """Return ``response`` with its job's start and its waits. ``built`` is None if the build was there already."""
     build_wait = 0.0 if built is None else max(0.0, built - submitted)
     queue_wait = max(0.0, started - submitted - build_wait)
     return msgspec.structs.replace(
@@ -316,9 +316,9 @@ def begun(response: Response, *, submitted: float, built: float | None, started:
 
 
 def of_dependencies(build: Phase, *, cached: bool) -> Phase:
-    """Return the phase of a submission whose ``build`` has ended; ``cached`` where that was there already.
+    """Return the phase of a submission whose ``build`` has ended. It is ``cached`` if the build was there already.
 
-    Then nothing was used for this submission. What the build printed is told all the same.
+    A cached build used nothing for this submission. Its output is told all the same.
     """
     if not cached:
         return msgspec.structs.replace(build, cached=False)
@@ -326,9 +326,9 @@ def of_dependencies(build: Phase, *, cached: bool) -> Phase:
 
 
 def verdict(compile_: Phase, run: Phase, *, cases: bool = False) -> Status:
-    """Return the final status that the phases of a finished job amount to; never depends on what was printed.
+    """Return the final status that the phases of a finished job amount to. It never depends on the output.
 
-    Where it was one of ``cases``, these have verdicts of their own.
+    With ``cases``, the run is that of cases, which have verdicts of their own.
     """
     if Outcome.INTERNAL_ERROR in (compile_.outcome, run.outcome):
         return Status.INTERNAL_ERROR

@@ -1,7 +1,7 @@
-"""How long finished submissions are kept: by age, number, size and free space, and by what each owner has.
+"""Decides how long finished submissions are kept: by age, number, size and free space, and by what each owner has.
 
-Spec: spool-layout.md, "Retention". Pure: a sweep counts, this decides what goes, the sweep removes. Whatever has to go
-for want of room goes from whoever has the most, so that nobody's answers push out another's.
+Spec: spool-layout.md, "Retention". Pure: a sweep counts, this module decides what goes, the sweep removes. If there is
+no room, answers go from the owner who has the most. So nobody's answers push out another owner's.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import msgspec
 
 from spoold.model.setting import setting
 
-GRAIN = 60.0  # seconds that count as one age, up to FINE of them
+GRAIN = 60.0  # seconds that count as one age, for the first FINE ages
 FINE = 180
-STEPS = 64  # ages that are told apart beyond that, between one and the double: memory is for owners, not for answers
-NEARLY = 0.95  # of a share: who has so much is to have room again
-AGAIN = 0.75  # of a share: down to this
+STEPS = 64  # ages told apart in each doubling beyond FINE: memory is for owners, not for answers
+NEARLY = 0.95  # of a share: an owner with more than this gets room again
+AGAIN = 0.75  # of a share: an owner is brought down to this
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long what is finished is kept: what goes of ``done/``, the oldest first. 0 switches a rule off.
+    """How long finished submissions are kept. The oldest go first from ``done/``. 0 switches a rule off.
 
     Where something has to go before its ``max_age``, it goes from the owner who has the most.
     """
@@ -58,81 +58,81 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Amount(NamedTuple):
-    """So many entries, and so many bytes of the disk."""
+    """A number of entries, and the bytes of the disk that they take."""
 
     entries: float = 0
     bytes: float = 0
 
 
-ENTRIES, BYTES = 0, 1  # of an amount
+ENTRIES, BYTES = 0, 1  # places in an amount
 NOTHING = Amount()
 WITHOUT_END = Amount(math.inf, math.inf)
 
 
 class Holding:
-    """What one owner has, by age."""
+    """The amounts that one owner has, by age."""
 
     def __init__(self) -> None:
         self.ages: dict[int, Amount] = {}
         self.total = NOTHING
 
     def add(self, age: int, size: int) -> None:
-        """Count one of that age (see :func:`age_of`)."""
+        """Count one entry of this age (see :func:`age_of`)."""
         before = self.ages.get(age, NOTHING)
         self.ages[age] = Amount(before.entries + 1, before.bytes + size)
         self.total = Amount(self.total.entries + 1, self.total.bytes + size)
 
     @property
     def oldest(self) -> int:
-        """Return the highest age; there is something."""
+        """Return the highest age. There has to be an entry."""
         return max(self.ages)
 
     def drop(self, age: int) -> Amount:
-        """Count those of that age no more; return what they were."""
+        """Count the entries of this age no more. Return their amount."""
         gone = self.ages.pop(age)
         self.total = Amount(self.total.entries - gone.entries, self.total.bytes - gone.bytes)
         return gone
 
 
 class Census:
-    """What there is by owner and age, at ``now`` (seconds on the file system's clock)."""
+    """The holdings of all owners at ``now`` (seconds on the file system's clock)."""
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.holdings: dict[int, Holding] = {}
 
     def add(self, owner: int, time: float, size: int) -> None:
-        """Count one of that owner (a uid) that ended at ``time`` and takes ``size`` bytes of the disk."""
+        """Count one entry of that owner (a uid). It ended at ``time``, and takes ``size`` bytes of the disk."""
         self.holdings.setdefault(owner, Holding()).add(age_of(self.now - time), size)
 
     @property
     def total(self) -> Amount:
-        """Return what all have together."""
+        """Return what all owners have together."""
         totals = [holding.total for holding in self.holdings.values()]
         return Amount(sum(each.entries for each in totals), sum(each.bytes for each in totals))
 
 
 class Going(NamedTuple):
-    """What goes: of each owner what is at least as old as the step of ``ages``, and of all what is older."""
+    """The entries that go: all that are older than ``older``, and of each owner all from the step in ``ages`` on."""
 
     now: float
     older: float  # seconds
     ages: dict[int, int]
 
     def includes(self, owner: int, time: float) -> bool:
-        """Tell whether what ended at ``time`` goes."""
+        """Tell whether an entry of that owner that ended at ``time`` goes."""
         age = self.now - time
         return age > self.older or age_of(age) >= self.ages.get(owner, math.inf)
 
 
 def age_of(seconds: float) -> int:
-    """Return the step in which an age is."""
+    """Return the step that an age is in."""
     grains = max(0.0, seconds / GRAIN)
     return int(grains) if grains < FINE else FINE + int(STEPS * math.log2(grains / FINE))
 
 
 def _least(age: int) -> float:
-    """Return the least age in seconds that is in a step."""
+    """Return the least age in seconds that is in this step."""
     return GRAIN * (age if age < FINE else FINE * 2.0 ** ((age - FINE) / STEPS))
 
 
@@ -145,9 +145,10 @@ def decide(
     short: Amount = NOTHING,
     much: Amount = WITHOUT_END,
 ) -> Going:
-    """Say what goes; the ``census`` has what stays afterwards.
+    """Say which entries go. Afterwards the ``census`` has those that stay.
 
-    ``share`` is what one owner may have, ``short`` what the disk lacks, and whoever has more than ``much`` fills it.
+    ``share`` is what one owner may have, and ``short`` what the disk lacks. An owner with more than ``much`` counts as
+    the one who fills the disk.
     """
     older = max(max_age, rules.min_age) if max_age else math.inf
     going = Going(census.now, older, {})
@@ -167,7 +168,7 @@ def decide(
 
 
 def _keep_to_shares(census: Census, going: Going, min_age: float, share: Amount) -> None:
-    """Give room again to those whose share is nearly used up, by what they have themselves."""
+    """Make room for owners whose share is nearly used up. Their own oldest entries go."""
     for owner, holding in census.holdings.items():
         if any(had > NEARLY * may for had, may in zip(holding.total, share, strict=True)):
             while holding.ages and any(had > AGAIN * may for had, may in zip(holding.total, share, strict=True)):
@@ -178,9 +179,9 @@ def _keep_to_shares(census: Census, going: Going, min_age: float, share: Amount)
 
 
 def _make_room(census: Census, going: Going, kind: int, lacking: float, *, min_age: float, much: float) -> None:
-    """Take what the disk lacks from those who have more than the average, and only where that is enough.
+    """Take what the disk lacks from owners who have more than the average, and only if that is enough.
 
-    Else the disk is full of something else, such as what users have in the drop box, and nobody's answers go for that.
+    If it is not, something else fills the disk, such as files of users in the drop box. No answers go for that.
     """
     average = census.total[kind] / max(2, len(census.holdings))
     if lacking > sum(max(0.0, holding.total[kind] - average) for holding in census.holdings.values()):
@@ -195,9 +196,9 @@ def _make_room(census: Census, going: Going, kind: int, lacking: float, *, min_a
 
 
 def _relieve(census: Census, going: Going, kind: int, lacking: float, youngest: Callable[[Holding], float]) -> None:
-    """Take from whoever has the most, their oldest, until as much as is ``lacking`` (by ``kind``) goes.
+    """Take the oldest of the owner who has the most, until the amount that is ``lacking`` (of that ``kind``) goes.
 
-    ``youngest`` is the age in seconds that is the least to go of what an owner has.
+    ``youngest`` returns the least age in seconds at which entries of an owner may go.
     """
     left = lacking
     most = [(-holding.total[kind], owner) for owner, holding in census.holdings.items()]

@@ -1,4 +1,4 @@
-"""Pools of pilots: the settings of ``spoold scale``, which has Slurm start executors."""
+"""Pools of pilots: the settings of ``spoold scale``, which makes Slurm start executors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from msgspec import Meta
 
 from spoold.model.setting import setting
 
-POOL = "^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$"  # with a number behind it, it is an executor's name
+POOL = "^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$"  # with a number behind it, it is the name of an executor
 MOST = 10_000
-MARGIN = 30.0  # seconds beyond a drain for an executor to end
+MARGIN = 30.0  # seconds that an executor has to end, after its drain
 
 
 class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,14 +48,14 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class ScaleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Executors that Slurm starts while there is work for them, see `spoold scale`.
 
-    The first pool gets as many as it may have, then the next. Each pool is a table `[scale.pools.NAME]`.
+    The first pool gets as many executors as it may have, then the next. Each pool is a table `[scale.pools.NAME]`.
     """
 
     interval: Annotated[float, setting("between two looks at the spool and at Slurm", "seconds", gt=0)] = 1.0
     pools: Annotated[dict[str, PoolSettings], setting("the pools, by name; the names are no others' on the spool")] = {}
 
     def __post_init__(self) -> None:
-        """Refuse what is no name, where the settings are read."""
+        """Refuse names of pools that are not allowed, when the settings are read."""
         for name in self.pools:
             if not re.fullmatch(POOL, name):
                 raise ValueError(f"pools: {name!a} is no name: letters, digits, '.', '_' and '-', 48 at most")

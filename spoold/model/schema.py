@@ -1,10 +1,11 @@
-"""JSON Schemas of what clients write and read, made from the types: for editors, for clients in other languages.
+"""JSON Schemas of what clients write and read, made from the types: for editors, and for clients in other languages.
 
-See https://json-schema.org/draft/2020-12. A request is described as the spec has it. Daemons also take what encoders
-make of it (spec, "What encoders make of it"), and refuse what no schema can say, such as two names for one file. A
-response is described so that keys may be added to it, since a client ignores those that it does not know.
+See https://json-schema.org/draft/2020-12. The request's schema describes what the spec describes. Daemons also take
+what encoders make of a request (spec, "What encoders make of it"), and refuse what no schema can say, such as two names
+for one file. The response's schema lets keys be added, since a client ignores keys that it does not know.
 
-``VERSIONS`` number the two. A new number goes with each change of a schema, see tests/model/test_schema.py.
+``VERSIONS`` has the numbers of the two schemas. Each change of a schema gets a new number, see
+tests/model/test_schema.py.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def schema(name: Name) -> dict[str, Any]:
         part["description"] = _plain(part.get("description", ""))
         if name == "request":
             _close(part)
-    if name == "request":  # nothing is run of what asks for a build, or for a list of packages
+    if name == "request":  # a request for a build, or for a list of packages, runs nothing
         asks = {"required": ["kind"], "properties": {"kind": {"enum": ["build", "list-dependencies"]}}}
         script = {"type": "object", "required": ["name"], "properties": {"name": {"pattern": r"^(\./)*run\.sh$"}}}
         files = {"type": "array", "contains": script}
@@ -49,7 +50,7 @@ def schema(name: Name) -> dict[str, Any]:
 
 
 def _close(part: dict[str, Any]) -> None:
-    """Allow no other keys than these, and null for what is not required."""
+    """Allow no other keys than these. Allow null for each key that is not required."""
     part["additionalProperties"] = False
     for key, value in part["properties"].items():
         if key not in part.get("required", ()) and NULL not in value.get("anyOf", ()):
@@ -58,7 +59,7 @@ def _close(part: dict[str, Any]) -> None:
 
 
 def _for_all_languages(value: Any) -> Any:
-    """Have patterns as ECMA-262 writes them, which the standard asks for."""
+    """Return the schema with patterns as ECMA-262 writes them, which the standard asks for."""
     if isinstance(value, dict):
         return {
             key: each.replace("\\A", "^").replace("\\Z", "$")

@@ -1,4 +1,4 @@
-"""What a setting means, said once, beside its default: the manual page and the default settings file are made of it."""
+"""The meaning of a setting, written once beside its default. The manual page and the default settings file use it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from msgspec import Meta
 def setting(
     description: str, unit: str = "", *, gt: float | None = None, ge: float | None = None, le: float | None = None
 ) -> Meta:
-    """Annotate a field of the settings: a sentence without a full stop, the unit of its value, and its bounds."""
+    """Annotate a field of the settings with its meaning (without a full stop), the unit and the bounds of its value."""
     if gt is not None:
         return Meta(description=description, extra={"unit": unit}, gt=gt, le=le)
     return Meta(description=description, extra={"unit": unit}, ge=ge, le=le)
 
 
-CHOSEN = "NAME"  # stands for a name that the operator chooses, in the path of a table
+CHOSEN = "NAME"  # in the path of a table, this stands for a name that the operator chooses
 
 
 class Described(NamedTuple):
-    """A setting: its table (``""`` for the top), its name, what it means, its unit, its default, and its choices."""
+    """A setting: its table (``""`` for the top), its name, its meaning, its unit, its default, and its choices."""
 
     section: str
     name: str
@@ -35,7 +35,7 @@ class Described(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A table of the settings file, what it is about, and its settings."""
+    """A table of the settings file, the text about it, and its settings."""
 
     path: str
     about: str
@@ -43,9 +43,9 @@ class Section(NamedTuple):
 
 
 def describe(defaults: msgspec.Struct, path: str = "") -> Iterator[Section]:
-    """Yield the table of ``defaults`` and those in it, in the order of the file: manual and default file need that.
+    """Yield the table of ``defaults``, then the tables in it, in the order of the manual and the default file.
 
-    Tables whose names the operator chooses are there once, as ``CHOSEN``.
+    A table whose name the operator chooses comes once, as ``CHOSEN``.
     """
     about = inspect.getdoc(type(defaults)) or ""
     plain, tables = [], []

@@ -1,4 +1,4 @@
-"""Responses in short, for whoever looks on the way.
+"""Shortens responses, for owners who look while a submission is on its way.
 
 Spec: spool-layout.md, "The Response".
 """
@@ -10,14 +10,14 @@ from msgspec import UNSET
 
 from spoold.model.response import Phase, Response, cut_at_character
 
-SHOWN = 4096  # bytes of an output that its owner is shown on the way: a multiple of 4, for base64
+SHOWN = 4096  # bytes of an output that its owner sees on the way: a multiple of 4, for base64
 PHASES = ("dependencies", "compile", "run")
 
 
 def in_short(response: Response) -> Response:
-    """Return ``response`` with no more than the first ``SHOWN`` bytes of each output, and none of cases.
+    """Return ``response`` with at most the first ``SHOWN`` bytes of each output, and no output of cases.
 
-    What was cut is marked so.
+    An output that was cut is marked as truncated.
     """
     short: dict[str, object] = {name: phase_in_short(getattr(response, name)) for name in PHASES}
     if isinstance(response.cases, list):
@@ -26,8 +26,8 @@ def in_short(response: Response) -> Response:
 
 
 def phase_in_short(phase: Phase, most: int = SHOWN) -> Phase:
-    """Return ``phase`` with the first ``most`` bytes of each output, a multiple of 4, and what was cut marked so."""
-    if phase.outcome is UNSET:  # it has not ended, and has the end of its outputs, see ``tails``
+    """Return ``phase`` with the first ``most`` bytes of each output, a multiple of 4. A cut output is marked so."""
+    if phase.outcome is UNSET:  # it has not ended, and has only the end of its outputs, see ``tails``
         return phase
     changes: dict[str, object] = {}
     for stream in ("stdout", "stderr"):

@@ -1,10 +1,10 @@
-"""How long something lasts, as a person reads it."""
+"""How long something lasts, as people read it."""
 
 from __future__ import annotations
 
 
 def span(seconds: float | None) -> str:
-    """Return how long something has lasted, in the two largest units that fit; "" where there is none."""
+    """Return how long something has lasted, in the two largest units that fit. "" for None."""
     if seconds is None:
         return ""
     whole = int(seconds)

@@ -1,9 +1,8 @@
-"""The words that all of spoold is written in: kinds of entries, their states, and the roles of the daemons.
+"""The words that all of spoold uses: kinds of entries, their states, and the roles of the daemons.
 
-Spec: spool-layout.md, "States" and "Users". Everything that goes through all states or roles is made from these, so
-what is added here is seen by the check, by health, and by what is measured. Where each needs something of its own, a
-``match`` ends with ``assert_never``, or a test compares the table with these: spool-layout's tables, the daemons, the
-metrics.
+Spec: spool-layout.md, "States" and "Users". Code that goes through all states or roles is made from these lists. So the
+check, health and the metrics see each addition. Where code needs something of its own for each, a ``match`` ends with
+``assert_never``, or a test compares its table with these: the tables of spool-layout, the daemons, the metrics.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where an entry is, in the order of the flow: the name of the directory."""
+    """The state of an entry, in the order of the flow. It is the name of the directory."""
 
     NEW = "new"
     BUILDING = "building"
@@ -21,24 +20,24 @@ class State(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an entry is."""
+    """The kind of an entry."""
 
     SUBMISSION = "submission"
     BUILD = "build"
 
     @property
     def flow(self) -> tuple[State, ...]:
-        """Return the states that it goes through."""
+        """Return the states that an entry goes through."""
         return FLOWS[self]
 
     @property
     def held(self) -> tuple[State, ...]:
-        """Return the states in which a worker, or a build, has it."""
+        """Return the states in which a worker holds an entry, or a submission waits for its build."""
         return self.flow[1:-1]
 
     @property
     def leased(self) -> tuple[State, ...]:
-        """Return the states in which a worker has it, and renews its mtime. What waits for a build has no lease."""
+        """Return the states in which a worker renews its lease. A submission that waits for a build has no lease."""
         return tuple(state for state in self.held if (self, state) not in UNLEASED)
 
     @property
@@ -52,7 +51,7 @@ class Kind(StrEnum):
 
 
 FLOWS = {Kind.SUBMISSION: tuple(State), Kind.BUILD: (State.NEW, State.BUILDING, State.DONE)}
-UNLEASED = ((Kind.SUBMISSION, State.BUILDING),)  # its build has a lease
+UNLEASED = ((Kind.SUBMISSION, State.BUILDING),)  # its build has the lease
 ROOTS = {Kind.SUBMISSION: "", Kind.BUILD: "builds/"}
 
 
@@ -66,4 +65,4 @@ class Role(StrEnum):
     SCALE = "scale"
 
 
-ALWAYS = tuple(role for role in Role if role is not Role.SCALE)  # of every spool; that one needs a pool
+ALWAYS = tuple(role for role in Role if role is not Role.SCALE)  # every spool has these roles. Scale needs a pool

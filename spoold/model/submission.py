@@ -1,7 +1,7 @@
-"""What is stored of a submission and of a build: the request, the Submission and the Dependencies object.
+"""The stored objects of submissions and builds: the request, the Submission and the Dependencies object.
 
 Spec: spool-layout.md, "The request", "The Submission object" and "Formats". A stored request is read leniently, like
-all that is stored. ``dropped`` reads what a client dropped, and strictly.
+all stored objects. ``dropped`` reads strictly what a client dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULT_EXPRESSION = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { }\n"
 EXPRESSION_FILE = "cutor.nix"
 COMPILE_FILE = "compile.sh"
 RUN_FILE = "run.sh"
-PROGRAMS = (b"#!", b"\x7fELF")  # with what begins whatever execve(2) starts
+PROGRAMS = (b"#!", b"\x7fELF")  # how files begin that execve(2) starts
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,11 +41,11 @@ class File(_Part, frozen=True):
 
     @property
     def is_directory(self) -> bool:
-        """Tell whether it is a directory."""
+        """Tell whether this is a directory."""
         return self.name.endswith("/")
 
     def data(self, where: str) -> bytes:
-        """Return its bytes; raises :class:`ClientError` that names ``where`` it stands in the request."""
+        """Return the bytes of the file. Raises :class:`ClientError` that names its place ``where`` in the request."""
         return decode(self.content or "", self.encoding, where)
 
 
@@ -58,12 +58,12 @@ class LimitRequests(_Part, frozen=True):
 
 
 class Program(_Part, frozen=True):
-    """What is installed, compiled and run: files of which three have a meaning."""
+    """Files to install, compile and run from. Three of their names have a meaning."""
 
     files: list[File] = []
 
     def text_of(self, name: str) -> str | None:
-        """Return the text of the file called ``name``, None where there is none."""
+        """Return the text of the file called ``name``. None where there is no such file."""
         for file in self.files:
             if file.name == name:
                 return file.data("content").decode()
@@ -118,17 +118,17 @@ class Request(Program, frozen=True):
         return decode(self.inputs, self.inputs_encoding, "inputs")
 
     def stdin_of(self, case: Case) -> bytes:
-        """Return the exact bytes that the program reads in a case."""
+        """Return the exact bytes that the program reads on standard input in a case."""
         if case.inputs is None:
             return self.stdin()
         return decode(case.inputs, case.inputs_encoding, f"inputs ({shown(case.name)})")
 
 
 class Origin(_Part, frozen=True):
-    """The ``Spool`` part of a Submission object: who dropped what, when.
+    """The ``Spool`` part of a Submission object: who dropped the file, and when.
 
-    ``uid`` and ``gid`` own the dropped file, ``sha256`` is over its bytes, or where ``whole`` is not set over what was
-    read of it. ``arrival`` is seconds since the epoch on the file system's clock.
+    ``uid`` and ``gid`` own the dropped file. ``sha256`` is of its bytes, or, where ``whole`` is not set, of the bytes
+    that were read. ``arrival`` is in seconds since the epoch on the file system's clock.
     """
 
     uid: int
@@ -139,7 +139,7 @@ class Origin(_Part, frozen=True):
 
 
 class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):
-    """An entry of the spool: written once, at acceptance, and never again. ``Request`` is null for a refused file."""
+    """An entry of the spool. It is written once, at acceptance. ``Request`` is null for a refused file."""
 
     NEWEST: ClassVar[int] = 5
 
@@ -150,7 +150,7 @@ class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Dependencies(Stored, frozen=True, kw_only=True):
-    """An entry of the Build store: what is to be built, and with which pin."""
+    """An entry of the Build store: the expression to build, and the pin to build it with."""
 
     build_id: str
     expression: str = msgspec.field(name="content of cutor.nix")
@@ -158,5 +158,5 @@ class Dependencies(Stored, frozen=True, kw_only=True):
 
 
 def _is_executable(file: File, content: bytes) -> bool:
-    """Tell whether a file can be run: it says so, or is a script by its name or content, or a program."""
+    """Tell whether a file can be run: it says so, or its name or content is that of a script or program."""
     return file.executable or file.is_directory or file.name.endswith(".sh") or content.startswith(PROGRAMS)

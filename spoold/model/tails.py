@@ -1,7 +1,8 @@
-"""What a phase that still runs has come to, told by the end of its outputs.
+"""The state of a phase that still runs, with the ends of its outputs.
 
-Spec: spool-layout.md, "Output on the way". An end is cut out of the middle of a text, so it may begin and end within a
-character. Whoever follows it has to know which bytes it has. So the part of a character at its end is not counted yet.
+Spec: spool-layout.md, "Output on the way". The end of an output is cut out of a text, so it may begin and end within a
+character. A client that follows the output has to know which bytes it has. So a part of a character at the end is not
+counted yet.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from spoold.model.response import Phase, Stream, cut_at_character, encode_stream
 
-MOST_REST = 3  # bytes of a character in UTF-8 after its first
+MOST_REST = 3  # bytes that a character in UTF-8 has after its first one
 
 
 def phase_so_far(
@@ -21,7 +22,7 @@ def phase_so_far(
     cpu_time: float | UnsetType = UNSET,
     memory: int | UnsetType = UNSET,
 ) -> Phase:
-    """Make the record of a phase that runs, without an outcome; the ``data`` of each stream are its last bytes."""
+    """Make the record of a running phase, without an outcome. The ``data`` of each stream are its last bytes."""
     out, out_encoding, out_end = _shown(stdout)
     err, err_encoding, err_end = _shown(stderr)
     return Phase(
@@ -40,7 +41,7 @@ def phase_so_far(
 
 
 def _shown(stream: Stream) -> tuple[str, str, int]:
-    """Return the text of an end, its encoding, and how many bytes were written up to where it ends."""
+    """Return the end of an output as text, its encoding, and how many bytes were written up to where the text ends."""
     data = stream.data
     at = 0
     while stream.total > len(data) and at < min(MOST_REST, len(data)) and data[at] & 0xC0 == 0x80:

@@ -1,18 +1,19 @@
-"""Time shares: who is next by time, so that whoever has used fewer slot-seconds lately goes first.
+"""Time shares: the owner who has used the fewest slot-seconds lately is next.
 
 Spec: spool-layout.md, "Overload" and "Turns". This is start-time fair queueing (Goyal, Vin, Cheng, "Start-time Fair
 Queuing: A Scheduling Algorithm for Integrated Services Packet Switching Networks", SIGCOMM 1996) for several places at
 once (SFQ(D): Jin, Chase, Kaur, "Interposed Proportional Sharing for a Storage Service Utility", SIGMETRICS 2004). Each
-owner has an account of what they used, divided by their weight, and the lowest account is next. Whoever comes when
-nothing of theirs waits is lifted to ``CREDIT`` less than the account that was served last. So idleness earns no more
-than that, once, and nobody who comes waits for more than a place.
+owner has an account of what they used, divided by their weight. The owner with the lowest account is next. An owner who
+comes when none of their things wait is a newcomer. The account of a newcomer is lifted to at least ``CREDIT`` less than
+the account that was served last. So idleness earns no more than that, once, and no newcomer waits for more than one
+place to become free.
 
-Two things differ from the papers. How long a job takes is not known beforehand, so an account grows while the job runs.
+Two things differ from the papers. Nobody knows beforehand how long a job takes, so an account grows while the job runs.
 And accounts fade by half in ``HALF_LIFE``, so that nobody pays today for yesterday.
 
-Two owners who both wait all the time differ by at most what their jobs in all places can take: their longest job, or
-``LEAST``, in each of the places. A place can count as several, where whoever has it leaves less for others' places.
-Nothing here survives the process. Times are the monotonic clock's. Not thread-safe.
+Two owners who both wait all the time differ by at most what their jobs can take in all places: their longest job, or
+``LEAST``, in each of the places. A place can count as several, if its owner leaves less for other places. Nothing here
+survives the process. Times are of the monotonic clock. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-HALF_LIFE = 3600.0  # seconds; more than the longest job, or half of that would be forgotten unpaid
-LEAST = 0.1  # seconds that a use counts for while it goes on: places that free up at once do not all go to one owner
+HALF_LIFE = 3600.0  # seconds. It is longer than any job: otherwise half of a job would be forgotten unpaid
+LEAST = 0.1  # seconds that a new use counts at least: places that free up at once do not all go to one owner
 EPOCH = 64 * HALF_LIFE  # seconds after which the accounts are written down anew, so that no number grows too large
-CREDIT = 10.0  # slot-seconds that whoever comes anew may be behind: a handful of short jobs goes without alternating
-SAVED = 10.0  # slot-seconds that whoever waits for their own may be behind
-NOTHING = 0.01  # slot-seconds: who used so little lately is forgotten
+CREDIT = 10.0  # slot-seconds that a newcomer may be behind: a handful of short jobs runs without alternating
+SAVED = 10.0  # slot-seconds that an owner may be behind who waits for their own jobs to end
+NOTHING = 0.01  # slot-seconds: an owner who used so little lately is forgotten
 Rank = tuple[float, int]
 
 
 @dataclass(eq=False)
 class Use:
-    """A place that an owner has, since ``began``: a second counts ``cost``."""
+    """A place that an owner has had since ``began``. Each second counts as ``cost`` slot-seconds."""
 
     owner: int
     began: float
@@ -41,7 +42,7 @@ class Use:
 
 @dataclass
 class _Account:
-    """``level`` is what the owner used by their weight, ``used`` without it; neither has what goes on."""
+    """``level`` is the owner's use, divided by their weight. ``used`` is undivided. Neither has uses that go on."""
 
     level: float
     used: float = 0.0
@@ -51,46 +52,47 @@ class _Account:
 
 
 class TimeShares:
-    """The accounts of all owners; ``weights`` are those that are not 1."""
+    """The accounts of all owners. ``weights`` has the weights that are not 1."""
 
     def __init__(self, weights: Mapping[int, float] | None = None) -> None:
         self._weights = weights or {}
         self._accounts: dict[int, _Account] = {}
-        self._served = 0.0  # the account, in weighted slot-seconds, that was served last
+        self._served = 0.0  # the level of the account that was served last, in weighted slot-seconds
         self._turns = 0
         self._epoch = 0.0
-        self._most = 1000  # accounts before those that say nothing are forgotten
+        self._most = 1000  # number of accounts at which those that differ in nothing from new ones are forgotten
 
     def set_weights(self, weights: Mapping[int, float]) -> None:
-        """Go by other weights from now on."""
+        """Use other weights from now on."""
         self._weights = weights
 
     def come(self, owner: int, now: float) -> None:
-        """Note that something of an owner's waits. One of whom nothing waited has no claim from before but CREDIT."""
+        """Note that a thing of an owner waits. If none waited until now, the owner keeps no claim but ``CREDIT``."""
         account = self._account(owner, now)
         if not account.waits:
             account.waits = True
             account.level = max(account.level, self._newcomer(owner, now) - self._going_on(owner, account, now))
 
     def _newcomer(self, owner: int, now: float) -> float:
-        """Return the account of whoever comes anew."""
+        """Return the account of a newcomer."""
         return self._served - CREDIT * self._growth(now) / self._weight(owner)
 
     def bound(self, owner: int, now: float) -> None:
-        """Note that an owner waits for what is their own: that saves up no more than ``SAVED``."""
+        """Note that an owner waits for their own jobs to end. By that they save up no more than ``SAVED``."""
         account = self._account(owner, now)
         least = self._served - SAVED * self._growth(now) / self._weight(owner)
         account.level = max(account.level, least - self._going_on(owner, account, now))
 
     def leave(self, owner: int) -> None:
-        """Note that nothing of an owner's waits any more."""
+        """Note that nothing of an owner waits any more."""
         if account := self._accounts.get(owner):
             account.waits = False
 
     def begin(self, owner: int, now: float, *, cost: float = 1.0, in_turn: bool = True) -> Use:
-        """Give an owner a place, of which each second counts ``cost``.
+        """Give an owner a place. Each second of it counts as ``cost`` slot-seconds.
 
-        One that is not ``in_turn`` passes others, whose accounts are lower. Whoever comes anew is measured by theirs.
+        An owner who is not ``in_turn`` passes others, whose accounts are lower. Newcomers are measured by those
+        accounts.
         """
         account = self._account(owner, now)
         if in_turn:
@@ -108,7 +110,7 @@ class TimeShares:
         self._add(use.owner, account, self._spent(use, now))
 
     def charge(self, owner: int, spent: float, now: float) -> None:
-        """Charge an owner so many slot-seconds that others could not use because of them."""
+        """Charge an owner the slot-seconds that others could not use because of this owner."""
         if spent:
             self._add(owner, self._account(owner, now), spent * self._growth(now))
 
@@ -117,7 +119,7 @@ class TimeShares:
         account.level += spent / self._weight(owner)
 
     def ranks(self, now: float) -> Callable[[int], Rank]:
-        """Return what ranks owners, the next one lowest: by account, and among equals who was served longest ago."""
+        """Return a function that ranks owners, the next one lowest: by account, then by who was served longest ago."""
         self._write_down(now)
         least = LEAST * self._growth(now)
 
@@ -132,7 +134,7 @@ class TimeShares:
         return rank
 
     def used(self, now: float) -> dict[int, float]:
-        """Return the slot-seconds that each owner used lately: those of ``HALF_LIFE`` ago count half."""
+        """Return the slot-seconds that each owner used lately. Those of ``HALF_LIFE`` ago count half."""
         self._write_down(now)
         growth = self._growth(now)
         return {
@@ -147,15 +149,15 @@ class TimeShares:
         """Return what an owner's places add to their level."""
         return sum(max(least * use.cost, self._spent(use, now)) for use in account.uses) / self._weight(owner)
 
-    # -- Fading. All accounts fade alike, so instead what is charged grows with time: the order is the same, and an
-    #    account need not be touched for it.
+    # -- Fading. All accounts fade alike. So instead, charges grow with time: the order is the same, and no account has
+    # to be touched.
 
     def _growth(self, now: float) -> float:
-        """Return what a slot-second counts that is used now."""
+        """Return how much a slot-second counts that is used at ``now``."""
         return math.exp2((now - self._epoch) / HALF_LIFE)
 
     def _spent(self, use: Use, now: float) -> float:
-        """Return what a use has cost until now: the integral of the growth."""
+        """Return what a use has cost until ``now``: the integral of the growth."""
         return use.cost * (self._growth(now) - self._growth(use.began)) * HALF_LIFE / math.log(2)
 
     def _account(self, owner: int, now: float) -> _Account:
@@ -168,7 +170,7 @@ class TimeShares:
         return self._accounts[owner]
 
     def _write_down(self, now: float) -> None:
-        """Begin to count anew after a long time."""
+        """After a long epoch, divide all accounts by the growth in it, and begin a new one."""
         if now - self._epoch < EPOCH:
             return
         faded = 1 / self._growth(min(now, self._epoch + 4 * EPOCH))

@@ -1,7 +1,7 @@
-"""Why the bytes of a dropped file are no JSON, in words for whoever made them.
+"""Says why the bytes of a dropped file are no JSON, in words for its author.
 
-Spec: spool-layout.md, "The request". Python's parser finds the place, and tells by its message what kind of mistake it
-is. Its words go to nobody.
+Spec: spool-layout.md, "The request". Python's parser finds the place, and its message tells what kind of mistake it is.
+Nobody is shown that message.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CHARACTERS = {
 def why_not_json(data: bytes) -> str:
     """Return where ``data`` stops being JSON, and why, or "" where it is JSON.
 
-    ``data`` has no more strings and commas than a request: a caller bounds them, since what they part takes memory.
+    The caller has to bound the strings and commas in ``data`` to those of a request, since the values between them take
+    memory.
     """
 
     def refuse(word: str) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Verdicts: what came of each case, and of all of them together.
+"""Verdicts: judges each case, and all cases together.
 
-Spec: spool-layout.md, "Cases". Pure. A verdict goes by how the program ended, which the supervisor measured, and by
-what it printed, all of which has to be there.
+Spec: spool-layout.md, "Cases". Pure. A verdict goes by how the program ended, as the supervisor measured it, and by the
+program's output, all of which has to be there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NO_FAILURE = (Verdict.ACCEPTED, Verdict.SKIPPED)
 
 
 class Judgement(NamedTuple):
-    """What a checker found: a verdict, the points for it where it is partial, and its words."""
+    """The finding of a checker: a verdict, the points where it is partial, and the checker's words."""
 
     verdict: Verdict
     points: float | None = None
@@ -50,9 +50,9 @@ class Judgement(NamedTuple):
 
 
 def judged(case: Case, rules: Rules | None, run: Phase, notes: Sequence[str] = ()) -> CaseResult:
-    """Return what came of a ``case`` whose program ran so; ``notes`` are what there is to say of that.
+    """Return the result of a ``case``, by the ``run`` of its program. ``notes`` are further notes on the run.
 
-    Without ``rules`` nothing is compared: one that is accepted so far is for a checker to look at.
+    Without ``rules`` nothing is compared. Then a case that is accepted here is left for a checker to look at.
     """
     verdict, difference, message = _verdict(case.expected, rules, run)
     said = "; ".join(filter(None, (message, *notes)))
@@ -67,7 +67,7 @@ def judged(case: Case, rules: Rules | None, run: Phase, notes: Sequence[str] = (
 
 
 def checked(case: Case, so_far: CaseResult, found: Judgement) -> CaseResult:
-    """Return what came of a ``case`` of which a checker found so much."""
+    """Return the result of a ``case`` with the finding of its checker. ``so_far`` is the result without it."""
     points = {Verdict.ACCEPTED: case.points, Verdict.PARTIAL: found.points or 0.0}.get(found.verdict, 0.0)
     words = [so_far.message] if isinstance(so_far.message, str) else []
     said = "; ".join(filter(None, (found.message, *words)))
@@ -75,7 +75,7 @@ def checked(case: Case, so_far: CaseResult, found: Judgement) -> CaseResult:
 
 
 def skipped(case: Case) -> CaseResult:
-    """Return what is told of a ``case`` that was not run."""
+    """Return the result of a ``case`` that was not run."""
     return CaseResult(name=case.name, verdict=Verdict.SKIPPED, points=0.0, run=SKIPPED_PHASE)
 
 
@@ -101,7 +101,7 @@ def _verdict(expected: Expected | None, rules: Rules | None, run: Phase) -> tupl
 
 
 def _of_exit(expected: Expected | None, run: Phase) -> Verdict | None:
-    """Return the verdict on how a program ended, None where that is right."""
+    """Return the verdict on how a program ended. None where it ended as it should."""
     if expected is None or expected.exit_code is None:
         return None if run.outcome is Outcome.OK else Verdict.RUNTIME_ERROR
     if run.exit_code == expected.exit_code:
@@ -110,17 +110,17 @@ def _of_exit(expected: Expected | None, run: Phase) -> Verdict | None:
 
 
 def printed(run: Phase) -> bytes:
-    """Return the bytes that were kept of what a program printed."""
+    """Return the bytes that were kept of a program's standard output."""
     return decode_stream(run.stdout, run.stdout_encoding)
 
 
 def _hidden(run: Phase) -> Phase:
-    """Return what may be told of a hidden case: nothing that a program could tell its input by, but what it used."""
+    """Return what may be told of a hidden case: its end and what it used, but nothing that tells of its input."""
     return Phase(outcome=run.outcome, signal=run.signal, time=run.time, cpu_time=run.cpu_time, memory=run.memory)
 
 
 def stops(how: StopOnFailure, cases: Sequence[Case], results: Sequence[CaseResult]) -> bool:
-    """Tell whether the next case is skipped, for one before it, or one of its group, that is no success."""
+    """Tell whether the next case is skipped because a case before it failed: any one, or one of its group (``how``)."""
     if how is False:
         return False
     group = cases[len(results)].group
@@ -131,7 +131,7 @@ def stops(how: StopOnFailure, cases: Sequence[Case], results: Sequence[CaseResul
 
 
 def summary(cases: Sequence[Case], results: Sequence[CaseResult]) -> Summary:
-    """Return what came of all ``cases`` together; those without a result were skipped."""
+    """Return the result of all ``cases`` together. Cases without a result were skipped."""
     whole = [*results, *map(skipped, cases[len(results) :])]
     named = {case.group: None for case in cases if case.group}
     groups = {

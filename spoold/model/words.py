@@ -1,12 +1,12 @@
-"""Words of strangers, as they may be shown in one line of a log or a terminal."""
+"""Shows words of strangers in one line of a log or a terminal."""
 
 from __future__ import annotations
 
-MOST = 120  # characters: two of them fit into a reason, with what is said of them
+MOST = 120  # characters: two such words fit into a reason, with the text about them
 
 
 def shown(text: str) -> str:
-    """Return ``text`` shortened and quoted. What is no ASCII character takes up to ten."""
+    """Return ``text`` shortened and quoted. A character outside ASCII takes up to ten."""
     quoted = ascii(text if len(text) <= 80 else text[:77] + "...")
     kept = len(text)
     while len(quoted) > MOST:

@@ -1,1 +1,1 @@
-"""The directory: its layout, its entries and how they move, and who holds them."""
+"""The directory: its layout, its entries and how they move, and the workers that hold them."""

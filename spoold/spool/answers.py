@@ -1,11 +1,11 @@
-"""Answers: responses, refusals and side files. They are the daemons', and their owners read them.
+"""Answers: responses, refusals and side files. They belong to the daemons, and their owners read them.
 
-Spec: spool-layout.md, "The Response" and "Commit and publication". With ``[spool] answers = "acl"`` a file stays that
-of the daemon that wrote it, and an access control list lets its owner read it. So nobody else can change it, and to
-write it takes no capability. With ``"owner"`` it is given away, for file systems that keep no lists. Then its owner can
-change it. So the digest of its bytes is kept beside it, which is the daemons', and whoever acts for the operator goes
-by that. Its owner can make it as long as they like, also without taking room on the disk. So the length is kept too,
-and nobody reads more.
+Spec: spool-layout.md, "The Response" and "Commit and publication". With ``[spool] answers = "acl"`` the daemon that
+wrote a file still owns it, and an access control list lets the answer's owner read it. So nobody else can change it,
+and writing it takes no capability. With ``"owner"`` the file is given away, for file systems that keep no lists. Then
+its owner can change it. So the daemons keep a digest of its bytes beside it, and each process that acts for the
+operator checks that digest. The owner can also make the file as long as they like, even without taking room on the
+disk. So its length is kept too, and nobody reads more.
 
 What fails: where an owner cannot be let in, the answer stays the daemons' own. Otherwise the submission would be run
 again, for ever.
@@ -29,33 +29,33 @@ from spoold.model.ids import Private
 from spoold.spool.tar import Tar
 
 log = Log("spool")
-CLOSED = 0o400  # mode of an answer that nobody but the owner of the file may read
+CLOSED = 0o400  # mode of an answer that only the owner of the file may read
 # Why an owner cannot be let in. EINVAL: this user namespace has no such user.
 NOT_LET_IN = {errno.EOPNOTSUPP, errno.EINVAL}
 NOT_GIVEN = {errno.EPERM, errno.EACCES, errno.EDQUOT, errno.EINVAL}
-DIGEST = Private.DIGEST  # in place of .json
-MOST = 1 << 28  # bytes of an answer whose length was not kept, since an earlier version gave it away
+DIGEST = Private.DIGEST  # this ending stands in place of .json
+MOST = 1 << 28  # bytes to read of an answer without a kept length: an earlier version gave it away
 
 
 class Readers(NamedTuple):
-    """Who may read all answers, beside their owners: uids and gids."""
+    """The users and groups that may read all answers, besides the owners: uids and gids."""
 
     users: frozenset[int] = frozenset()
     groups: frozenset[int] = frozenset()
 
 
 class Answers:
-    """How answers are written on one spool, by its settings."""
+    """Writes the answers of one spool, as its settings say."""
 
     def __init__(self, settings: SpoolSettings) -> None:
-        """Raise :class:`OperatorError` for a reader whom this host does not know."""
+        """Raise :class:`OperatorError` for a reader that this host does not know."""
         self.by_list = settings.answers == "acl"
         self.readers = _resolved(settings.readers)
 
     def write(self, path: str, data: bytes | Tar, owner: tuple[int, int], *, sync: bool = True) -> None:
-        """Write a private file that ``owner`` (uid, gid) may read once it is public; where it is not synced, no digest.
+        """Write a private file that ``owner`` (uid, gid) may read once it is public. It has no digest without ``sync``.
 
-        The directory of ``path`` tells whether there are other daemons, who may read it as well.
+        The directory of ``path`` tells whether there are other daemons, which may read the file as well.
         """
         try:
             if self.by_list:
@@ -85,13 +85,13 @@ class Answers:
         fsops.write_private(path, data, mode=CLOSED, owner=owner, sync=sync)
 
     def is_fine(self, found: Rights, directory: Rights) -> bool:
-        """Tell by an answer alone whether all is well with it: it is ours, and has a list."""
+        """Tell, by the answer alone, whether all is well with it: it is a daemon's, and has a list."""
         return _is_ours(found, directory) and found.access is not None and found.mode == acl.MODE
 
     def what_is_wrong(self, found: Rights, uid: int, directory: Rights) -> str:
-        """Say what keeps the answer for ``uid`` from being theirs to read and nobody's to change; "" where it is.
+        """Say why ``uid`` may be unable to read an answer, or others able to change it. "" where all is well.
 
-        One that was given away in an earlier version, or under the other setting, stays as it is.
+        An answer that was given away, by an earlier version or under the other setting, stays as it is.
         """
         if not _is_ours(found, directory):
             given = (found.uid, found.mode) == (uid, CLOSED)
@@ -104,7 +104,7 @@ class Answers:
 
 
 def _is_ours(found: Rights, directory: Rights) -> bool:
-    """Tell whether a file is a daemon's: by the group where they share one, else by the user who runs all of them."""
+    """Tell whether a file is a daemon's: by the group if the daemons share one, else by the user who runs them all."""
     if directory.mode & stat.S_ISGID:
         return found.gid == directory.gid
     return found.uid in (directory.uid, os.geteuid())
@@ -113,8 +113,8 @@ def _is_ours(found: Rights, directory: Rights) -> bool:
 def publish(private: str, public: str) -> None:
     """Show an answer, unless something is shown by that name. May be repeated.
 
-    The kernel lets only the owner of a file link it. So what a daemon wrote that died is renamed, and so is what was
-    given away. Then it has no private name any more. Nothing is replaced: spec, "Commit and publication".
+    The kernel lets only the owner of a file link it. So an answer is renamed if another daemon wrote it and died, or if
+    it was given away. Then it has no private name any more. Nothing is replaced: spec, "Commit and publication".
     """
     take_along(private, public)
     try:
@@ -125,7 +125,7 @@ def publish(private: str, public: str) -> None:
 
 
 def _resolved(readers: list[str]) -> Readers:
-    """Return whom the setting names; raises :class:`OperatorError` where that is nobody here."""
+    """Return the readers that the setting names. Raises :class:`OperatorError` where this host has no such reader."""
     found: dict[str, set[int]] = {"user": set(), "group": set()}
     for each in readers:
         kind, _, name = each.partition(":")
@@ -140,15 +140,15 @@ def _resolved(readers: list[str]) -> Readers:
 
 
 def digest_of(path: str) -> str:
-    """Return where the digest of an answer is, if it has one."""
+    """Return the path of the digest of an answer, whether there is one or not."""
     return path.removesuffix(".json").removesuffix(".tar") + DIGEST
 
 
 def take_along(private: str, public: str, *, over: bool = False) -> None:
-    """Move the digest of an answer, where it has one, to where the answer goes next, before the answer goes there.
+    """Move the digest of an answer, if there is one, to where the answer goes next, before the answer goes there.
 
-    It is durable there first. Where something else is public by that name, the digest of that stays, unless the answer
-    is put ``over`` it.
+    The digest is durable there first. If another answer is public by that name, the digest of that one stays, unless
+    the answer is put ``over`` it.
     """
     digest = digest_of(private)
     if not fsops.exists(digest):
@@ -159,29 +159,29 @@ def take_along(private: str, public: str, *, over: bool = False) -> None:
         fsops.remove(digest)
     else:
         fsops.replace(digest, digest_of(public))
-        fsops.sync_directory(os.path.dirname(public))  # or a loss of power could leave the answer without it
+        fsops.sync_directory(os.path.dirname(public))  # or a loss of power could leave the answer without its digest
 
 
 def forget(path: str) -> None:
-    """Remove the digest of an answer that goes, where it has one."""
+    """Remove the digest of an answer that is removed, if there is one."""
     fsops.remove(digest_of(path))
 
 
 def is_digest_of_nothing(path: str) -> bool:
-    """Tell whether the digest ``path`` has no answer, nor an entry that will have one."""
+    """Tell whether the digest ``path`` has no answer, and no entry that will have one."""
     answer = path.removesuffix(DIGEST)
     return not (fsops.exists(f"{answer}.json") or fsops.exists(f"{answer}.tar"))
 
 
 def was_given_away(path: str) -> bool:
-    """Tell whether an answer is its owner's, with a digest that tells what it was."""
+    """Tell whether an answer belongs to its owner, and has a digest of what was published."""
     found, directory = attributes.rights(path), attributes.rights(os.path.dirname(path))
     given = found is not None and directory is not None and not _is_ours(found, directory)
     return given and fsops.exists(digest_of(path))
 
 
 class _Kept(NamedTuple):
-    """What was published: its SHA-256 in hexadecimal, and its length in bytes."""
+    """The SHA-256 of a published answer in hexadecimal, and its length in bytes."""
 
     digest: bytes
     length: int
@@ -196,9 +196,9 @@ def _kept(path: str) -> _Kept | None:
 
 
 def is_published(path: str, data: bytes) -> bool | None:
-    """Tell whether ``data`` was published as ``path``; None where nothing was.
+    """Tell whether ``data`` was published as ``path``. None where nothing was published there.
 
-    It was not where that cannot be told: the owner of an answer that was given away may keep it from us.
+    False where that cannot be told: the owner of an answer that was given away may keep the daemons from reading it.
     """
     try:
         if not fsops.exists(path):
@@ -217,7 +217,7 @@ def is_ours(path: str) -> bool:
 
 
 def length(path: str) -> int | None:
-    """Return how many bytes of an answer are worth reading; None where nothing is kept of it for us to see."""
+    """Return how many bytes of an answer are worth reading. None where no length is kept that this process may see."""
     try:
         kept = _kept(path)
     except PermissionError:
@@ -226,16 +226,16 @@ def length(path: str) -> int | None:
 
 
 class Doubt(NamedTuple):
-    """What the operator has to know of an answer: whether it was changed, and in words what is known."""
+    """A doubt about an answer, for the operator: whether it was changed, and what is known, in words."""
 
     changed: bool
     why: str
 
 
 def doubt(path: str, data: bytes) -> Doubt | None:
-    """Tell what speaks against ``data`` being what was published as ``path``; None where nothing does.
+    """Return a doubt that ``data`` was published as ``path``. None where there is none.
 
-    To anyone but the daemons and root nothing does: they cannot read the digest, and it is their own answer.
+    Only the daemons and root have doubts. Other users cannot read the digest, and it is their own answer.
     """
     try:
         kept = _kept(path)
@@ -255,5 +255,5 @@ def _is_shared(path: str) -> bool:
 
 
 def _own_mode(path: str) -> int:
-    """Return the mode of an answer that needs no list: its owner is who writes it, or cannot be let in."""
+    """Return the mode of an answer without a list: its owner writes it, or cannot be let in."""
     return acl.MODE if _is_shared(path) else CLOSED

@@ -1,9 +1,9 @@
-"""The Build store: one entry per environment, the same life as a submission's, and the runtime beside it.
+"""The Build store: one entry per environment, with the same life as a submission, and the runtime beside them.
 
 Spec: spool-layout.md, "The Dependencies object" and "The Build store". A build is in progress while its entry is in
-``new/`` or ``building/``, or in ``done/`` without a result yet. Whoever wants a build looks in the order of the flow
-and at the result again at the end; what is found nowhere is filed, and the link into ``new/`` decides between many who
-file at once.
+``new/`` or ``building/``, or in ``done/`` without a result yet. A process that wants a build looks in the order of the
+flow, and at the result again at the end. If the build is nowhere, it files the build. If many file one at once, the
+link into ``new/`` decides between them.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from spoold.spool.queue import Queue
 from spoold.spool.runtime import RuntimeFile
 from spoold.spool.uses import Uses
 
-MOST = 64 << 20  # bytes of a file that the builder writes, beside the two logs of a build
-KEPT = 64  # records that are kept in memory, of at most so many bytes each
+MOST = 64 << 20  # bytes of a file that the builder writes, without the two logs of a build
+KEPT = 64  # records that are kept in memory, each of SMALL bytes at most
 SMALL = 64 << 10
-ESCAPED = 6  # bytes of JSON for one of a log, at most
+ESCAPED = 6  # bytes of JSON for one byte of a log, at most
 
 
 class BuildRecord(Stored, frozen=True, kw_only=True):
-    """The result of a build as ``builds/done`` keeps it; ``finished`` is seconds on the file system's clock."""
+    """The record of a finished build in ``builds/done``. ``finished`` is in seconds on the file system's clock."""
 
     build_id: str
     finished: float
@@ -51,7 +51,7 @@ class BuildRecord(Stored, frozen=True, kw_only=True):
 
 
 class BuildStore:
-    """The builds below ``settings.spool.path``. Small records are read once, while they are the same file."""
+    """The builds below ``settings.spool.path``. Small records are kept in memory while their files are the same."""
 
     def __init__(self, settings: Settings) -> None:
         self.root = os.path.join(settings.spool.path, "builds")
@@ -68,9 +68,10 @@ class BuildStore:
         self._keeping = threading.Lock()
 
     def result(self, build_id: str) -> BuildRecord | None:
-        """Return a finished build's record, None where there is none that can be read: health sets such a one aside.
+        """Return a finished build's record. None where there is none that can be read: health sets a damaged one aside.
 
-        Raises :class:`NewerFormatError` where a newer version wrote it: then the build is done, but not for this one.
+        Raises :class:`NewerFormatError` where a newer version wrote it. Then the build is done, but not for this
+        version.
         """
         path = self.result_path(build_id)
         seen = attributes.identity(path)
@@ -86,7 +87,7 @@ class BuildStore:
             return None
         if record is None or record.build_id != build_id:
             return None
-        if seen.size <= SMALL:  # it may be of a later file than was seen: then it is read again the next time
+        if seen.size <= SMALL:  # the record may be of a later file than ``seen``: then it is read again
             self._keep(build_id, seen, record)
         return record
 
@@ -102,7 +103,7 @@ class BuildStore:
         return self.queue.path(State.DONE, ids.response_name(build_id))
 
     def look(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing"]:
-        """Return a build's record, or what there is instead; raises what :meth:`result` does."""
+        """Return a build's record, or what there is instead. Raises what :meth:`result` raises."""
         if record := self.result(build_id):
             return record
         if place := self.queue.locate(build_id):
@@ -110,27 +111,27 @@ class BuildStore:
         return self.result(build_id) or "missing"
 
     def request(self, dependencies: Dependencies) -> bool:
-        """File a build; False where it has been filed already. One that a loss of power takes is filed anew."""
+        """File a build. Return False where it is filed already. A build lost to a power failure is filed anew."""
         return self.queue.add(Entry(dependencies.build_id, 1), formats.encode(dependencies), sync=False)
 
     def read(self, state: State, entry: Entry) -> Dependencies:
-        """Return the Dependencies object of an entry; raises what :meth:`Spool.read` does."""
+        """Return the Dependencies object of an entry. Raises what :meth:`Spool.read` raises."""
         return formats.decode(self.queue.read(state, entry), Dependencies, self.queue.entry_path(state, entry))
 
     def newer(self, state: State, entry: Entry) -> NewerFormatError | None:
-        """Return what is said of an entry that a newer version wrote, None of any other."""
+        """Return the error of reading an entry that a newer version wrote. None for any other entry."""
         return formats.newer(lambda: self.read(state, entry))
 
     def finish(self, entry: Entry, result: BuildResult, now: float) -> None:
-        """End a build; raises :class:`LeaseLostError` when another attempt has it."""
+        """End a build. Raises :class:`LeaseLostError` when another attempt has it."""
         record = BuildRecord(build_id=entry.id, finished=now, result=result)
         self.queue.results.commit(entry, State.BUILDING, formats.encode(record))
 
     def forget(self, build_ids: Collection[str]) -> None:
-        """Remove finished builds, and who asked for them: whoever wants one then asks anew."""
+        """Remove finished builds, and the notes of who asked for them. A client that wants one then asks anew."""
         for build_id in build_ids:
             fsops.remove(self.queue.path(State.DONE, ids.done_name(build_id)))
-        if build_ids:  # the entries first, durably: one without a result would look like one in progress, for ever
+        if build_ids:  # the entries go first, durably: one without a result would look like one in progress, for ever
             fsops.sync_directory(self.queue.path(State.DONE))
         for build_id in build_ids:
             fsops.remove(self.queue.path(State.DONE, ids.response_name(build_id)))
@@ -142,9 +143,9 @@ class BuildStore:
         return [name.removesuffix(suffix) for name in fsops.names(self.queue.path(State.DONE)) if name.endswith(suffix)]
 
     def packages(self, uid: int | None, newer: OnNewer = ignore) -> list[Package]:
-        """Return the packages of the good builds that ``uid`` used (None: of all), each once, sorted by name.
+        """Return the packages of the good builds that ``uid`` used (None: of all builds), each once, sorted by name.
 
-        ``newer`` is told of each build whose result this version cannot read, since a newer one wrote it.
+        ``newer`` gets the error for each build whose result a newer version wrote.
         """
         uses = self.uses.last(uid)
         found: dict[str, Package] = {}
@@ -165,5 +166,5 @@ class BuildStore:
         return sorted(found.values(), key=lambda package: (package.name, package.version, package.path))
 
     def looking(self, *, exclusive: bool = False) -> AbstractContextManager[None]:
-        """Keep builds from being forgotten while one looks at them; ``exclusive`` is for whoever forgets."""
+        """Keep builds from being forgotten while a block looks at them. A block that forgets some is ``exclusive``."""
         return locked(self._lock_path, exclusive=True) if exclusive else self._lock.held()

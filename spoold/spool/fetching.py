@@ -1,6 +1,6 @@
-"""How far the builder is with what it fetches from binary caches: ``builds/fetching.json``.
+"""The progress of the builder's downloads from binary caches: ``builds/fetching.json``.
 
-Spec: spool-layout.md, "The Build store". No decision reads it, and to write it never fails a build.
+Spec: spool-layout.md, "The Build store". No decision reads the file, and a failure to write it never fails a build.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ log = Log("spool")
 
 
 class FetchingNow(Stored, frozen=True, kw_only=True):
-    """What is being fetched, by build id."""
+    """The downloads in progress, by build id."""
 
     builds: dict[str, Fetching]
 
 
 class FetchingFile:
-    """The file of one Build store; it has ``most`` bytes at most. Thread-safe."""
+    """The file of one Build store. It has ``most`` bytes at most. Thread-safe."""
 
     def __init__(self, queue: Queue, most: int) -> None:
         self._queue = queue
@@ -45,7 +45,7 @@ class FetchingFile:
         return os.path.join(self._queue.root, "fetching.json")
 
     def tell(self, build_id: str, fetching: Fetching | None) -> None:
-        """Let the executors know how far a build is; None where it fetches nothing any more."""
+        """Tell the executors how far the downloads of a build are. None where it downloads nothing any more."""
         with self._telling:
             before = self._now.pop(build_id, None)
             if fetching is not None:
@@ -71,7 +71,7 @@ class FetchingFile:
             log.warning("how far builds are could not be told", error=error)
 
     def changed(self) -> dict[str, Fetching]:
-        """Return what is being fetched, where that has changed since this was asked last; else nothing."""
+        """Return the downloads in progress if they have changed since the last call, else nothing."""
         seen = attributes.identity(self.path)
         if seen == self._seen:
             return {}
@@ -80,4 +80,4 @@ class FetchingFile:
             data = fsops.read(self.path, self._most)
             return {} if data is None else formats.decode(data, FetchingNow, self.path).builds
         except (msgspec.DecodeError, fsops.OddFileError, NewerFormatError):
-            return {}  # nothing depends on it
+            return {}  # nothing depends on the file

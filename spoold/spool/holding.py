@@ -1,10 +1,11 @@
-"""Holding: an entry is claimed, worked on while its lease is renewed, and given back where the host is in the way.
+"""Holding: a worker claims an entry, works on it while its lease is renewed, and gives it back if the host fails.
 
 Spec: spool-layout.md, "Transitions" and "The mtime rule". Every worker does it in this one way.
 
-To come too late is nobody's error. An error of the host (a full disk, a file server that is away) costs the entry no
-attempt: it goes back as soon as the host lets us, and is held until then, since nobody else could do more with it. A
-slot waits for that. Whoever has other things to do keeps what it holds, and tries again when it likes.
+It is nobody's error to come too late. An error of the host (a full disk, a file server that is away) costs the entry no
+attempt. The entry goes back as soon as the host lets us give it back. Until then the worker holds it, since no other
+worker could do more with it. A slot waits for that. A worker with other things to do keeps the entry, and tries again
+later.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ BACK_OFF = 5.0  # seconds between two tries to give an entry back
 
 
 class Holder:
-    """A worker of one queue; once ``stopping`` is set it does not wait for the host any more.
+    """A worker of one queue. Once ``stopping`` is set, it waits for the host no longer.
 
-    Without ``stopping`` it never waits: what cannot be given back is kept until ``give_back_kept`` can. One thread uses
-    such a holder.
+    Without ``stopping`` it never waits. Then it keeps each entry that it cannot give back, until ``give_back_kept``
+    can. Only one thread may use such a holder.
     """
 
     def __init__(self, queue: Queue, heartbeat: Heartbeat, stopping: threading.Event | None, log: Log) -> None:
@@ -38,12 +39,12 @@ class Holder:
 
     @property
     def held(self) -> int:
-        """Return how many entries it holds."""
+        """Return how many entries the worker holds."""
         return len(self._leases)
 
     @property
     def keeps(self) -> bool:
-        """Tell whether it keeps any that could not be given back."""
+        """Tell whether the worker keeps entries that it could not give back."""
         return bool(self._kept)
 
     def hold(
@@ -56,16 +57,17 @@ class Holder:
         give_back: Callable[[], object],
         left: Callable[[], None] = lambda: None,
     ) -> bool:
-        """Claim ``entry`` and do ``work``; False where the host was in the way.
+        """Claim ``entry`` and do ``work``. Return False where the host failed.
 
-        ``left`` is called once it is not in ``source`` any more, as far as we know: before it can come back there.
+        ``left`` is called once the entry is no longer in ``source``, as far as we know, and before it can come back
+        there.
         """
         try:
             path = self._queue.claim(entry, source, target)
         except LeaseLostError:
             self._too_late(entry)
             return True
-        except OSError as error:  # it may be anybody's by now; were it ours, its lease would run out
+        except OSError as error:  # any worker may have it by now. If it is ours, its lease runs out
             self._say("an entry could not be claimed", entry, error)
             return False
         finally:
@@ -75,7 +77,7 @@ class Holder:
         except LeaseLostError:
             self._too_late(entry)
             return True
-        except OSError as error:  # of the look at what was claimed
+        except OSError as error:  # the look at the claimed entry failed
             with contextlib.ExitStack() as nothing:
                 self._return(entry, error, give_back, nothing)
             return False
@@ -95,7 +97,7 @@ class Holder:
     def _return(
         self, entry: Entry, error: OSError, give_back: Callable[[], object], held: contextlib.ExitStack
     ) -> None:
-        """Give an entry back, or keep it with what is ``held``."""
+        """Give an entry back, or keep it, together with what is ``held`` for it."""
         self._say("the host is in the way", entry, error)
         while True:
             try:
@@ -110,7 +112,7 @@ class Holder:
                 return
 
     def give_back_kept(self) -> None:
-        """Give back what is kept, until the host is in the way."""
+        """Give back the entries that are kept, until the host fails."""
         with contextlib.suppress(OSError):
             while self._kept:
                 give_back, held = self._kept[0]
@@ -119,7 +121,7 @@ class Holder:
                 held.close()
 
     def close(self) -> None:
-        """Try once more to give back what is kept, and let go of it: then the leases run out by themselves."""
+        """Try once more to give back the kept entries, and let go of the rest: their leases run out by themselves."""
         self.give_back_kept()
         while self._kept:
             self._kept.popleft()[1].close()

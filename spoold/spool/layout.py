@@ -1,11 +1,12 @@
 """The tables of the spool: directories, states, transitions.
 
-Spec: spool-layout.md, "Directories", "States" and "Transitions"; a test reads those tables there and fails when they
-and these differ. ``create`` makes a spool from the first one, and systemd/tmpfiles.d is compared with it as well.
+Spec: spool-layout.md, "Directories", "States" and "Transitions". A test reads the tables there, and fails when they
+differ from these. ``create`` makes a spool from the first table. A test compares systemd/tmpfiles.d with it as well.
 
-A spool is *shared* where each daemon is a user of its own: then the group of its directories is theirs, and may write.
-Else one user runs all, and the group has the rights of strangers. The directories tell which of the two it is. So
-nothing has to be configured, and whoever writes a file into one knows whom to let read it.
+A spool is *shared* if each daemon is a user of its own. Then the daemons have the group of its directories, and the
+group may write. Otherwise one user runs all daemons, and the group has the rights of strangers. The directories tell
+which of the two it is. So nothing has to be configured, and a process that writes a file into a directory knows which
+users to let read it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 from spoold.model.states import Role
 
-GROUP = "spoold"  # of all daemons, where each is a user of its own
+GROUP = "spoold"  # the group of all daemons, where each is a user of its own
 USERS = {role: f"spoold-{role}" for role in Role}
 
 
 class Directory(NamedTuple):
-    """A directory of the spool: its path below the root, its owner and mode in a shared spool, and what it is for."""
+    """A directory of the spool: its path below the root, its owner and mode in a shared spool, and what it holds."""
 
     path: str
     owner: str
@@ -33,12 +34,12 @@ class Directory(NamedTuple):
 
     @property
     def alone(self) -> int:
-        """Return the mode in a spool of one user: the group may what others may, and no file has another group."""
+        """Return the mode in a spool of one user: the group has others' rights, and files keep their writer's group."""
         return self.mode & 0o1707 | (self.mode & 0o007) << 3
 
 
 class StateRow(NamedTuple):
-    """A state of a submission: the file that makes it so, and what else may be there meanwhile."""
+    """A state of a submission: the file that makes the state, and the files that may be there beside it."""
 
     name: str
     entry: str
@@ -115,7 +116,7 @@ TRANSITIONS = (
 
 
 def is_shared(root: str) -> bool:
-    """Tell whether the daemons of a spool are several users."""
+    """Tell whether each daemon of a spool is a user of its own."""
     try:
         return bool(os.stat(os.path.join(root, "tmp")).st_mode & stat.S_IWGRP)
     except OSError:
@@ -123,10 +124,10 @@ def is_shared(root: str) -> bool:
 
 
 def create(root: str, owners: Accounts | None = None) -> list[str]:
-    """Make what is missing of a spool, with the modes of the table; return the paths that were made or mended.
+    """Make the missing parts of a spool, with the modes of the table. Return the paths that were made or mended.
 
-    With ``owners`` it becomes a shared spool of theirs, which only root can do. Else what exists keeps its owner. A
-    mode that differs is set back, since a drop box that can be listed leaks names.
+    With ``owners`` it becomes a shared spool of theirs, which only root can do. Otherwise existing directories keep
+    their owners. A mode that differs is set back, since a drop box that can be listed leaks names.
     """
     shared = owners is not None or is_shared(root)
     changed = []
@@ -135,7 +136,7 @@ def create(root: str, owners: Accounts | None = None) -> list[str]:
         if not fsops.exists(path):
             os.makedirs(path, exist_ok=True)
             changed.append(path)
-        # The directories are their daemons' to change, and this may be root: only the root itself may be a link.
+        # The daemons can change their directories, and this may be root. So only the root itself may be a link.
         try:
             with strangers.directory_itself(path, follow=directory.path == ".") as itself:
                 if _mend(directory, itself, owners, shared=shared):
@@ -147,7 +148,7 @@ def create(root: str, owners: Accounts | None = None) -> list[str]:
 
 
 def _mend(directory: Directory, itself: str, owners: Accounts | None, *, shared: bool) -> bool:
-    """Give a directory its owner and mode; tell whether it had another."""
+    """Give a directory its owner and mode. Return whether it had another."""
     found, changed = os.stat(itself), False
     if owners is not None:
         uid = owners.uids.get(directory.owner, 0)
@@ -162,9 +163,9 @@ def _mend(directory: Directory, itself: str, owners: Accounts | None, *, shared:
 
 
 def owners_for(root: str) -> Accounts | None:
-    """Return whom the spool is to be shared by; None where it is one user's, or for the caller to say nothing about.
+    """Return the users that are to share the spool. None where one user runs it, or where the caller may not say so.
 
-    Shared is what root makes on a host that has the users. What another user has made stays theirs.
+    Root makes a shared spool on a host that has the users. A spool that another user has made stays theirs.
     """
     if os.geteuid() != 0:
         return None

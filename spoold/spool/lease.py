@@ -1,9 +1,9 @@
-"""Leases: who works on an entry renews its mtime, and whoever stops renewing loses it.
+"""Leases: a worker renews the mtime of the entry that it works on, and loses the entry when it stops renewing.
 
-Spec: spool-layout.md, "The mtime rule". The rename is the lock; the lease only says when others stop waiting. A
-renewal goes to the name that was claimed, attempt included: a holder whose entry was given away gets ENOENT. An id can
-be used anew, so the name alone may be another's after a long sleep: a holder keeps its entry's file open, whose number
-no other file has meanwhile, and looks whether the name still stands for it.
+Spec: spool-layout.md, "The mtime rule". The rename is the lock. The lease only says when others stop waiting. A renewal
+goes to the claimed name, which has the attempt in it. So a holder whose entry was given away gets ENOENT. An id can be
+used again, so after a long sleep the name alone may be that of another entry. So a holder keeps its entry's file open.
+While it is open, no other file can have its inode number. The holder looks whether the name still stands for that file.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
-HEED = 1.0  # seconds between two looks whether somebody wants an entry ended
-NOTE = "held"  # what a note says to whoever looks at it: its name tells the rest
+HEED = 1.0  # seconds between two looks for wishes to end an entry
+NOTE = "held"  # what a note says to a reader: its name tells the rest
 
 
 class Lease:
     """One held entry. ``stop`` is set when the holder must stop.
 
-    Then the lease is ``lost``, or its holder is asked to end the entry, which is ``cancelled``, or the process wants to
-    end. The holder is asked by a second name of the entry, ``wish``. Raises :class:`LeaseLostError` where the entry is
-    gone already.
+    There are three reasons: the lease is ``lost``, the holder is asked to end the entry (``cancelled``), or the process
+    is to end. The holder is asked by a second name of the entry, ``wish``. Raises :class:`LeaseLostError` where the
+    entry is gone already.
     """
 
     def __init__(self, path: str, wish: str = "") -> None:
         self.path = path
         self.lost = self.cancelled = False
-        self.ended = False  # its entry is committed: nobody ever holds it by this name again, but for a new use of it
+        self.ended = False  # its entry is committed. Nobody holds this name again, unless the id is used anew
         self._wish = wish
         self.stop = threading.Event()
         held = fsops.keep_open(path)
         if held is None:
             raise LeaseLostError(path)
         self._held = held
-        self._using = threading.Lock()  # the file: the heartbeat may be at it when its holder lets go
+        self._using = threading.Lock()  # guards the file: the heartbeat may use it when its holder lets go
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the entry's file."""
         with self._using:
             self._held.close()
 
     def renew(self) -> None:
-        """Set the mtime to now, or find out that the lease is lost; one that was let go of is nobody's to renew."""
+        """Set the mtime to now, or find out that the lease is lost. After :meth:`close` nothing is renewed."""
         with self._using:
             if self._held.closed:
                 return
@@ -68,11 +68,11 @@ class Lease:
                 self.stop.set()
 
     def read(self) -> bytes:
-        """Return the bytes of the entry that is held; once."""
+        """Return the bytes of the held entry. This works once."""
         return fsops.read_kept(self._held)
 
     def check(self) -> None:
-        """Raise :class:`LeaseLostError` when the lease is lost by now."""
+        """Raise :class:`LeaseLostError` if the lease is lost by now."""
         if self.lost or not fsops.stands_for(self.path, self._held):
             self._lose()
             raise LeaseLostError(self.path)
@@ -84,38 +84,39 @@ class Lease:
 
 
 def has_run_out(age: float, still: float, lease: LeaseSettings) -> bool:
-    """Tell whether whoever had a lease is dead: the mtime rule.
+    """Tell whether the holder of a lease is dead: the mtime rule.
 
-    ``age`` is how old its mtime is on the file system's clock, ``still`` for how long it has not changed on our own
-    monotonic one, both in seconds. A clock that is stepped ends no lease by itself, and a time in the future keeps none
-    for ever.
+    ``age`` is the age of its mtime on the file system's clock. ``still`` is for how long the mtime has not changed on
+    our own monotonic clock. Both are in seconds. So a clock that is stepped ends no lease by itself, and a time in the
+    future keeps none for ever.
     """
     return still >= lease.limit or (age > lease.limit and still >= 2 * lease.renewal)
 
 
 class Heartbeat:
-    """A thread that renews all leases held by this process every ``interval`` seconds, and heeds wishes in between.
+    """A thread that renews all leases of this process every ``interval`` seconds, and looks for wishes in between.
 
-    ``notes`` is a directory of this role's own, in which each held entry has a link that leads nowhere. What a process
-    that was killed has left there, the next one of its role need not wait out: while it lives, the former does not.
+    ``notes`` is a directory of this role alone. For each held entry it has a link that leads nowhere. If a process was
+    killed, its notes tell the next process of its role which leases it need not wait out. While the next one runs, the
+    killed one does not.
     """
 
     def __init__(self, interval: float, notes: str) -> None:
         self._interval = interval
         self._notes = notes
         self._held: set[Lease] = set()
-        self._done: set[str] = set()  # notes that have to go
-        self._spare: list[str] = []  # notes of what is committed: the next may have them, or they have to go
+        self._done: set[str] = set()  # notes to remove
+        self._spare: list[str] = []  # notes of committed entries: the next entry gets one, or they are removed
         self._ending = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._beaten = 0.0  # on the monotonic clock
+        self._beaten = 0.0  # time of the last beat, on the monotonic clock
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> list[Entry]:
-        """Begin to renew; return what an earlier process of this role held when it ended."""
-        # The group is that of tmp/. Where that is the daemons', they may look; and where root ran one of them by hand,
-        # its own user goes on.
+        """Begin to renew. Return the entries that an earlier process of this role held when it ended."""
+        # The group is that of tmp/. If it is the daemons' group, they may look. If root ran a daemon by hand, the
+        # daemon's own user can go on with the directory.
         mode = 0o770 if fsops.own_mode(self._notes) & 0o060 else 0o700
         os.makedirs(self._notes, mode, exist_ok=True)
         if os.stat(self._notes).st_mode & 0o777 != mode:
@@ -128,27 +129,27 @@ class Heartbeat:
         return [entry for name in left if (entry := ids.parse_entry(name))]
 
     def stuck(self, patience: float) -> str:
-        """Say that nothing was renewed for ``patience`` seconds more than it should, "" where it was."""
+        """Say that no lease was renewed for ``patience`` seconds longer than planned, "" where all is well."""
         if not self._thread.is_alive():
             return "the heartbeat has ended: leases are not renewed"
         silent = pulse.silence(self._thread, self._beaten + self._interval)
         return f"the heartbeat: no lease was renewed for {silent:.0f} s" if silent > patience else ""
 
     def stop(self) -> None:
-        """Stop renewing; what is still held runs out by itself."""
+        """Stop renewing. Leases that are still held run out by themselves."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def stop_holders(self) -> None:
-        """Ask all holders to stop, and those that come yet. Their leases are renewed until they have."""
+        """Ask all holders to stop, also those that come later. Their leases are renewed until they have stopped."""
         with self._lock:
             self._ending = True
             for lease in self._held:
                 lease.stop.set()
 
     def stop_holder(self, path: str) -> None:
-        """Ask the holder of ``path`` to stop, where there is one."""
+        """Ask the holder of ``path`` to stop, if there is one."""
         with self._lock:
             for lease in self._held:
                 if lease.path == path:
@@ -156,7 +157,7 @@ class Heartbeat:
 
     @contextmanager
     def holding(self, path: str, wish: str = "") -> Iterator[Lease]:
-        """Keep the lease on the claimed entry ``path`` renewed inside the block; see :class:`Lease` for ``wish``."""
+        """Keep the lease on the claimed entry ``path`` renewed inside the block. See :class:`Lease` for ``wish``."""
         lease = Lease(path, wish)
         note = f"{self._notes}/{os.path.basename(path)}"
         with self._lock:
@@ -165,13 +166,14 @@ class Heartbeat:
             if self._ending:
                 lease.stop.set()
         try:
-            # Only now that it is claimed: an entry that another has must not be noted here. A full disk has no room for
-            # notes, and needs the lease all the more: without one, the next process waits until the lease runs out.
+            # The note is left only now that the entry is claimed: an entry that another holds must not be noted here. A
+            # full disk has no room for notes, and needs the lease all the more. Without a note, the next process waits
+            # until the lease runs out.
             with contextlib.suppress(OSError):
                 self._leave(note)
             yield lease
         finally:
-            with self._lock:  # first of all: what nobody works on must not be renewed for ever
+            with self._lock:  # this comes first: an entry that nobody works on must not be renewed for ever
                 self._held.discard(lease)
                 if lease.ended:
                     self._spare.append(note)
@@ -181,7 +183,7 @@ class Heartbeat:
             self._remove_notes()
 
     def _leave(self, note: str) -> None:
-        """Leave a note, since now: a spare one under this name, else one that takes a new inode."""
+        """Leave a note with the present time: a spare one gets this name, or a new one takes another inode."""
         with self._lock:
             spare = self._spare.pop() if self._spare else None
         if spare is None:
@@ -195,14 +197,14 @@ class Heartbeat:
             raise
 
     def tidy(self) -> None:
-        """Remove the notes that were kept for what is held next."""
+        """Remove the notes that were kept for the next held entries."""
         with self._lock:
             self._done.update(self._spare)
             self._spare.clear()
         self._remove_notes()
 
     def _remove_notes(self) -> None:
-        """Remove the notes of what is not held any more; one that the host keeps us from removing goes later."""
+        """Remove the notes of entries that are no longer held. A note that cannot be removed now is removed later."""
         with self._lock:
             done = list(self._done)
         for note in done:
@@ -220,13 +222,13 @@ class Heartbeat:
                 self._of_all(Lease.heed)
 
     def beat(self) -> None:
-        """Renew all leases once. What is not renewed is at the next beat; one that runs out is the safe outcome."""
+        """Renew all leases once. A renewal that fails is tried again at the next beat. Running out is the safe end."""
         self.tidy()
         self._of_all(Lease.renew)
         self._of_all(Lease.heed)
 
     def _of_all(self, act: Callable[[Lease], None]) -> None:
-        """Do it for all leases. An error of one (a file server that does not answer) is no reason to drop others."""
+        """Do ``act`` for all leases. If one fails (a file server that does not answer), the others are still done."""
         with self._lock:
             held = list(self._held)
         for lease in held:

@@ -1,7 +1,7 @@
-"""Whether access control lists do on this spool what responses need: asked by daemons, ``init`` and ``doctor``.
+"""Tests whether access control lists work on this spool as responses need them. Daemons, ``init`` and ``doctor`` ask.
 
-Spec: spool-layout.md, "Directories". A file system may refuse a list, which each process can see. It may also keep one
-and go by something else, as some file servers do: only a try as several users tells, for which it takes root.
+Spec: spool-layout.md, "Directories". A file system may refuse a list, which each process can see. It may also keep a
+list and go by something else, as some file servers do. Only a trial as several users tells that, and it takes root.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spoold.model.states import State
 from spoold.spool import layout, trial
 
 log = Log("spool")
-STRANGER = 64_990  # a uid that no account has; two more follow it
+STRANGER = 64_990  # a uid that no account has. The next two are used as well
 WHAT = "responses that only their owners read"
 SET = 'set answers = "owner" in the table [spool] of the settings, see "Where there are no access control lists" in '
 SET += "contrib/docs/operator.md"
@@ -37,7 +37,7 @@ def keeps_lists(root: str) -> bool:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        return error.errno == errno.EINVAL  # a user namespace that lacks this uid, and keeps lists
+        return error.errno == errno.EINVAL  # EINVAL: the file system keeps lists, and this user namespace lacks the uid
     finally:
         fsops.remove(path)
 
@@ -45,13 +45,13 @@ def keeps_lists(root: str) -> bool:
 def require(settings: Settings) -> None:
     """Raise :class:`OperatorError` where the daemons of a shared spool could let no owner read.
 
-    At a desk the log says so: whoever runs all daemons reads their own responses in any case.
+    On a spool of one user this is only logged: the user who runs all daemons can read their own responses in any case.
     """
     root = settings.spool.path
     try:
         if settings.spool.answers != "acl" or keeps_lists(root):
             return
-    except OSError as error:  # a disk that is full, or read-only: that is waited for, and says nothing of lists
+    except OSError as error:  # the disk is full or read-only. The daemon waits for it, and learns nothing about lists
         log.warning("it cannot be tried whether responses can have lists", spool=root, error=error)
         return
     why = f"no list can be set on this file system, and owners could not read their responses: {SET}"
@@ -61,7 +61,7 @@ def require(settings: Settings) -> None:
 
 
 def wrong(root: str) -> str | None:
-    """Try it as several users; return what is wrong, "" where all is well, None where this process cannot try that."""
+    """Try lists as several users. Return what is wrong, "" where all is well, None where this process cannot try it."""
     if not keeps_lists(root):
         return "no list can be set"
     if os.geteuid() != 0:
@@ -80,9 +80,9 @@ def wrong(root: str) -> str | None:
 
 
 def settle(settings: Settings) -> str:
-    """Look whether the setting fits the spool that was just made; return what to tell the operator.
+    """Look whether the setting fits the spool that was just made. Return what to tell the operator.
 
-    Raises :class:`OperatorError` where it does not, and strangers are to use it.
+    Raises :class:`OperatorError` where it does not fit, and other users are to use the spool.
     """
     root, found = settings.spool.path, wrong(settings.spool.path)
     if settings.spool.answers == "owner":
@@ -96,7 +96,7 @@ def settle(settings: Settings) -> str:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found."""
+    """Yield the findings about lists on this spool."""
     root = settings.spool.path
     found = wrong(root)
     if settings.spool.answers == "owner":

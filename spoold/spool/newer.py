@@ -1,7 +1,7 @@
-"""What a reader meets that a newer version of spoold wrote: it is left alone, and said once.
+"""Objects that a newer version of spoold wrote: a reader leaves them alone, and says so once.
 
-Spec: spool-layout.md, "Formats". A million entries of one newer format are one line of the log, which says where they
-lie and how many were seen.
+Spec: spool-layout.md, "Formats". A million entries of one newer format make one line of the log. It says where they lie
+and how many were seen.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ OnNewer = Callable[[NewerFormatError], object]
 
 
 def ignore(_: NewerFormatError) -> None:
-    """Say nothing of what a newer version wrote."""
+    """Say nothing about an object that a newer version wrote."""
 
 
 class LeftAlone:
-    """What one daemon leaves alone. Thread-safe."""
+    """The objects that one daemon leaves alone. Thread-safe."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._seen: dict[tuple[str, int], list[str]] = {}  # by directory and format; names until they are told
+        self._seen: dict[tuple[str, int], list[str]] = {}  # names by directory and format, until they are logged
         self._told: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
     def meet(self, error: NewerFormatError) -> None:
-        """Note what the error tells of, for :meth:`tell`."""
+        """Note the object that the error is about, for :meth:`tell`."""
         self.note(error.path, error.format)
 
     def note(self, path: str, number: int) -> None:
@@ -41,7 +41,7 @@ class LeftAlone:
                 self._seen.setdefault((directory, number), []).append(name)
 
     def tell(self) -> None:
-        """Say what was met, once for each directory and format."""
+        """Log the noted objects, once for each directory and format."""
         with self._lock:
             seen, self._seen = self._seen, {}
             self._told |= seen.keys()

@@ -1,4 +1,4 @@
-"""The pins that the operator added to those of the settings, and what the builder says of them.
+"""The pins that the operator added to those of the settings, and the builder's answer about them.
 
 Spec: spool-layout.md, "The Build store".
 """
@@ -21,14 +21,14 @@ from spoold.spool.queue import Queue
 
 
 class PinsAnswer(Stored, frozen=True, kw_only=True):
-    """What the builder says of a set of added pins: ``error`` is "" when all of them are provided."""
+    """The builder's answer about a set of added pins. ``error`` is "" when all of them are provided."""
 
     pins: dict[str, str]
     error: str
 
 
 class Pins:
-    """The added pins of one Build store; the builder's answer has ``most`` bytes at most."""
+    """The added pins of one Build store. The builder's answer has ``most`` bytes at most."""
 
     def __init__(self, queue: Queue, most: int) -> None:
         self._queue = queue
@@ -46,23 +46,23 @@ class Pins:
             raise OperatorError(f"{self.path} cannot be read: {error}; mend it, or remove it") from error
 
     def changing(self) -> AbstractContextManager[None]:
-        """Keep others from changing the pins while one does: from the look at those before to the builder's answer."""
+        """Keep others from changing the pins during a block: from the look at the old pins to the builder's answer."""
         return locked(self._queue.path("tmp", f"pins{Kept.LOCK}"), exclusive=True)
 
     def set(self, pins: dict[str, str]) -> None:
-        """Change the added pins; the builder takes notice."""
+        """Change the added pins. The builder notices it."""
         private = self._queue.private(Private.NOTE, "pins")
         fsops.write_private(private, msgspec.json.encode(pins))
         fsops.replace(private, self.path)
 
     def answer(self, pins: dict[str, str], error: str) -> None:
-        """Say that these pins are provided, or why they cannot be."""
+        """Say that these pins are provided, or with ``error`` why they cannot be."""
         private = self._queue.private(Private.NOTE, "pins.result")
         fsops.write_private(private, formats.encode(PinsAnswer(pins=pins, error=error)))
         fsops.replace(private, f"{self.path}{RESULT}")
 
     def answered(self) -> PinsAnswer | None:
-        """Return what the builder said of the pins last."""
+        """Return the builder's last answer about the pins. None where there is none."""
         path = f"{self.path}{RESULT}"
         data = fsops.read(path, self._most)
         return None if data is None else formats.decode(data, PinsAnswer, path)

@@ -1,6 +1,6 @@
-"""Side files of submissions that somebody works on, which owners may look at meanwhile.
+"""Side files of submissions in progress, for their owners to look at.
 
-Spec: spool-layout.md, "The Response". No decision reads one, and to write one never fails what it tells of.
+Spec: spool-layout.md, "The Response". No decision reads a side file, and a failure to write one fails nothing else.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ log = Log("spool")
 class Progress:
     """The response so far of one running submission, for its owner to look at. Never fails the run.
 
-    Nothing is shown while ``is_short`` tells that the disk has too little room. ``shown`` is when it was tried last, on
-    the monotonic clock. Thread-safe.
+    Nothing is shown while ``is_short`` tells that the disk has too little room. ``shown`` is the time of the last try
+    to show it, on the monotonic clock. Thread-safe.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Progress:
         self.shown = -math.inf
 
     def change(self, **changes: object) -> None:
-        """Note ``changes`` of the response, to be shown."""
+        """Note ``changes`` of the response, for the next :meth:`show`."""
         self._response = msgspec.structs.replace(self._response, **changes)
 
     def show(self) -> None:
-        """Show the response so far, unless it is over."""
+        """Show the response so far, unless the submission has ended."""
         with self._showing:
             if self._ended or self._is_short():
                 return
@@ -53,6 +53,6 @@ class Progress:
                 log.warning("progress could not be shown", submission=self._entry.id, error=error)
 
     def end(self) -> None:
-        """Show nothing any more, also where another thread is about to: the side file is to go."""
+        """Show nothing from now on, even if another thread is about to: the side file is to be removed."""
         with self._showing:
             self._ended = True

@@ -1,10 +1,10 @@
-"""Entries on disk and how they move: what the spool of submissions and the Build store have in common.
+"""Entries on disk and how they move: the common part of the spool of submissions and the Build store.
 
-Spec: spool-layout.md, "States", "Transitions", "Durability". An entry is one file; the directory that it is in is its
-state; moving it is one rename, which only one of any number of processes can do. The last move is a commit, see
+Spec: spool-layout.md, "States", "Transitions", "Durability". An entry is one file. The directory that it is in is its
+state. One rename moves it, and of any number of processes only one can do that. The last move is a commit, see
 ``results``. Nothing here decides anything.
 
-Builds have no owner. Submissions have, see ``owned``.
+Builds have no owner. Submissions have one, see ``owned``.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from spoold.model.states import Kind, State
 from spoold.spool.answers import Answers
 from spoold.spool.results import Results
 
-SLOW = 0.5  # seconds for a claim after which its lease would begin too far in the past
+SLOW = 0.5  # seconds. After a slower claim the lease would begin too far in the past
 LONGEST_PAUSE = 300.0  # seconds between two attempts
-ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
-REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its entry back between the first and the next
+ENDERS = 2  # workers that may take an entry, one after the other, to end it after its last attempt
+REQUEUED = 2  # looks at an id that is nowhere. Between two looks an operator may have put its entry back
 
 
 class Queue:
     """The entries of one kind below ``root``: a directory for each state of their flow, and ``tmp/``.
 
-    Results for a client are written by ``answers``, all others are for all daemons.
+    ``answers`` writes the results for clients. All other results are for all daemons.
     """
 
     def __init__(
@@ -46,26 +46,26 @@ class Queue:
         self.results = Results(self, answers or Answers(SpoolSettings()))
 
     def path(self, directory: str, name: str = "") -> str:
-        """Return the path of ``name`` in a directory of this queue, a state's or another."""
-        return f"{self.root}/{directory}/{name}"  # os.path.join takes four times as long, twenty times a job
+        """Return the path of ``name`` in a directory of this queue, whether it is a state's or another."""
+        return f"{self.root}/{directory}/{name}"  # os.path.join takes four times as long, twenty times in each job
 
     def entry_path(self, state: State, entry: Entry) -> str:
         """Return where ``entry`` is while it is in ``state``."""
         return self.path(state, ids.entry_name(state, entry))
 
     def private(self, kind: Private, stem: str) -> str:
-        """Return the path under which something of that kind is written before it is shown."""
+        """Return the path under which a file of that kind is written before it is shown."""
         return self.path("tmp", stem + kind)
 
     def wish(self, entry: Entry) -> str:  # noqa: ARG002 - see OwnedQueue
-        """Return where its holder is asked to end an entry, "" where nobody ever asks."""
+        """Return the path at which the holder of an entry is asked to end it, "" where nobody ever asks."""
         return ""
 
     def attempts_in(self, state: State) -> list[int]:
-        """Return which attempts an entry in ``state`` can have, lowest first.
+        """Return the attempts that an entry in ``state`` can have, lowest first.
 
-        Whoever ends it after the last one raises the number, and so may the next one. Who cancels takes it to
-        ``running/`` (``upkeep.cancel``).
+        A worker that ends the entry after the last one raises the number, and so may the next worker. A cancel takes
+        the entry to ``running/`` under an attempt of its own (``upkeep.cancel``).
         """
         if state is State.DONE:
             return [1]
@@ -73,13 +73,13 @@ class Queue:
         return [*attempts, ids.CANCEL] if state is State.RUNNING else attempts
 
     def entries(self, state: State) -> list[Entry]:
-        """Return the entries in ``state``, in no order."""
+        """Return the entries in ``state``, in no particular order."""
         return [entry for name in fsops.names(self.path(state)) if (entry := ids.parse_entry(name))]
 
     def add(self, entry: Entry, data: bytes, *, state: State = State.NEW, sync: bool = True) -> bool:
-        """Store a first entry durably (its name only with ``sync``); False where there is one of that id already.
+        """Store a first entry durably (its name only with ``sync``). Return False where that id is used already.
 
-        Several processes may do so at once: each writes under a private name of its own.
+        Several processes may do so at once. Each writes under a private name of its own.
         """
         private = self.prepare(entry, data)
         with gone_on_error(private):
@@ -90,38 +90,39 @@ class Queue:
         return added
 
     def prepare(self, entry: Entry, data: bytes, *, sync: bool = True) -> str:
-        """Write what is to be added under a private name, synced or not, and return that."""
+        """Write an entry under a private name before it is added, synced or not. Return that name's path."""
         private = self.private(Private.ENTRY, f"{entry.id}.{secrets.token_hex(4)}")
         fsops.write_private(private, data, sync=sync)
         return private
 
     def add_prepared(self, entry: Entry, private: str, *, state: State = State.NEW) -> bool:
-        """Show what is synced as a first entry, which keeps its private name; False where that id is used already."""
+        """Show a synced private file as a first entry. The private name stays. Return False where that id is used."""
         return (state is State.DONE or self._take_id(entry)) and fsops.publish(private, self.entry_path(state, entry))
 
     def _take_id(self, entry: Entry) -> bool:  # noqa: ARG002 - see OwnedQueue
-        """Note whose an id is from now on; False where another has it. Builds belong to nobody."""
+        """Note whose an id is from now on. Return False where another entry has it. Builds belong to nobody."""
         return True
 
     def release_id(self, id_: str) -> None:
         """Forget whose an id is, once its entry is in ``done/``."""
 
     def _first(self, id_: str) -> Entry | None:
-        """Return an entry on its way by its id, None where there is none of that id: then it can be in ``done/``."""
+        """Return an entry on its way by its id, as its first attempt. None where there is none: look in ``done/``."""
         return Entry(id_, 1)
 
     def read(self, state: State, entry: Entry) -> bytes:
-        """Return an entry's bytes; raises :class:`LeaseLostError` where it is not there (any more)."""
+        """Return an entry's bytes. Raises :class:`LeaseLostError` where the entry is not, or no longer, there."""
         data = fsops.read(self.entry_path(state, entry))
         if data is None:
             raise LeaseLostError(self.entry_path(state, entry))
         return data
 
     def claim(self, entry: Entry, source: State, target: State) -> str:
-        """Move an entry on and take the lease; return its path. Raises :class:`LeaseLostError` where another was first.
+        """Move an entry on and take the lease. Return its path. Raises :class:`LeaseLostError` where another was first.
 
-        The mtime is set before, since a long wait would look like a dead worker the moment the entry is claimed, and
-        after, where the rename was slow. Where the host keeps us from the latter it is ours all the same.
+        The mtime is set before the move, since a long wait would look like a dead worker the moment the entry is
+        claimed. It is set again after the move if that was slow. If the host fails to set it again, the entry is ours
+        all the same.
         """
         old, new = self.entry_path(source, entry), self.entry_path(target, entry)
         began = time.monotonic()
@@ -133,23 +134,23 @@ class Queue:
         return new
 
     def give_back(self, entry: Entry, source: State, attempt: int) -> bool:
-        """Put an entry back to the start, for ``attempt``; False where it is not there any more."""
+        """Put an entry back to the start, for ``attempt``. Return False where it is no longer there."""
         back = entry._replace(attempt=attempt)
         return fsops.move(self.entry_path(source, entry), self.entry_path(State.NEW, back))
 
     def retry(self, entry: Entry, source: State) -> bool:
-        """Put an entry back for its next attempt, which is not due at once; False where it is not there any more.
+        """Put an entry back for its next attempt, which is not due at once. Return False where it is no longer there.
 
-        The pause begins with its mtime, which is set before the rename, so that nobody sees the entry without it. It is
-        set to now, which any of us may do: another time only the owner of the file could set.
+        The pause begins at its mtime, which is set before the rename. So nobody sees the entry without the pause. It is
+        set to now, which every daemon may do. Only the owner of the file could set another time.
         """
         return fsops.touch(self.entry_path(source, entry)) and self.give_back(entry, source, entry.attempt + 1)
 
     def due(self, entry: Entry, mtime: float, clock: Clock) -> float:
-        """Return when an entry with that mtime in ``new/`` may be tried, on the monotonic clock.
+        """Return the moment on the monotonic clock at which an entry with that mtime in ``new/`` may be tried.
 
-        However far in the future the mtime is, since a clock was stepped: it is no longer than the pause before such an
-        attempt.
+        The mtime may be far in the future, if a clock was stepped. Still the wait is never longer than the pause before
+        such an attempt.
         """
         pause = self._pause_before(entry.attempt)
         return clock.monotonic() + min(mtime + pause - clock.file_system(), pause)
@@ -158,10 +159,10 @@ class Queue:
         return min(LONGEST_PAUSE, self.pause * 2.0 ** (attempt - 2))
 
     def fence(self, entry: Entry, state: State) -> Entry | None:
-        """Take an entry away from its holder by raising the attempt where it is; None where it is gone.
+        """Take an entry away from its holder by raising the attempt where it is. Return None where it is gone.
 
-        A worker that ends an entry after its last attempt does so too, and so does the next one, where the first has
-        stalled. Beyond that the number stays, or a fault that ends each of them would raise it for ever.
+        A worker that ends an entry after its last attempt does this too, and if that worker stalls, so does the next
+        one. Beyond that the number stays. Otherwise a fault that ends each of these workers would raise it for ever.
         """
         if entry.attempt >= self.attempts + ENDERS:
             return entry
@@ -170,11 +171,11 @@ class Queue:
         return mine if taken and fsops.touch(self.entry_path(state, mine)) else None
 
     def locate(self, id_: str, like: Entry | None = None) -> tuple[State, Entry] | None:
-        """Find the entry with that id, and the state that it is in; None for an unused id.
+        """Find the entry with that id, and its state. None for an unused id.
 
-        Whoever has an entry or a result ``like`` it needs no note in ``ids/``. Entries move on while one looks. Looking
-        in the order of the flow misses only what is put back meanwhile. That can happen ``attempts - 1`` times in an
-        entry's life, and once more where an operator requeues it: so many looks and one more are proof.
+        A caller that has an entry or a result ``like`` it needs no note in ``ids/``. Entries move on during the look. A
+        look in the order of the flow misses only an entry that is put back meanwhile. That can happen ``attempts - 1``
+        times in an entry's life, and once more if an operator requeues it. So one look more than that is proof.
         """
         looks = missed = 0
         while looks <= self.attempts and missed < REQUEUED:
@@ -189,7 +190,7 @@ class Queue:
         return None
 
     def places(self, first: Entry) -> Iterator[tuple[State, Entry]]:
-        """Yield where an entry may be on its way, in the order of the flow."""
+        """Yield the places where an entry may be on its way, in the order of the flow."""
         for state in self.kind.on_its_way:
             for attempt in self.attempts_in(state):
                 yield state, first._replace(attempt=attempt)
@@ -197,7 +198,7 @@ class Queue:
 
 @contextlib.contextmanager
 def gone_on_error(private: str) -> Iterator[None]:
-    """Remove a private file where the block meets an error: each further try would leave one more, of another name."""
+    """Remove a private file if the block fails. Otherwise each further try would leave one more, under another name."""
     try:
         yield
     except OSError:

@@ -1,8 +1,8 @@
-"""What is done about workers that stopped, and about what a crash left half done.
+"""Recovery from workers that stopped, and from the half-done work that a crash leaves.
 
-Spec: spool-layout.md, "The mtime rule" and "Crash points". ``Watchman`` decides which entries are dead: it remembers
-what it saw, and on whose clock. ``mend`` drops second names and shows what was committed. ``recover`` puts a dead entry
-back, or ends one that has cost too many attempts.
+Spec: spool-layout.md, "The mtime rule" and "Crash points". ``Watchman`` decides which entries are dead. It remembers
+the mtimes that it saw, and on whose clock. ``mend`` drops second names and shows committed results. ``recover`` puts a
+dead entry back, or ends an entry that has cost too many attempts.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from spoold.model.states import State
 from spoold.spool.lease import has_run_out
 from spoold.spool.queue import Queue
 
-ABANDONED = 3600.0  # seconds after which nobody comes back to what is private, or to what belongs to nothing
+ABANDONED = 3600.0  # seconds after which nobody comes back to a private file, or to a file that belongs to nothing
 
 
 class Sighting(NamedTuple):
-    """An mtime, and when it was first seen with that value on the monotonic clock."""
+    """An mtime, and when it was first seen with that value, on the monotonic clock."""
 
     mtime: float
     since: float
 
 
 class Watchman:
-    """Tells which entries of one state have run out of lease.
+    """Tells for which entries of one state the lease has run out.
 
-    They are dead by the mtime rule, see :func:`has_run_out`.
+    Those are dead by the mtime rule, see :func:`has_run_out`.
     """
 
     def __init__(self, clock: Clock, lease: LeaseSettings) -> None:
@@ -61,9 +61,10 @@ class Watchman:
 
 
 def mend(queue: Queue, log: Log, states: Iterable[State] = ()) -> None:
-    """End what a kill or a loss of power left half done: whoever starts calls this before it takes anything.
+    """End the work that a kill or a loss of power left half done. A daemon calls this before it takes any entry.
 
-    With ``states`` second names of what is in others stay, for whoever finds them to see to (:func:`drop_double`).
+    With ``states``, second names of entries in other states stay. The process that finds them drops them
+    (:func:`drop_double`).
     """
     for state in states or queue.kind.on_its_way:
         for entry in queue.entries(state):
@@ -72,10 +73,10 @@ def mend(queue: Queue, log: Log, states: Iterable[State] = ()) -> None:
 
 
 def drop_double(queue: Queue, state: State, entry: Entry, log: Log) -> None:
-    """Leave an entry in ``state`` one name, where a loss of power kept the old name of a rename beside the new one.
+    """Leave an entry in ``state`` one name, if a loss of power kept both the old and the new name of a rename.
 
-    The commit wins, then the highest attempt, then the later state. Both names are one file, so whoever works on the
-    one that stays is not disturbed; and where the entry moves on meanwhile, the name that goes is gone already.
+    The commit wins, then the highest attempt, then the later state. Both names are one file. So a worker on the name
+    that stays is not disturbed. If the entry moves on meanwhile, the other name is gone already.
     """
     inode = attributes.shared_inode(queue.entry_path(state, entry))
     if inode is None:
@@ -90,7 +91,7 @@ def drop_double(queue: Queue, state: State, entry: Entry, log: Log) -> None:
         found.add((True, 0, 0, done))
     *old, (*_, stays) = sorted(found)
     for *_, path in old:
-        # One that has a name in tmp/ as well may have been claimed and given back while we looked.
+        # An entry with a name in tmp/ as well may have been claimed and given back while we looked.
         if [attributes.shared_inode(each) for each in (path, stays)] != [inode, inode]:
             continue
         log.warning("a second name of one entry, as a loss of power leaves it; removed", path=path, stays=stays)
@@ -102,14 +103,14 @@ def _order(queue: Queue, state: State) -> int:
 
 
 def publish_committed(queue: Queue, log: Log) -> list[str]:
-    """Show the results of entries that were committed by a process that did not show them; return their ids.
+    """Show the results of entries that a process committed and did not show. Return their ids.
 
-    It died before it could, or only commits: one like that shows none here either.
+    That process died before it could, or it only commits. A process that only commits shows nothing here either.
 
-    Of several attempts' results it is the last one's: only the current attempt can commit, it wrote its result before
-    that, and no attempt begins after it. So results are listed once more when the commits have been seen: what was
-    listed before may be an earlier attempt's alone. A private name goes when the public one is durable: its holder may
-    have shown it a moment ago, and be about to sync many at once.
+    If there are results of several attempts, the last one is shown: only the current attempt can commit, it wrote its
+    result before that, and no attempt begins after it. So results are listed once more after the commits were seen,
+    since the first list may have only an earlier attempt's result. A private name is removed when the public one is
+    durable. The holder may have shown it a moment ago, and may be about to sync many at once.
     """
     if queue.results.commits_only:
         return []
@@ -134,7 +135,7 @@ def publish_committed(queue: Queue, log: Log) -> list[str]:
 
 def _publish_latest(queue: Queue, committed: list[str], log: Log) -> list[str]:
     found = queue.results.waiting() if committed else {}
-    latest = [found[id_] for id_ in committed if id_ in found]  # of the others the holder has shown it meanwhile
+    latest = [found[id_] for id_ in committed if id_ in found]  # the holders have shown the others meanwhile
     for results in latest:
         log.info("publishing what another committed", **{queue.kind: results[-1].id}, attempt=results[-1].attempt)
     shown = queue.results.publish(*(results[-1] for results in latest)) if latest else []
@@ -144,43 +145,46 @@ def _publish_latest(queue: Queue, committed: list[str], log: Log) -> list[str]:
 
 
 def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
-    """Return the results that nobody can commit any more. Attempt 0 is a refusal's, which has no entry before it.
+    """Return the results that nobody can commit any more. Attempt 0 is a refusal, which has no entry before it.
 
-    A result is written once its attempt has begun. So one of a later attempt than the entry has, which is looked for
-    after the result was seen, is left of a loss of power that took the attempt back.
+    A result is written after its attempt has begun. The entry is looked for after the result was seen. So if the
+    result's attempt is later than the entry's, a loss of power took that attempt back.
     """
     found = []
-    for result in results:  # one that an earlier use of the id left may be another owner's
+    for result in results:  # a result that an earlier use of the id left may be another owner's
         place = queue.locate(result.id, result)
         if place is None:
             found += [result] if result.attempt > 0 else []
-        elif place[0] is not State.DONE:  # else committed since it was looked for there: the next look shows it
+        elif place[0] is not State.DONE:  # otherwise it was committed after the look above: the next look shows it
             found += [result] if result.attempt != place[1].attempt else []
     return found
 
 
 def clear_private(queue: Queue, clock: Clock) -> None:
-    """Remove what a process wrote in private and did not live to show, or tried. Results: see ``publish_committed``."""
+    """Remove the private files of a process, or of a trial, that died before it showed them.
+
+    Results are not among them, see ``publish_committed``.
+    """
     old = clock.file_system() - ABANDONED
     for name in fsops.names(queue.path("tmp")):
         path, result = queue.path("tmp", name), ids.result_beside(name)
         if result and fsops.exists(queue.path("tmp", result)):
-            continue  # it goes with that
+            continue  # it is removed with that result
         if (ids.is_private(name) or ids.is_trial(name)) and (fsops.mtime(path) or old) < old:
             fsops.remove(path)
 
 
 def recover(queue: Queue, state: State, entry: Entry, *, abandon: Callable[[Entry], None], log: Log) -> None:
-    """Deal with a dead entry: back to the start with the next attempt, or the end of it after the last one."""
+    """Put a dead entry back to the start for its next attempt, or end it after its last one."""
     if entry.attempt == ids.CANCEL:
-        return  # intake's, which ends it when it starts: with two at it, one could show what the other half wrote
+        return  # intake ends it when it starts. If two did, one could show what the other has half written
     if entry.attempt < queue.attempts:
         if queue.retry(entry, state):
             PUT_BACK.add(queue.kind.directory(state))
             attempt = entry.attempt + 1
             log.warning("lease ran out; put back", **{queue.kind: entry.id}, state=state, attempt=attempt)
         return
-    mine = queue.fence(entry, state)  # also from one that took it to end it, and may only have stalled
+    mine = queue.fence(entry, state)  # also from a worker that took it to end it: that one may only have stalled
     if mine:
         log.error("set aside: its workers died", **{queue.kind: entry.id}, state=state, attempts=queue.attempts)
         abandon(mine)

@@ -1,15 +1,15 @@
 """Results: how an entry ends, and how its result is shown.
 
 Spec: spool-layout.md, "Commit and publication" and "Durability". A result is made durable under the attempt's name in
-``tmp/``. Then one rename of the entry is the commit, which only the attempt that has it can make. Then the result is
-linked into ``done/``. Whoever finds a commit whose result is not shown can show it, so a crash in between loses
-nothing. The private name goes last, once the public one is durable. Many of these may wait for one sync.
+``tmp/``. Then one rename of the entry is the commit. Only the attempt that has the entry can make it. Then the result
+is linked into ``done/``. A process that finds a commit without a shown result can show it, so a crash in between loses
+nothing. The private name is removed last, once the public one is durable. Many private names may wait for one sync.
 
-Returned files that have no room in a response lie beside it at each step, and are there first: before the private
-result, and durably before the public one. So no response names what is not there.
+Returned files that have no room in a response lie beside it at each step. They are there before the private result, and
+durably before the public one. So no response names a file that is not there.
 
-A process that may let nobody in only commits. Then another one puts a copy, which its owner may read, in the place of
-the private result before it shows that.
+A process that may not let owners read its files only commits. Then another process puts a copy, which the owner may
+read, in the place of the private result before it shows that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_SHOWN = 64  # results that wait for one sync of done/ together
 
 
 class Entries(Protocol):
-    """What is needed of the queue whose entries end."""
+    """The part of a queue that is needed to end its entries."""
 
     def path(self, directory: str, name: str = "") -> str:
         """Return the path of ``name`` in a directory of the queue."""
@@ -43,20 +43,21 @@ class Entries(Protocol):
         """Return where ``entry`` is while it is in ``state``."""
 
     def private(self, kind: Private, stem: str) -> str:
-        """Return the path under which something of that kind is written before it is shown."""
+        """Return the path under which a file of that kind is written before it is shown."""
 
     def attempts_in(self, state: State) -> list[int]:
-        """Return which attempts an entry in ``state`` can have."""
+        """Return the attempts that an entry in ``state`` can have."""
 
     def release_id(self, id_: str) -> None:
         """Forget whose an id is, once its entry is in ``done/``."""
 
 
 class Results:
-    """The results of ``entries``. Those for a client are written by ``answers``, all others are for all daemons.
+    """The results of ``entries``. ``answers`` writes those for clients. All others are for all daemons.
 
-    One whose process ``commits_only`` shows none. With ``owner_of``, which returns whose (uid, gid) an entry in
-    ``done/`` is, or None where nobody can tell, those of such processes are handed over before they are shown.
+    A process that ``commits_only`` shows no results. ``owner_of`` returns the owner (uid, gid) of an entry in
+    ``done/``, or None where nobody can tell. Where it is set, the results of such processes are handed over to their
+    owners before they are shown.
     """
 
     commits_only = False
@@ -66,7 +67,7 @@ class Results:
         self._entries = entries
         self._answers = answers
         self._lock = threading.Lock()
-        self._shown: dict[Entry, bool] = {}  # published, with a private name still; whether a tar is beside it
+        self._shown: dict[Entry, bool] = {}  # published, with a private name still: whether each has a tar beside it
 
     def _private(self, entry: Entry) -> str:
         return self._entries.path("tmp", ids.result_name(entry))
@@ -95,9 +96,9 @@ class Results:
     ) -> None:
         """End an entry: make its result durable, commit with one rename, publish.
 
-        A ``tar`` is shown before it. Without ``tidy`` the result keeps its private name, from which a restart would
-        publish it again, until :meth:`tidy` is called, which one may do once for many. Raises :class:`LeaseLostError`
-        when the entry is no longer this attempt's: then nothing was published. One that ``commits_only`` leaves the
+        A ``tar`` is shown before the result. Without ``tidy`` the result keeps its private name until :meth:`tidy` is
+        called, once for many results. Until then a restart would publish it again. Raises :class:`LeaseLostError` when
+        the entry is no longer this attempt's. Then nothing was published. A process that ``commits_only`` leaves the
         rest to another.
         """
         if self.commits_only:
@@ -106,7 +107,7 @@ class Results:
         self._write_all(entry, result, owner, tar)
         fsops.sync_directory(self._entries.path("tmp"))
         path = self._entries.entry_path(state, entry)
-        fsops.touch(path)  # from now on its result is kept; it may have been left for long
+        fsops.touch(path)  # the time that its result is kept begins now; the entry's mtime may be old
         if not self._move_to_done(entry, path):
             self.drop(entry)
             raise LeaseLostError(path)
@@ -125,8 +126,8 @@ class Results:
     def _refuse_later(self, entry: Entry) -> None:
         """Raise :class:`FileExistsError` where a later attempt has a result, which would be shown in place of this one.
 
-        Either this attempt is lost, or a loss of power took the later one back. Then what is left of it is removed by
-        whoever shows results.
+        Either this attempt is lost, or a loss of power took the later one back. In the second case, the process that
+        shows results removes what is left of the later one.
         """
         for attempt in self._entries.attempts_in(State.RUNNING):
             path = self._private(entry._replace(attempt=attempt))
@@ -136,7 +137,7 @@ class Results:
                 )
 
     def _write_all(self, entry: Entry, result: bytes, owner: tuple[int, int] | None, tar: Tar | None) -> None:
-        """Write a private result and what is beside it, of which a try before may have left another."""
+        """Write a private result and the tar beside it. An earlier try may have left another tar there."""
         beside = self._private_tar(entry)
         if tar:
             self._write(beside, tar, owner)
@@ -150,14 +151,14 @@ class Results:
             raise
 
     def _write(self, path: str, data: bytes | Tar, owner: tuple[int, int] | None) -> None:
-        """Write a private file for ``owner`` (uid, gid) to read; without one it is for all daemons."""
+        """Write a private file for ``owner`` (uid, gid) to read. Without an owner it is for all daemons."""
         if owner is None:
             fsops.write_private(path, data)
         else:
             self._answers.write(path, data, owner)
 
     def _move_to_done(self, entry: Entry, path: str) -> bool:
-        """Make the rename that is the commit; False where the entry is another attempt's."""
+        """Make the rename that is the commit. Return False where the entry is another attempt's."""
         try:
             moved = fsops.move(path, self._ended(entry))
         except OSError:
@@ -167,10 +168,10 @@ class Results:
         return moved or self._has_committed(entry)
 
     def _has_committed(self, entry: Entry) -> bool:
-        """Tell whether a commit that reported an error, or found no entry, was made all the same: its answer was lost.
+        """Tell whether a commit was made although it reported an error or found no entry: only its answer was lost.
 
-        Had a later attempt committed, then its result or the response were there; in this order, since that is the one
-        in which they come.
+        If a later attempt had committed, its result or the response would be there. The result comes first, so it is
+        looked for first.
         """
         if not fsops.exists(self._ended(entry)):
             return False
@@ -188,22 +189,22 @@ class Results:
             if has_tar and fsops.same_file(self._private_tar(entry), self._public_tar(entry)):
                 fsops.remove(self._private_tar(entry))
             private = self._private(entry)
-            if fsops.same_file(private, self._public(entry)):  # not of the id's next use
+            if fsops.same_file(private, self._public(entry)):  # else one of them is of the id's next use
                 fsops.remove(private)
         with self._lock:
             self._shown = {entry: has_tar for entry, has_tar in self._shown.items() if entry not in shown}
 
     def publish(self, *entries: Entry) -> list[Entry]:
-        """Show the results of committed entries, and return whose. May be repeated, by anyone, any number of times.
+        """Show the results of committed entries, and return those entries. Any process may do so, any number of times.
 
-        That may be long after the commit; an entry's mtime says for how long the answer could be fetched.
+        That may be long after the commit. An entry's mtime tells since when its answer could be fetched.
         """
         there = [entry for entry in entries if self._hand_over(entry)]
         for entry in there:
             fsops.touch(self._ended(entry))
-            self._entries.release_id(entry.id)  # before: while there is a private name, whoever comes next tries again
+            self._entries.release_id(entry.id)  # first: while there is a private name, the next process tries again
             if fsops.exists(self._private_tar(entry)) or fsops.exists(self._public_tar(entry)):
-                self._link_tar(entry)  # where it was renamed, whoever did that may have died before it was durable
+                self._link_tar(entry)  # the process that renamed it may have died before that was durable
             self._link(entry)
         fsops.sync_directory(self._entries.path(State.DONE))
         for entry in there:
@@ -211,14 +212,14 @@ class Results:
         return there
 
     def _hand_over(self, entry: Entry) -> bool:
-        """Let the owner in to what its holder only committed; False where that is gone: it was requeued meanwhile."""
+        """Let the owner read a result that was only committed. False where it is gone: its entry was requeued."""
         owner = self.owner_of(entry) if self.owner_of else None
         return owner is None or all(
             self._replace(path, owner) for path in (self._private_tar(entry), self._private(entry))
         )
 
     def _replace(self, path: str, owner: tuple[int, int]) -> bool:
-        """Put a copy that is an answer in the place of a private file that is none; False where that went meanwhile."""
+        """Put a copy that is an answer in place of a private file that is none. False where the file is gone."""
         found, directory = attributes.rights(path), attributes.rights(os.path.dirname(path))
         if found is None or directory is None or not self._answers.what_is_wrong(found, owner[0], directory):
             return True
@@ -233,17 +234,17 @@ class Results:
             return False
         take_along(copy, path, over=True)
         if not self._answers.by_list:
-            fsops.sync_directory(os.path.dirname(path))  # or a loss of power could leave it given away without a digest
+            fsops.sync_directory(os.path.dirname(path))  # or a loss of power could leave it without a digest
         fsops.replace(copy, path)
         return True
 
     def drop(self, entry: Entry) -> None:
-        """Remove the private name of a result. What is beside it goes first: so by itself it belongs to nobody."""
+        """Remove the private name of a result, after the tar beside it: a tar without a result belongs to nobody."""
         fsops.remove(self._private_tar(entry))
         fsops.remove(self._private(entry))
 
     def _link_tar(self, entry: Entry) -> None:
-        """Show what is beside a response, durably, before that can be seen."""
+        """Show the tar beside a response, durably, before the response can be seen."""
         _show(self._private_tar(entry), self._public_tar(entry))
         fsops.sync_directory(self._entries.path(State.DONE))
 
@@ -263,5 +264,5 @@ def _show(private: str, public: str) -> None:
     try:
         publish(private, public)
     except FileNotFoundError:
-        if not fsops.exists(public):  # else recovery published it for us
+        if not fsops.exists(public):  # if it exists, recovery published it for us
             raise

@@ -18,14 +18,14 @@ from spoold.spool.queue import Queue
 
 
 class RuntimeFile:
-    """The runtime of one Build store; the file has ``most`` bytes at most."""
+    """The runtime of one Build store. Its file has ``most`` bytes at most."""
 
     def __init__(self, queue: Queue, most: int) -> None:
         self._queue = queue
         self._most = most
 
     def provide(self, runtime: Runtime) -> None:
-        """Tell the executors where the sandbox's own programs are in the store, unless that is what they know."""
+        """Tell the executors where the sandbox's own programs are in the store, unless the file says so already."""
         data = formats.encode(runtime)
         if data == fsops.read(self.path):
             return
@@ -39,7 +39,7 @@ class RuntimeFile:
         return os.path.join(self._queue.root, "runtime.json")
 
     def read(self) -> Runtime | None:
-        """Return the runtime, None where no builder has provided one that can be used.
+        """Return the runtime. None where no builder has provided one that can be used.
 
         Raises :class:`NewerFormatError` where a newer builder provides it.
         """
@@ -49,10 +49,10 @@ class RuntimeFile:
             return None
 
     def usable(self) -> Runtime | None:
-        """Return the runtime, None where no builder has provided one.
+        """Return the runtime. None where no builder has provided one.
 
-        Raises :class:`OperatorError` for one that cannot be used: the next builder to start provides another. And
-        :class:`NewerFormatError` where a newer builder provides it.
+        Raises :class:`OperatorError` for a runtime that cannot be used: the next builder that starts provides another.
+        Raises :class:`NewerFormatError` where a newer builder provides it.
         """
         try:
             data = fsops.read(self.path, self._most)

@@ -1,7 +1,7 @@
-"""The returned files of a run in one file: what has no room in a response lies beside it.
+"""The returned files of a run in one file. It lies beside a response that has no room for them.
 
-Spec: spool-layout.md, "Returned files". A tar that every program reads (POSIX.1-2001, pax): regular files alone, that
-belong to nobody and have no times. It is made in pieces, the same ones each time, so it takes little memory.
+Spec: spool-layout.md, "Returned files". Every program reads such a tar (POSIX.1-2001, pax). It has only regular files,
+which belong to nobody and have no times. It is made in pieces, which are the same each time, so it takes little memory.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from spoold.model.outputs import Returned
 
 
 class Tar:
-    """The tar of what came back, below directories or in none: ``""`` (others end in ``/``).
+    """The tar of returned files. The keys of ``parts`` are their directories, which end in ``/``, or ``""`` for none.
 
-    ``size`` is in bytes; to iterate over it is to read it.
+    ``size`` is in bytes. To iterate over the tar is to read it.
     """
 
     def __init__(self, parts: Mapping[str, Returned]) -> None:

@@ -1,9 +1,10 @@
 """Tries as several users whether an access control list does what it says: ``trial.py PATH LIST WRITER GROUP OWNER``.
 
-A program of its own, which root runs without spoold's packages: it is several users one after the other, and another
-process has threads. PATH is made in the working directory, so that no directory above it counts. LIST, in hexadecimal,
-lets the uid OWNER read. The daemons are WRITER and others in GROUP; -1 where there are no others. It prints what is
-wrong, nothing where all is well, and ends with ``UNABLE`` where this process cannot be others.
+This is a program of its own, which root runs without spoold's packages. It becomes several users, one after the other,
+which a process with threads should not do. PATH is made in the working directory, so that no directory above it counts.
+LIST, in hexadecimal, lets the uid OWNER read. The daemons are WRITER and others in GROUP, which is -1 where there are
+no others. The program prints what is wrong, or nothing where all is well. It exits with ``UNABLE`` where it cannot
+become other users.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class _UnableError(Exception):
 
 
 def _as(uid: int, gid: int, act: Callable[[], object]) -> str:
-    """Do something as a user of one group; return "" or what kept them from it."""
+    """Do something as a user with one group. Return "" or the error that kept the user from it."""
     out, into = os.pipe()
     child = os.fork()
     if child == 0:
@@ -81,7 +82,7 @@ def _wrong(path: str, access: bytes, writer: int, group: int, owner: int) -> str
 
 
 def main(path: str, access: str, writer: str, group: str, owner: str) -> int:
-    """Try it, and say what is wrong."""
+    """Try the list, and print what is wrong. Return the exit code."""
     try:
         print(_wrong(path, bytes.fromhex(access), int(writer), int(group), int(owner)), end="")
     except _UnableError:

@@ -1,7 +1,7 @@
-"""Uses: who asked for which build, and when it was wanted last.
+"""Uses: who asked for which build, and when each build was last wanted.
 
-Spec: spool-layout.md, "The Build store". ``builds/used`` has an empty file for each build and user, whose mtime is when
-that was.
+Spec: spool-layout.md, "The Build store". ``builds/used`` has an empty file for each build and user. Its mtime is when
+that user last wanted the build.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Collection
 
 from spoold.host import fsops
 
-ONCE = 1.0  # seconds in which one use of a finished build is noted once: collection lets go of none so new
-MOST = 1024  # builds and users of which it is remembered when they were noted
+ONCE = 1.0  # seconds in which a finished build's use is noted once: collection deletes no build so new
+MOST = 1024  # builds and users whose last note is remembered
 
 
 class Uses:
-    """What is noted in the directory ``path``."""
+    """The notes in the directory ``path``."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._noted: dict[tuple[str, int], float] = {}  # when, on the monotonic clock
+        self._noted: dict[tuple[str, int], float] = {}  # time of the last note, on the monotonic clock
 
     def note(self, build_id: str, uid: int) -> None:
         """Remember that ``uid`` asked for a build just now, or used it.
 
-        This is what `spoolctl deps` shows, what collection goes by, and in whose turn a build is made.
+        `spoolctl deps` shows this note, and collection goes by it. It also tells in whose turn a build is made.
         """
         now = time.monotonic()
         path = f"{self._path}/{build_id}@{uid}"
@@ -42,7 +42,7 @@ class Uses:
             self.note(build_id, uid)
 
     def askers(self) -> dict[str, set[int]]:
-        """Return who asked for each build."""
+        """Return the users who asked for each build."""
         found: dict[str, set[int]] = {}
         for name in fsops.names(self._path):
             build_id, _, user = name.partition("@")
@@ -51,7 +51,7 @@ class Uses:
         return found
 
     def last(self, uid: int | None = None) -> dict[str, float]:
-        """Return when each build was last used, by ``uid`` or (None) by anyone; seconds on the file system's clock."""
+        """Return when each build was last used, by ``uid`` or (None) by anybody: seconds on the file system's clock."""
         found: dict[str, float] = {}
         for name in fsops.names(self._path):
             build_id, _, user = name.partition("@")

@@ -1,1 +1,1 @@
-"""When a case's output is right (``walk``), by rules that a client chooses (``rules``), and where it is not."""
+"""Tells whether a case's output is right (``walk``), by a client's ``rules``, and if not, where (``excerpts``)."""

@@ -1,4 +1,4 @@
-"""What a client is told of two outputs that differ: where, and a little of both, so that it can be printed.
+"""Shows a client where two outputs differ, with a printable excerpt of both.
 
 Spec: spool-layout.md, "When output is right".
 """
@@ -10,15 +10,15 @@ import codecs
 import msgspec
 
 MOST = 100  # bytes of an output that are shown
-BEFORE = 20  # bytes of those that may be before the first that differs
+BEFORE = 20  # how many of these bytes may stand before the first that differs
 CUT = "..."
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the printed output first differs: line and byte of that line, counted from 1, and an excerpt of both.
 
-    An excerpt is printable text of 100 bytes of the output at most. What is no printable text is in escapes, such as
-    ``\\n`` and ``\\xff``. ``expected`` is None where nothing more is expected, ``printed`` where the output ends.
+    An excerpt shows at most 100 bytes of the output as printable text. All other bytes are in escapes, such as ``\\n``
+    and ``\\xff``. ``expected`` is None where nothing more is expected, ``printed`` where the output ends.
     """
 
     line: int
@@ -38,7 +38,10 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def difference(
     expected: bytes, wanted: tuple[int, int], printed: bytes, found: tuple[int, int], alike: int
 ) -> Difference:
-    """Return the difference of two stretches, each from one offset to another. Their first ``alike`` bytes agree."""
+    """Return the difference of the stretches ``wanted`` and ``found``, whose first ``alike`` bytes agree.
+
+    ``wanted`` goes from one offset of ``expected`` to another, and ``found`` does the same in ``printed``.
+    """
     skipped = _start_of_character(expected, wanted[0], alike - BEFORE) if alike > MOST // 2 else 0
     at, here = wanted[0] + skipped, found[0] + skipped
     return Difference(
@@ -50,7 +53,7 @@ def difference(
 
 
 def _start_of_character(text: bytes, start: int, skipped: int) -> int:
-    """Return ``skipped``, less what UTF-8 has of a character before it; no character has more than three bytes so."""
+    """Return ``skipped``, moved back to the start of a UTF-8 character that it would cut: by three bytes at most."""
     within = 0
     while within < 3 and text[start + skipped - within] & 0xC0 == 0x80:
         within += 1
@@ -58,7 +61,7 @@ def _start_of_character(text: bytes, start: int, skipped: int) -> int:
 
 
 def excerpt(text: bytes, start: int, stop: int, before: str = "") -> str | None:
-    """Return the first bytes between two offsets as printable text, after ``before``; None where there are none."""
+    """Return the first bytes between two offsets as printable text, behind ``before``. None where there are none."""
     if start == stop and not before:
         return None
     ended = stop - start <= MOST
@@ -68,7 +71,7 @@ def excerpt(text: bytes, start: int, stop: int, before: str = "") -> str | None:
 
 
 def _printable(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as PEP 383 has it
+    if "\udc80" <= character <= "\udcff":  # PEP 383: this character stands for a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     if character in '\\"':
         return "\\" + character

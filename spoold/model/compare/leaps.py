@@ -1,24 +1,24 @@
-"""Whole pieces of two outputs that are the same, found without a look at each token.
+"""Finds whole pieces of two outputs that are the same, without a look at each token.
 
-Most output that is right is the same to the byte, or but for blanks at the end of each line. For those, ``bytes`` has
-methods that are many times as fast as the walk. What they do not prove is left to the walk, so they need not know all
-rules. A piece ends with a blank, or with a line where lines count, so no token is cut.
+Most right output is the same to the byte, except for blanks at the ends of lines. For such output, methods of ``bytes``
+are many times as fast as the walk. The walk compares each piece that they do not prove right, so they need not know all
+rules. A piece ends with a blank, or with a line where lines count, so it cuts no token.
 """
 
 from __future__ import annotations
 
 from spoold.model.compare.rules import Rules
 
-LONGEST = 8 * 1024  # bytes of a piece: there may be a token for each two, which takes 30 times as much
+LONGEST = 8 * 1024  # bytes of a piece. Every two bytes may be a token, which takes 30 times as much memory
 
 
 def leap(expected: bytes, printed: bytes, at: tuple[int, int], stops: tuple[int, int], rules: Rules) -> tuple[int, int]:
-    """Return how many bytes of each are right, of the next piece from ``at`` on; 0 where none is proven to be.
+    """Return how many bytes of each output are proven right in the next piece from ``at`` on, 0 where none are.
 
-    Neither ``at`` nor what is returned is within a token.
+    Neither ``at`` nor the place behind these bytes is within a token.
     """
     if rules.by == "lines" and rules.space_change_sensitive and not rules.blank_lines_count:
-        return 0, 0  # a piece may end before blanks that matter, and before such that do not
+        return 0, 0  # a piece may end before blanks that matter, or before blanks that do not
     ours = _piece(expected, at[0], stops[0], rules)
     if ours == printed[at[1] : min(at[1] + len(ours), stops[1])]:
         return len(ours), len(ours)
@@ -50,7 +50,7 @@ def _of_lines(ours: bytes, theirs: bytes, rules: Rules) -> tuple[int, int]:
 
 
 def _returns(piece: bytes) -> bool:
-    """Tell whether a piece has a carriage return of its own, which may end a line."""
+    """Tell whether a piece has a carriage return without a line feed behind it, which may end a line."""
     return piece.count(b"\r") != piece.count(b"\r\n")
 
 
@@ -63,7 +63,7 @@ def _of_tokens(ours: bytes, theirs: bytes) -> tuple[int, int]:
 
 
 def _first(piece: bytes, many: int, separator: bytes | None) -> tuple[list[bytes], int]:
-    """Return the first so many parts of a piece, and where the rest begins."""
+    """Return the first ``many`` parts of a piece, and the offset at which the rest begins."""
     parts = piece.split(separator, many)
     rest = len(parts[many]) if len(parts) > many else 0
     return parts[:many], len(piece) - rest

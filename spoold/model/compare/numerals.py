@@ -1,7 +1,7 @@
-"""Which tokens are numbers, and which ones: as sscanf(3) of the GNU C Library reads them by ``%lf``.
+"""Reads tokens as numbers, as sscanf(3) of the GNU C Library reads them by ``%lf``.
 
-Spec: spool-layout.md, "When output is right". Python's own ``float`` takes underscores, and neither hexadecimal numbers
-nor an exponent without digits. Each pattern reads a token once, and has no way back.
+Spec: spool-layout.md, "When output is right". Python's own ``float`` takes underscores, but neither hexadecimal numbers
+nor an exponent without digits. Each pattern reads a token once, and never backtracks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-LONGEST = 64 * 1024  # bytes of a number; what is longer is text
+LONGEST = 64 * 1024  # bytes of a number. A longer token is text
 DECIMAL = re.compile(rb"([+-]?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++))(?:e[+-]?+([0-9]*+))?+", re.IGNORECASE)
 HEXADECIMAL = re.compile(
     rb"([+-]?+)0x(?:\.|((?=\.?[0-9a-f])[0-9a-f]*+\.?+[0-9a-f]*+)(?:p[+-]?+([0-9]*+))?+)", re.IGNORECASE
@@ -17,7 +17,7 @@ HEXADECIMAL = re.compile(
 
 
 def number(text: bytes, start: int, stop: int) -> float | None:
-    """Return the finite number that the token from ``start`` to ``stop`` shows, None where it shows none."""
+    """Return the finite number that the token from ``start`` to ``stop`` is, None where it is none."""
     if stop - start > LONGEST:
         return None
     if decimal := DECIMAL.fullmatch(text, start, stop):
@@ -29,7 +29,7 @@ def number(text: bytes, start: int, stop: int) -> float | None:
 
 def _of_hexadecimal(token: bytes, sign: bytes, digits: bytes | None, exponent: bytes | None) -> float | None:
     if digits is None:
-        return 0.0  # of 0x. C reads the 0, and leaves it at that
+        return 0.0  # 0x and a point: C reads the 0, and stops there
     shown = token if exponent else sign + b"0x" + digits
     try:
         return _finite(float.fromhex(shown.decode("ascii")))

@@ -1,6 +1,7 @@
-"""The rules by which a case's output is right, as a client chooses them.
+"""The rules that decide whether a case's output is right, as a client chooses them.
 
-Spec: spool-layout.md, "When output is right". A rule set of another judge is such rules under its name.
+Spec: spool-layout.md, "When output is right". The rule sets of other judges are such rules, each under its judge's
+name.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Compare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules that hold. A tolerance of None is none; where both are none, numbers are text."""
+    """The rules that apply. A tolerance of None means that there is none. Where both are None, numbers are text."""
 
     by: By
     case_sensitive: bool

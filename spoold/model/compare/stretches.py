@@ -1,4 +1,4 @@
-"""Stretches of bytes: how far two are alike, and where one ends. No more than ``PIECE`` bytes are copied at once."""
+"""Stretches of bytes: how far two agree, and where one ends. At most ``PIECE`` bytes are copied at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ PIECE = 64 * 1024
 
 
 def agreement(text: bytes, at: int, other: bytes, here: int, most: int, *, fold: bool = False) -> int:
-    """Return how many bytes from ``at`` and from ``here`` are the same, ``most`` at most.
+    """Return how many bytes from ``at`` and from ``here`` on are the same, ``most`` at most.
 
-    With ``fold`` it does not matter whether a letter from A to Z is a capital.
+    With ``fold``, capital and small letters from A to Z are the same.
     """
     done, step = 0, PIECE
     while step and done < most:
@@ -22,7 +22,7 @@ def agreement(text: bytes, at: int, other: bytes, here: int, most: int, *, fold:
 
 
 def end_without(trailing: bytes, text: bytes, stop: int) -> int:
-    """Return where ``text`` up to ``stop`` ends if it is to end with none of the bytes of ``trailing``."""
+    """Return where ``text`` up to ``stop`` ends without the bytes of ``trailing`` at its end."""
     while stop:
         start = max(0, stop - PIECE)
         kept = len(text[start:stop].rstrip(trailing))

@@ -1,10 +1,11 @@
-"""The first place where two outputs differ by given rules.
+"""Finds the first place where two outputs differ by given rules.
 
-Spec: spool-layout.md, "When output is right". Both outputs are bytes, which need not be text. Each is read as units: a
-**gap**, which is a run of blanks, and the **token** behind it. Rules differ in which gaps are the same, which tokens
-are, and whether blanks at the very ends count. So one walk over both, unit by unit, serves them all. It leaps over
-whole pieces that are the same. The time is in proportion to what is expected, and to the blanks that are printed
-between as much. No more than ``PIECE`` bytes of each are copied at once.
+Spec: spool-layout.md, "When output is right". Both outputs are bytes, which need not be text. The walk reads each as
+units: a **gap**, which is a run of blanks, and the **token** behind it. Rules differ in which gaps are the same, in
+which tokens are the same, and in whether blanks at the very ends count. So one walk over both outputs, unit by unit,
+serves all rules. It leaps over whole pieces that are the same. Its time is in proportion to the length of the expected
+output, and to the number of blanks that are printed in between. At most ``PIECE`` bytes of each output are copied at
+once.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ Stretch = tuple[int, int]  # from one offset to another
 
 
 def first_difference(expected: bytes, printed: bytes, rules: Rules) -> Difference | None:
-    """Return the first place where ``printed`` is not what the rules want, None where all of it is right."""
+    """Return the first place where ``printed`` breaks the rules. None where all of it is right."""
     return None if expected == printed else _Walk(expected, printed, rules).first_difference()
 
 
 class _Walk:
-    """The walk over what is expected and what was printed; positions are offsets into these two."""
+    """The walk over the expected and the printed output. Positions are offsets into these two."""
 
     def __init__(self, expected: bytes, printed: bytes, rules: Rules) -> None:
         self._expected, self._printed, self._rules = expected, printed, rules
         with_nul = rules.nul_is_blank and rules.by == "lines"
         self._blanks = BLANKS + b"\0" if with_nul else BLANKS
-        # Each matches everywhere, be it nothing.
+        # Both patterns match everywhere, if only the empty string.
         self._unit = cast("Callable[[bytes, int, int], re.Match[bytes]]", (UNIT_WITH_NUL if with_nul else UNIT).match)
         self._all_blanks_count = rules.by != "lines" and rules.space_change_sensitive
         self._first_blanks_count = self._all_blanks_count or (rules.by == "lines" and rules.blank_lines_count)
@@ -50,7 +51,7 @@ class _Walk:
     def first_difference(self) -> Difference | None:
         expected, printed, unit, stop, end = self._expected, self._printed, self._unit, self._stop, self._end
         at, here = self._past_blanks(0, 0)
-        again = at  # from where on a leap is tried
+        again = at  # the next leap is tried from here on
         while at < stop and here < end:
             if at >= again:
                 ours, theirs = leap(expected, printed, (at, here), (stop, end), self._rules)
@@ -71,7 +72,7 @@ class _Walk:
         return self._told(at, here) if at < stop or here < end else None
 
     def _past_blanks(self, at: int, here: int) -> Stretch:
-        """Return where to go on after the start or a leap: at the next tokens, where the blanks before do not count."""
+        """Return where to go on after the start or a leap: at the next tokens, if blanks before them do not count."""
         if self._first_blanks_count:
             return at, here
         return self._unit(self._expected, at, self._stop).end(1), self._unit(self._printed, here, self._end).end(1)
@@ -87,7 +88,7 @@ class _Walk:
         return self._same_text(self._last_line(self._expected, gap), self._last_line(self._printed, other))
 
     def _line_ends(self, text: bytes, gap: Stretch) -> int:
-        """Return how many line ends of a gap count: all, or one where blank lines do not."""
+        """Return how many line ends of a gap count: all of them, or at most one where blank lines do not count."""
         if self._rules.blank_lines_count:
             return text.count(b"\n", *gap)
         return int(any(text.find(end, *gap) >= 0 for end in self._rules.line_ends))
@@ -122,7 +123,7 @@ class _Walk:
         return agreement(self._expected, at, self._printed, here, most, fold=fold)
 
     def _told(self, at: int, here: int) -> Difference:
-        """Return what is told of the next units, which differ: the tokens, and the gaps before where these differ."""
+        """Return the difference of the next two units: of their tokens, and of the gaps before them if those differ."""
         at, here = end_without(self._blanks, self._expected, at), end_without(self._blanks, self._printed, here)
         wanted, found = self._unit(self._expected, at, self._stop), self._unit(self._printed, here, self._end)
         ended = at == self._stop or here == self._end
