@@ -76,7 +76,7 @@ def test_root_is_told_where_it_may_not_submit() -> None:
 
 
 def test_a_real_cluster_is_understood() -> None:
-    with running(Real(nodes=1)) as cluster:
+    with running(Real(nodes=1, extra="KillWait=5\n")) as cluster:
         drains = Settings(scale=ScaleSettings(pools={"a": PoolSettings(drain=1.0)}))
         found = {each.what: each for each in examine(drains, Slurm(cluster.variables))}
         assert found["Slurm"].level is Level.FINE
