@@ -1,9 +1,9 @@
 """POSIX access control lists: who may read a file beside its owner.
 
 The kernel takes a list as the extended attribute ``NAME`` (linux/posix_acl_xattr.h): the number 2, then tag, rights and
-id of each entry, little endian, sorted by tag and id. Once it is set, the group bits of the mode are the list's mask,
-which bounds what everybody but the owner gets. So a chmod afterwards would take away what the list gives: whoever sets
-a list sets no mode.
+id of each entry, little endian, sorted by tag and id. Once a list is set, the group bits of the mode are the list's
+mask, which bounds what the groups and the named users get. A later chmod would take away what the list gives. So code
+that sets a list sets no mode.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ENTRY = struct.Struct("<HHI")
 
 
 def readers(users: Collection[int], groups: Collection[int] = (), *, own_group: bool) -> bytes:
-    """Return a list by which these uids and gids read a file, and with ``own_group`` the group that it has.
+    """Return a list that lets these uids and gids read a file, and with ``own_group`` also the file's own group.
 
-    Its owner may write to it as well, and nobody else may do anything.
+    The file's owner may read and write it. Nobody else may do anything with it.
     """
     entries = [
         (_USER_OBJ, _READ | _WRITE, _NO_ID),
