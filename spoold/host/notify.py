@@ -1,4 +1,4 @@
-"""Messages to the service manager (sd_notify(3)): a datagram to $NOTIFY_SOCKET, nothing where there is none."""
+"""Messages to the service manager (sd_notify(3)): a datagram to $NOTIFY_SOCKET, none where that is not set."""
 
 from __future__ import annotations
 
