@@ -114,7 +114,7 @@ def _take_former_names(raw: dict[str, Any]) -> list[str]:
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    """Raise :class:`OperatorError` where one setting leaves no room for another."""
+    """Raise :class:`OperatorError` where settings contradict each other."""
     lease = settings.lease
     if settings.spool.readers and settings.spool.answers != "acl":
         raise OperatorError(

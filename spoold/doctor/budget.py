@@ -14,7 +14,7 @@ WHAT = Subject("memory for jobs")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield the findings; they hold for one executor, whose engine is on this host."""
+    """Yield the findings. They hold for a single executor, with its engine on this host."""
     host = machine.memory()
     jobs = settings.executor.memory or for_jobs(host)
     if jobs > host:

@@ -130,7 +130,7 @@ def _renames(root: str) -> Finding:
 
 
 def _owners(settings: Settings) -> Finding:
-    """Try what intake does with the files of others, and where answers are given away, what all who answer do."""
+    """Try to read a file of another user, as intake does, and to give one away where answers are given away."""
     what = Subject("files of other users in the spool")
     path = os.path.join(settings.spool.path, "tmp", f"doctor-{os.getpid()}")
     gives = settings.spool.answers == "owner"
@@ -161,7 +161,7 @@ def _works(path: str) -> bool:
 
 
 def _works_for(user: str, path: str, *, gives: bool) -> bool:
-    """Try it as the unit's user with the unit's capabilities, which mean nothing to a file server.
+    """Try the same as the unit's user with the unit's capabilities, which mean nothing to a file server.
 
     Only descriptors are used: others may write to that directory, and put a link under the name.
     """

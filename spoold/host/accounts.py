@@ -17,7 +17,7 @@ class Accounts(NamedTuple):
 
 
 def find(group: str, users: Iterable[str]) -> Accounts | None:
-    """Return the ids of ``group`` and all ``users``, None where one of them is not there."""
+    """Return the ids of ``group`` and of all ``users``, None where this host lacks one of them."""
     try:
         return Accounts(grp.getgrnam(group).gr_gid, {name: pwd.getpwnam(name).pw_uid for name in users})
     except KeyError:
@@ -25,7 +25,7 @@ def find(group: str, users: Iterable[str]) -> Accounts | None:
 
 
 def missing(group: str, users: Iterable[str]) -> list[str]:
-    """Return the names of those that this host does not have; the group's stands behind the word ``group``."""
+    """Return the accounts that this host does not have: ``group NAME`` for the group, and the names of users."""
     return [
         *([f"group {group}"] if gid_of(group) is None else []),
         *(name for name in users if uid_of(name) is None),

@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 NAME = "system.posix_acl_access"
 NO_LIST = {errno.ENODATA, errno.EOPNOTSUPP}
-MODE = 0o640  # of a file with a list of readers, as stat(2) has it
+MODE = 0o640  # of a file with a list of readers, as stat(2) shows it
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
 _READ, _WRITE = 4, 2
 _NO_ID = 0xFFFFFFFF
@@ -52,7 +52,7 @@ def users(access: bytes) -> set[int]:
 
 
 def of(path: str) -> bytes | None:
-    """Return the list of a file, None where it has none; raises OSError where that cannot be seen."""
+    """Return the list of a file, None where it has none; raise OSError where that cannot be seen."""
     try:
         return os.getxattr(path, NAME, follow_symlinks=False)
     except OSError as error:

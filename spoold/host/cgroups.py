@@ -46,7 +46,7 @@ def trees(delegated: str) -> dict[str, Path]:
 
 
 def tree(controller: str) -> Path:
-    """Return where the tree of a controller is on v1; one may have only a name, and v2's may be there as well."""
+    """Return where a controller's tree is on v1. Some trees have only a name, and v2's tree may be there as well."""
     return MOUNT / (controller.removeprefix("name=") or "unified")
 
 

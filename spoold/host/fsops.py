@@ -57,7 +57,7 @@ def write_private(
     access: bytes | None = None,
     sync: bool = True,
 ) -> None:
-    """Write a new file under a private name and sync its bytes; a leftover of a crash under that name is replaced.
+    """Write a new file under a private name and sync its bytes; replace a leftover of a crash under that name.
 
     ``data`` may come in pieces. Without a ``mode`` all our daemons may read and write the file. ``access`` is an access
     control list (:mod:`spoold.host.acl`) in place of a mode. The file is given to ``owner`` (uid, gid) before anyone
@@ -155,7 +155,7 @@ def sync_directory(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file of ours; one that is gone already is fine."""
+    """Remove a file of ours, which may be gone already."""
     beat()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -173,7 +173,7 @@ def read(path: str, limit: int = 1 << 31) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket, or a device that is not there
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, or a socket or a device that is not there
             raise OddFileError(error.errno, "not a regular file", path) from error
         raise
     try:
@@ -287,7 +287,8 @@ def same_file(one: str, other: str) -> bool:
 def exists(path: str) -> bool:
     """Tell whether there is anything under that name, also a link to nowhere.
 
-    Raises OSError where that cannot be seen, while ``os.path.lexists`` says no: callers remove or remake what is gone.
+    Raises OSError where that cannot be seen: after a "no", callers remove things or make the file anew.
+    ``os.path.lexists`` would say no.
     """
     beat()
     try:

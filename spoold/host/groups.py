@@ -26,7 +26,7 @@ REMEDY = (
     "start it in a control group of its own: its unit with Delegate=yes, or "
     "`systemd-run --scope -p Delegate=yes COMMAND` (with --user for an ordinary user)"
 )
-OF_A_BATCH_JOB = "SLURM_JOB_ID"  # is set in jobs of Slurm's
+OF_A_BATCH_JOB = "SLURM_JOB_ID"  # Slurm sets it in its jobs
 IN_A_JOB = (
     "have slurmd make one: install contrib/deploy/slurm-prolog and slurm-epilog on this node, as in `Executors that "
     "Slurm starts` in the operator's page"
@@ -103,7 +103,7 @@ class Group(NamedTuple):
         return int(found) if found.isdecimal() else 1 << 63
 
     def oom_kills(self) -> int:
-        """Return how many of its processes the kernel ended for want of memory."""
+        """Return how many of its processes the kernel killed because memory ran out."""
         text = self._read("memory", "memory.events" if self.unified else "memory.oom_control")
         return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 

@@ -1,4 +1,4 @@
-"""Records to systemd-journald in its native protocol, which it indexes: ``journalctl SPOOLD_SUBMISSION=alice-1``.
+"""Records for systemd-journald in its native protocol. It indexes them: ``journalctl SPOOLD_SUBMISSION=alice-1``.
 
 A record is one datagram of fields (systemd.io/JOURNAL_NATIVE_PROTOCOL). A field is ``NAME=value`` and a newline. Where
 the value has a newline of its own, the field is its name, the value's length in 8 bytes, and the value's bytes. So no

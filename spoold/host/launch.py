@@ -54,7 +54,7 @@ def command(
     pid_namespace: bool,
     entering: Entering | None = None,
 ) -> list[str]:
-    """Return the whole command line that becomes ``argv``; ``entering`` leads into a user namespace, as its root."""
+    """Return the whole command line that becomes ``argv``, with ``entering`` as root in a user namespace."""
     # Variables that shells export of their own accord.
     forget = f"unset {' '.join(sorted({'PWD', 'OLDPWD', 'SHLVL'} - env.keys()))}"
     program = [*_limited(rlimits), find(argv[0]), *argv[1:]]

@@ -70,7 +70,7 @@ class Log:
         self._logger = logging.getLogger(f"spoold.{actor}")
 
     def debug(self, message: str, **fields: object) -> None:
-        """Log what only a developer wants to see."""
+        """Log something that only a developer wants to see."""
         self._logger.debug(message, extra={"fields": fields})
 
     def info(self, message: str, **fields: object) -> None:
@@ -78,11 +78,11 @@ class Log:
         self._count_and_log(logging.INFO, message, fields)
 
     def warning(self, message: str, **fields: object) -> None:
-        """Log what someone should look at, some time."""
+        """Log something that somebody should look at, some time."""
         self._count_and_log(logging.WARNING, message, fields)
 
     def error(self, message: str, **fields: object) -> None:
-        """Log what is broken."""
+        """Log something that is broken."""
         self._count_and_log(logging.ERROR, message, fields)
 
     def bug(self, message: str, **fields: object) -> None:
@@ -108,5 +108,5 @@ def set_up(*, level: str, journal: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     root.propagate = False
-    # watchdog warns of events that come while it is being stopped, in a format of its own.
+    # While watchdog is being stopped, it warns of events that still come, in a format of its own.
     logging.getLogger("watchdog").setLevel(logging.ERROR)

@@ -110,7 +110,7 @@ def sysctl(name: str) -> str:
 
 
 def hides_processes() -> bool:
-    """Tell whether users are kept from looking into each other's processes: the mount option hidepid, see proc(5)."""
+    """Tell whether the mount option hidepid keeps users from looking into each other's processes, see proc(5)."""
     found = ""
     for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
         fields, _, rest = line.partition(" - ")

@@ -44,7 +44,8 @@ class Unused:
     def step(self) -> None:
         """Give memory back at the 1st, 2nd, 4th, 8th look since this process grew, if it is larger than it once was.
 
-        Memory that is in use at one look may be free at the next. A process that needs all of it is asked ever less.
+        Memory that is in use at one look may be free at the next. A process that needs all of it is asked ever less
+        often.
         """
         now = resident()
         self._still = 0 if now > self._before + LITTLE else self._still + 1

@@ -2,12 +2,12 @@
 
 Theory of operation. Code that has something to count calls ``add``, ``set`` or ``observe`` of a metric below. While
 nothing is measured, such a call is a test of one attribute, and no library is loaded. ``Exposition`` turns the metrics
-of some roles on for the rest of the process and makes their text. ``host.textfile`` writes that text. A label with few
-values has a series for each of them from the start, at 0, since Prometheus does not see the first increment of a series
-that was not there before. Each series also names its spool and its daemon, since the collector reads the files of all
-daemons of a host as one.
+of some roles on for the rest of the process and makes their text. ``host.textfile`` writes that text. Where a label has
+few values, each of them has a series from the start, at 0, since Prometheus does not see the first increment of a new
+series. Each series also names its spool and its daemon, since the collector reads the files of all daemons of a host as
+one.
 
-The table is documented in contrib/docs/operator.md, "Watching it"; a test compares.
+contrib/docs/operator.md, "Watching it", describes the table. A test compares the two.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", (Ro
 
 
 class Exposition:
-    """The text of the metrics of ``roles``; all series get the labels ``constant``. A process has one of these."""
+    """The text of the metrics of ``roles``. All series get the labels ``constant``. A process has one of these."""
 
     def __init__(self, roles: Iterable[str], constant: Mapping[str, str]) -> None:
         import prometheus_client as library  # noqa: PLC0415 - 3 MB, for daemons that measure alone

@@ -36,7 +36,7 @@ class Capture:
         return bool(data)
 
     def stream(self) -> Stream:
-        """Return what was kept; where the middle of a long stream is missing, a line says so."""
+        """Return the bytes that were kept. Where the middle of a long stream is missing, a line says so."""
         missing = self.total - len(self.kept) - len(self.last)
         gap = b"\n[%d bytes are left out here]\n" % missing if self.last and missing else b""
         return Stream(bytes(self.kept) + gap + bytes(self.last), self.total)

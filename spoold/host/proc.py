@@ -72,7 +72,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """How a program ended: an exit code, or the name of a signal; ``limit`` tells which bound made us stop it.
+    """How a program ended: an exit code, or the name of a signal. ``limit`` tells which bound made us stop it.
 
     ``wall`` and ``cpu`` are seconds. ``cpu`` counts the program and the children that it waited for, and ``memory`` is
     the largest resident size of one of them, in bytes. ``reason`` is the text with which ``watch`` or an alarm asked
@@ -122,7 +122,7 @@ def run(
     pid_namespace: bool = False,
     entering: launch.Entering | None = None,
 ) -> Finished:
-    """Run ``argv`` and return how it ended; never waits longer than the bounds say.
+    """Run ``argv`` and return how it ended; never wait longer than the bounds say.
 
     With ``pid_namespace`` it is the first process of a pid namespace, and its end is the end of all that it started.
     ``watch`` is called every few moments. A text that it returns ends the program, and so does an error that it raises.
@@ -251,7 +251,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def _sweep_and_reap(process: subprocess.Popen[bytes]) -> tuple[int, tuple[float, int]]:
     _signal_group(process.pid, signal.SIGKILL)
     _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would look for the process again
+    process.returncode = os.waitstatus_to_exitcode(status)  # else Popen would look for the process again
     return status, (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 

@@ -35,7 +35,7 @@ class Seldom:
         self._write(self._log.info, message, about, fields)
 
     def error(self, message: str, about: Hashable, **fields: object) -> None:
-        """Log what is broken."""
+        """Log something that is broken."""
         self._write(self._log.error, message, about, fields)
 
     def _write(self, write: Callable[..., None], message: str, about: Hashable, fields: dict[str, object]) -> None:

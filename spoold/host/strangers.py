@@ -33,7 +33,7 @@ KINDS = (
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only.
+    """A file found in the drop box. ``kind`` is ``file``, or names what it is instead. Only a file's ``data`` is read.
 
     A file that this process may not read is ``UNREADABLE``: root's rights end at a server that squashes root. A file on
     which somebody holds a lease (fcntl(2), F_SETLEASE), so that opening it would mean waiting, is ``LEASED``.
@@ -61,7 +61,7 @@ def look_at_dropped(path: str, limit: int) -> Dropped | None:
     except (PermissionError, BlockingIOError) as error:
         return msgspec.structs.replace(named, kind=LEASED if isinstance(error, BlockingIOError) else UNREADABLE)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):  # gone, or swapped for a link: the next look says so
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # gone, or swapped for a link, which the next look will tell
             return None
         raise
     try:

@@ -1,4 +1,4 @@
-"""What systemd knows of a unit."""
+"""What systemd knows about a unit."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from spoold.host import proc
 from spoold.host.launch import Rlimits, find
 from spoold.model.errors import OperatorError
 
-BUILD_GROUP = "spoold-build"  # whose members run builds under the unit; made by sysusers.d
+BUILD_GROUP = "spoold-build"  # its members run builds under the unit; sysusers.d makes it
 CAP_SETGID, CAP_SETUID = 6, 7
 PR_SET_DUMPABLE, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 4, 47, 4
 CAPABILITY_VERSION = 0x20080522
@@ -194,8 +194,8 @@ def _limit(namespace: UserNamespace) -> None:
     """Leave a namespace a share of what the kernel counts by user; half of all stays with the host's own users."""
     host = Path("/proc/sys/user")
     shares = {file.name: int(file.read_text()) // (2 * SHARES) for file in host.glob("max_*")}
-    # In a user namespace of its own, a build could mount file systems to hide what it writes, and have memory that no
-    # control group counts.
+    # In a user namespace of its own, a build could mount file systems. It could write to them where we do not look, and
+    # have memory that no control group counts.
     shares["max_user_namespaces"] = 0
     lines = "".join(f"echo {share} > /proc/sys/user/{name}\n" for name, share in shares.items())
     # In a pid namespace, which has a /proc of its own: the host's may be closed to writing.

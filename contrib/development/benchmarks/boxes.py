@@ -85,7 +85,7 @@ class Nsjail(OnStore):
         return self.printed([*self._jail, *variables, "--", *self.command(program)])
 
     def close(self) -> None:
-        """Remove the control groups too."""
+        """End the threads, and remove the control groups too."""
         super().close()
         for directory in reversed(self._made):
             with contextlib.suppress(OSError):

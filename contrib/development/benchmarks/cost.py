@@ -55,7 +55,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    # What contrib/development/profile adds.
+    # contrib/development/profile adds the following.
     parser.add_argument("--root", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--docker")

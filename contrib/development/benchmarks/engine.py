@@ -1,4 +1,4 @@
-"""The processes of a Docker engine: the daemon, what it started, and the shims of a spool's containers."""
+"""The processes of a Docker engine: the daemon, its descendants, and the shims of a spool's containers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from benchmarks.ways import megabytes
 
 LISTENING = "0A"  # proc_pid_net(5): the state in /proc/net/tcp
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
-PROXY = "docker-proxy"  # listens for a container, and is not what answers
+PROXY = "docker-proxy"  # listens for a container, and is not the server that answers
 
 
 class UnknownError(Exception):

@@ -32,7 +32,7 @@ from spoold.model.limits import MIB
 
 SLOTS = (2, 4, 8)
 SIZES = (1 * MIB, 4 * MIB, 16 * MIB)
-REST_OF_REQUEST = 4096  # bytes of the largest request that are not its large file
+REST_OF_REQUEST = 4096  # bytes of a large request beside its large file, at most
 PATHS = (10, 100, 1000)
 ANSWERS = (10_000, 100_000, 1_000_000)
 ROUNDS = 5  # the median of them counts
@@ -52,7 +52,7 @@ SPOOLS = {f"growth-slots-{slots}": Spool(RECYCLED | {"executor": {"slots": slots
 
 @dataclass(frozen=True, eq=False)
 class Large(Program):
-    """A program that prints ``size`` bytes, or that is sent with so many."""
+    """A program that prints ``size`` bytes, or whose request has that many."""
 
     size: int = 0
     printing: bool = True

@@ -147,7 +147,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--kind", choices=KINDS, action="append")
-    # What contrib/development/memory adds.
+    # contrib/development/memory adds the following.
     parser.add_argument("--check", action="store_true")
     for name in ("docker", "nixpkgs", "state"):
         parser.add_argument(f"--{name}")

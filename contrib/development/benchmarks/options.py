@@ -25,7 +25,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--go-judge")
     parser.add_argument("--piston")
     parser.add_argument("--pid", type=_pid, action="append", default=[])
-    # What contrib/development/bench adds.
+    # contrib/development/bench adds the following.
     parser.add_argument("--work", type=Path)
     parser.add_argument("--docker")
     parser.add_argument("--nixpkgs")

@@ -157,7 +157,7 @@ class NoIsolation(Bubblewrap):
         return str(printed)
 
     def close(self) -> None:
-        """End the runners too."""
+        """End the threads, and the runners too."""
         super().close()
         for _ in range(WORKERS):
             self._runners.get().communicate()

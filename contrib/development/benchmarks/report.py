@@ -88,7 +88,7 @@ def file_system(path: Path) -> str:
 
 
 def show(report: dict[str, Any], console: Console) -> None:
-    """Print all of a report: what was measured, what was not, and on what."""
+    """Print a report: what was measured, what was not, and on which machine."""
     if "results" in report:
         _show_results(report, console)
     for title, values in (

@@ -44,7 +44,7 @@ class Served:
         self._serial = self.containers_at_rest = 0
 
     def close(self) -> None:
-        """End all."""
+        """End the daemons, the watch and the connection to the engine."""
         self.daemons.end()
         self.arrivals.close()
         self._docker.close()
@@ -128,7 +128,7 @@ class Served:
 
     @property
     def runtime(self) -> Runtime:
-        """Return what the builder provides."""
+        """Return the runtime that the builder provides."""
         return msgspec.json.decode((self.spool / "builds" / "runtime.json").read_bytes(), type=Runtime)
 
     def path(self, program: Program) -> str:

@@ -25,7 +25,7 @@ Changes = dict[str, dict[str, str | int]]
 
 
 class Spool(NamedTuple):
-    """A spool: the settings that are its own, what it runs, and where it lies ("" or one of ``places``)."""
+    """A spool: the settings that are its own, the programs that it runs, and its place ("" or one of ``places``)."""
 
     changes: Changes
     programs: tuple[Program, ...]

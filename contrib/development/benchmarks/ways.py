@@ -18,7 +18,7 @@ class MeasuringError(Exception):
 
 
 class Way(Protocol):
-    """A way to run programs. Seconds everywhere; both methods check what was printed, and raise MeasuringError."""
+    """A way to run programs. All times are seconds. Runs are checked by what they print, else MeasuringError."""
 
     name: str
     programs: tuple[Program, ...]

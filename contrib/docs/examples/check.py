@@ -32,7 +32,7 @@ PHASES = ("dependencies", "compile", "run")
 
 
 class Example(NamedTuple):
-    """An example: its name, what it is about, and pairs of a part of the response and what is expected there."""
+    """An example: its name, its subject, and pairs of a part of the response and the text expected there."""
 
     name: str
     about: str

@@ -204,7 +204,7 @@ def _readable(setting: Described) -> str:
 
 
 def of_layout() -> str:
-    """Return the page of the spool."""
+    """Return the page of the spool's layout."""
     page = _page("spool-layout", 5, "the directories, files and states of a spool")
     _, _, text = (ROOT / "spool-layout.md").read_text().partition("\n")
     page.heading("DESCRIPTION")
