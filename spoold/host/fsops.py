@@ -287,8 +287,7 @@ def same_file(one: str, other: str) -> bool:
 def exists(path: str) -> bool:
     """Tell whether there is anything under that name, also a link to nowhere.
 
-    Raises OSError where that cannot be seen: after a "no", callers remove things or make the file anew.
-    ``os.path.lexists`` would say no.
+    Raises OSError where that cannot be seen (``os.path.lexists`` says no), since callers remove or remake what is gone.
     """
     beat()
     try:

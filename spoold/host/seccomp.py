@@ -8,8 +8,7 @@ filter and walls keep a builder from more. This filter refuses what those leave 
 * calls that make the kernel start modprobe as the host's root: the only IP sockets are TCP and UDP, and there are no
   bridges and VLANs;
 * memory that nobody counts on cgroup v1: the buffers of sockets keep their size, and programs are told that it was
-  changed;
-* the host's few multicast groups and flow labels: options for them are unknown;
+  changed. Multicast groups are unknown, and so are flow labels, since there are few for all of the host;
 * disk space that is taken at once (fallocate, and what some file systems offer instead): a builder has to write it byte
   by byte, so that it can be measured while it grows. A C library falls back to writing;
 * what file systems tell of the host's disk: where on it a file lies, what is free, and how it is named;

@@ -87,7 +87,7 @@ def _dropped(found: os.stat_result, data: bytes = b"") -> Dropped:
 
 
 def remove_dropped(path: str, dropped: Dropped) -> None:
-    """Remove the client's file, unless the name stands for a newer file by now, which will be looked at by itself.
+    """Remove the client's file, unless the name stands for a newer file by now, which gets a look of its own.
 
     A file system may give the inode number of a file that is gone to the next one. So the owner has to be the same too.
     """
