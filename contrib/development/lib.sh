@@ -3,13 +3,13 @@
 # What contrib/demo and contrib/test share: from a fresh Debian or Ubuntu machine to Python, Nix, a nixpkgs and Docker.
 #
 # Theory of operation. Everything that is worth keeping goes into one cache directory ($SPOOLD_CACHE, or spoold/ in the
-# XDG cache directory), under names that are hashes of what went in, so that several checkouts can share it and none
-# ever runs another's code or waits for another's change. Everything else is in a directory per run ($work), which is
-# gone at the end. What is installed with apt-get stays.
+# XDG cache directory). Names there are hashes of what the files are made from. So several checkouts can share the
+# cache, and none ever runs another's code or waits for another's change. Everything else is in a directory for each run
+# ($work), which is removed at the end. Packages that apt-get installs stay.
 #
-# A private dockerd is kept on a leash: a pipe whose other end is held here and by our children. When the last of them
-# is gone, by whatever signal, the pipe ends and the keeper stops dockerd and cleans up. It lives in a mount namespace of
-# its own, so no mount can outlive it.
+# A private dockerd is kept on a leash: a pipe whose other end this script and its children hold. When the last of them
+# has ended, by whatever signal, the pipe ends. Then the keeper stops dockerd and cleans up. dockerd lives in a mount
+# namespace of its own, so no mount can outlive it.
 #
 # Sourced, never run: the caller has set -euo pipefail, and sets $root (the checkout) and $work (an empty directory).
 
@@ -17,7 +17,7 @@
 export HOME
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # an ordinary user's PATH on Debian lacks these
 cache=${SPOOLD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/spoold}
-# Whoever calls from inside some other virtual environment means that one for themselves, not for us.
+# Somebody who calls this in a virtual environment means it for their own programs, not for ours.
 unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -37,10 +37,10 @@ as_root() {
 
 may_become_root() { [ "$EUID" -eq 0 ] || command -v sudo >/dev/null; }
 
-# in_own_group [ARGUMENT...]: begins this script again in a control group that is ours to divide, where systemd gives one.
+# in_own_group [ARGUMENT...]: restarts this script in a control group that is ours to divide, where systemd gives one.
 #
-# On cgroup v2 the builder could not bound the memory of builds otherwise. A scope changes nothing else: the script keeps
-# its process, its terminal and its signals.
+# Without this, the builder could not bound the memory of builds on cgroup v2. A scope changes nothing else: the script
+# keeps its process, its terminal and its signals.
 in_own_group() {
     local scope=(systemd-run --quiet --scope --property Delegate=yes)
     [ "$EUID" -eq 0 ] || scope+=(--user)
@@ -50,9 +50,9 @@ in_own_group() {
 
 # --- the system's packages
 
-# need_packages [PROGRAM:PACKAGE...]: installs with apt-get what is missing, these programs included, and says so.
+# need_packages [PROGRAM:PACKAGE...]: installs missing packages with apt-get, those of these programs too, and says so.
 #
-# Nothing is asked of the network when all is there.
+# It does not use the network when all of them are there.
 need_packages() {
     local packages=() wanted
     for wanted in "$@"; do
@@ -61,7 +61,7 @@ need_packages() {
     find_python || packages+=(python3 python3-venv)
     command -v nix-store >/dev/null || packages+=(nix-bin)
     command -v bwrap >/dev/null || packages+=(bubblewrap)
-    # For the program of the sandboxes, which is made here, see spoold/sandbox/program.py.
+    # The program of the sandboxes is compiled here, see spoold/sandbox/program.py.
     command -v cc >/dev/null || packages+=(gcc)
     [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
     some_docker || packages+=("${docker_packages[@]}")
@@ -70,7 +70,7 @@ need_packages() {
     need_build_users
 }
 
-# Builds run as users that own nothing. For root these are Nix's own; an ordinary user borrows them from a range of
+# Builds run as users that own nothing. For root they are Nix's own. An ordinary user takes them from a range of
 # subordinate ids, which useradd gives to each new user on Debian.
 need_build_users() {
     local n file name
@@ -101,7 +101,7 @@ if grep -qs Y /sys/module/apparmor/parameters/enabled && ! command -v apparmor_p
     docker_packages+=(apparmor)
 fi
 
-# An engine that may answer, or one to start; whether it works is found out by start_docker.
+# Tells whether there is an engine that may answer, or one to start. start_docker finds out whether it works.
 some_docker() { [ -n "${DOCKER_HOST:-}" ] || [ -S /var/run/docker.sock ] || command -v dockerd >/dev/null; }
 
 install_packages() {
@@ -125,7 +125,7 @@ update_lists() {
 apt_get() {
     local log
     log=$(mktemp)
-    # A package manager of somebody else's (unattended-upgrades, on a machine that just booted) may hold the lock.
+    # Another package manager may hold the lock, such as unattended-upgrades on a machine that just booted.
     if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" \
         >"$log" 2>&1 </dev/null; then
         tail -n 20 "$log" >&2
@@ -156,10 +156,10 @@ no_python() {
         "Debian 12 and Ubuntu 24.04 have one (packages python3 and python3-venv)"
 }
 
-# make_venv [dev]: sets $python to one that has what pyproject.toml depends on; with dev what the development tools need
-# as well, at the versions and with the hashes that contrib/development/requirements.txt locks.
+# make_venv [dev]: sets $python to a Python with the dependencies in pyproject.toml. With dev it has the development tools
+# too, all at the versions and with the hashes that contrib/development/requirements.txt locks.
 #
-# The checkout itself is not installed: the environment is shared between checkouts that depend on the same things.
+# The checkout itself is not installed, since checkouts with the same dependencies share the environment.
 make_venv() {
     local wanted venv
     if [ "${1:-}" = dev ]; then
@@ -182,10 +182,10 @@ install_venv() {
         "$1/bin/python" -m pip install -qq --no-input --disable-pip-version-check -r "$1/requirements.txt"
 }
 
-# make_once DIRECTORY COMMAND [ARGUMENT...]: has COMMAND DIRECTORY ARGUMENT... make it, unless it is there to its end.
+# make_once DIRECTORY COMMAND [ARGUMENT...]: makes DIRECTORY by COMMAND DIRECTORY ARGUMENT..., unless it is complete.
 #
-# One at a time makes what has a name of this kind. COMMAND has to end with a failure of its own: where its outcome is
-# asked for, as it is here, bash goes on after a command that fails, whatever "set -e" says.
+# Only one process at a time makes a directory of one kind, which is the name up to the first hyphen. COMMAND has to
+# return its failures itself: bash ignores "set -e" in a command whose outcome is tested, as it is here.
 make_once() {
     local directory=$1 kind=${1##*/}
     mkdir -p "$cache"
@@ -204,7 +204,7 @@ key() { sha256sum | cut -c 1-16; }
 
 # make_commands: writes spoold and spoolctl, which run this checkout, into $work/bin, and puts that on the PATH.
 #
-# The few lines of metadata are what an installation would leave, for `spoold --version`.
+# `spoold --version` reads the few lines of metadata, which an installation would leave.
 make_commands() {
     local name module version
     version=$("$python" -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["project"]["version"])' \
@@ -237,11 +237,11 @@ provide_nixpkgs() {
         return 0
     fi
     local recipe=$root/contrib/nixpkgs-debian
-    # By recipe, so that checkouts with other recipes do not take each other's away.
+    # The name depends on the recipe, so that checkouts with different recipes do not remove each other's nixpkgs.
     nixpkgs=$cache/nixpkgs-$(find "$recipe" -type f -print0 | LC_ALL=C sort -z | (cd "$recipe" && xargs -0 cat) | key)
     if [ ! -e "$nixpkgs" ]; then
         say "making a nixpkgs out of Debian packages: $nixpkgs"
-        # apt-cache on lists that are not there fails in words that nobody understands.
+        # Without package lists apt-cache fails with a message that nobody understands.
         compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || update_lists
         "$base_python" "$recipe/make" --cache "$cache/debian-packages" "$nixpkgs" ||
             fail "cannot make a nixpkgs, see above; or name one: SPOOLD_NIXPKGS=directory, tarball or URL"
@@ -255,7 +255,7 @@ claim_state() {
     for number in 1 2 3 4 5 6 7 8; do
         state=$cache/state-$1-$number
         mkdir -p "$state"
-        exec {state_lock}>"$state.lock" # inherited by the daemons: it is free again when the last of them is gone
+        exec {state_lock}>"$state.lock" # the daemons inherit it: the lock is free when the last of them has ended
         if flock -n "$state_lock"; then
             touch "$state"
             return 0
@@ -265,7 +265,7 @@ claim_state() {
     fail "eight others are using $cache/state-$1-*: wait for one of them"
 }
 
-# prune_cache: removes what no run has used for a month.
+# prune_cache: removes directories that no run has used for a month.
 prune_cache() {
     local old
     while IFS= read -r old; do
@@ -277,7 +277,7 @@ prune_cache() {
 
 # --- a Debian of its own
 
-# debian_mirror: prints where packages of this machine's release of Debian come from; fails on other systems.
+# debian_mirror: prints the URL of the packages of this machine's release of Debian; fails on other systems.
 debian_mirror() {
     local mirror
     # The formats are apt-get's, not the shell's.
@@ -301,8 +301,8 @@ unpack_debian() {
     rm -f "$1"/var/cache/apt/archives/*.deb
 }
 
-# provide_machine: sets $debian to a Debian for tests/boot, with systemd and what the package depends on; empty where none
-# can be made.
+# provide_machine: sets $debian to a Debian for tests/boot, with systemd and the dependencies of the package, or to an
+# empty string where none can be made.
 provide_machine() {
     local packages
     debian=
@@ -314,7 +314,7 @@ provide_machine() {
     packages=$(sed -n '/^Depends:/,/^Description:/s/^ \([a-z0-9.-]*\).*/\1/p' \
         "$root/contrib/packaging/debian/control" | paste -sd,)
     need_packages debootstrap:debootstrap systemd-nspawn:systemd-container
-    # What pip installs has the compiler make the program of the sandboxes.
+    # The compiler is there because spoold, when installed by pip, compiles the program of the sandboxes.
     provide_debian "systemd-sysv,dbus,procps,libdbi-perl,python3-venv,gcc,libc6-dev,$packages"
 }
 
@@ -323,8 +323,8 @@ provide_machine() {
 docker_keeper=
 docker_leash=
 
-# start_docker [--private]: exports DOCKER_HOST of the engine that answers, else (or with --private) of one of our own,
-# whose data lies in $docker_place, or /tmp. It is started with $docker_options.
+# start_docker [--private]: exports DOCKER_HOST of the engine that answers. Where none does, or with --private, it
+# starts one of our own with $docker_options. The data of that engine is in $docker_place, or else in /tmp.
 docker_options=()
 start_docker() {
     if [ "${1:-}" != --private ] && use_running_docker; then
@@ -335,7 +335,7 @@ start_docker() {
         fail "no Docker Engine answers${docker_refusal:-}, and starting one needs root: run this as root or with sudo" \
             "installed and allowed; or install docker.io and join its group (usermod -aG docker NAME)"
     command -v dockerd >/dev/null || install_packages "${docker_packages[@]}"
-    # Installing it may have started it.
+    # The installation may have started it.
     if [ "${1:-}" != --private ] && use_running_docker; then
         return 0
     fi
@@ -360,7 +360,8 @@ use_running_docker() {
     return 1
 }
 
-# ping_docker URL SECONDS [PID]: waits until the engine answers, while PID lives; else says why not on stdout.
+# ping_docker URL SECONDS [PID]: waits for up to SECONDS until the engine answers, while PID lives; else prints why it
+# does not.
 ping_docker() {
     "$python" -P - "$@" <<'END'
 import os, sys, time
@@ -390,7 +391,7 @@ while True:
 END
 }
 
-# with_crun: has an engine that is started know crun, which spoold uses where it is known, see contrib/docs/operator.md.
+# with_crun: makes crun known to an engine that is started later. spoold uses it there, see contrib/docs/operator.md.
 with_crun() {
     command -v crun >/dev/null || install_packages crun
     docker_options+=(--add-runtime "crun=$(command -v crun)")
@@ -409,7 +410,7 @@ start_private_docker() {
     keeper=$(declare -f keep_docker)
     say "starting a private dockerd (log: $docker_run/log)"
     mkfifo "$docker_run/leash"
-    # setsid: a ^C at the terminal is for us to act on, dockerd is needed until all else has been stopped.
+    # setsid: we act on a ^C at the terminal, and dockerd is needed until all else has been stopped.
     as_root setsid --wait unshare --mount --propagation slave \
         bash -c "$keeper; keep_docker \"\$@\"" keep_docker "$docker_run" "$(id -g)" "${docker_options[@]}" \
         <"$docker_run/leash" >"$docker_run/log" 2>&1 &
@@ -424,18 +425,18 @@ start_private_docker() {
 
 # keep_docker DIRECTORY GROUP [OPTION...]: runs dockerd until it ends by itself or the leash on stdin does.
 #
-# Leaves nothing behind. Runs as root in a shell of its own; tests/setups.py uses it too.
+# It leaves nothing behind. It runs as root in a shell of its own. tests/setups.py uses it too.
 keep_docker() {
     local run=$1 group=$2 dockerd containerd pid leash directory told=''
-    # dockerd would use a containerd of the system's, which cannot see our mounts, if it found that one's socket. The
-    # shims put theirs here too.
+    # If dockerd found the socket of the system's containerd, it would use that one, which cannot see our mounts. The
+    # shims put their sockets here too.
     mkdir -p /run/containerd
     mount -t tmpfs tmpfs /run/containerd
-    # crun refuses a host that has both versions of control groups. Where there is but one this does nothing.
+    # crun refuses a host that has both versions of control groups. Where there is only one, this does nothing.
     if [[ " ${*:3}" == *' crun='* ]] && mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
     echo '{}' >"$run/daemon.json" # the system's own file may contradict the options
-    # Jobs get no network, so there is none to set up, and nothing of the host's firewall is touched. cgroupfs works
-    # with and without systemd, and lets the groups be found again.
+    # Jobs get no network, so none is set up, and the host's firewall is not touched. cgroupfs works with and without
+    # systemd, and gives groups a path that we find again below.
     dockerd --config-file "$run/daemon.json" --data-root "$run/data" --exec-root "$run/exec" --pidfile "$run/pid" \
         --host "unix://$run/socket" --group "$group" --bridge none --iptables=false --ip-forward=false \
         --ip-masq=false --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${run##*/}" \
@@ -456,16 +457,16 @@ keep_docker() {
     for directory in "/sys/fs/cgroup/${run##*/}" /sys/fs/cgroup/*/"${run##*/}"; do
         [ ! -d "$directory" ] || find "$directory" -depth -type d -exec rmdir {} + || :
     done
-    # The mounts are ours alone and end with this process, but what they cover cannot be removed before.
+    # The mounts are ours alone and end with this process, but directories below them cannot be removed before that.
     grep -F " $run/" /proc/self/mounts | cut -d ' ' -f 2 | tac | xargs -r umount -l || :
     rm -rf "${run:?}/data" "$run/exec" "$run/pid" "$run/socket" "$run/daemon.json"
-    [ -z "$told" ] || rm -rf "$run" # where dockerd ended by itself, someone will want to read its log
+    [ -z "$told" ] || rm -rf "$run" # where dockerd ended by itself, somebody will want to read its log
 }
 
 # stop_docker: ends what start_docker started, if anything.
 stop_docker() {
     [ -n "$docker_keeper" ] || return 0
-    # To close the pipe would not do where a child of ours is left that has it open too.
+    # To close the pipe is not enough where a child of ours is left that has it open too.
     (trap '' PIPE && echo stop >&"$docker_leash") 2>/dev/null || :
     exec {docker_leash}>&-
     wait "$docker_keeper" || :

@@ -3,7 +3,7 @@
 
 usage: contrib/docs/reference.py [--check]
 
-Run it with a Python that has what spoold depends on, after a command, an option, a setting or a key has changed. With
+Run it with a Python that has spoold's dependencies, after a command, an option, a setting or a key has changed. With
 ``--check`` nothing is written. Exit codes: 0 written, or current; 1 not current.
 """
 
@@ -46,7 +46,7 @@ ENVIRONMENT = {
     "SPOOLD_SPOOL": "The spool, where `--spool` names none. For `spoolctl` and the client library",
     "SPOOLD_SSH": "The command that reaches another host, with its options. Default: `ssh`",
 }
-HELP = "Show this message and exit."  # which every command says of --help
+HELP = "Show this message and exit."  # every command says this of --help
 SPEC = "../../spool-layout.md"
 ABOUT: dict[Name, str] = {
     "request": f"[The request]({SPEC}#3-the-request) says what they mean. Only `files` with a `run.sh` is required.",
@@ -84,7 +84,7 @@ def cell(words: str) -> str:
 
 
 def of_command(name: str, command: click.Group) -> Iterator[str]:
-    """Yield the parts about a command and those in it."""
+    """Yield the parts about a command and the commands in it."""
     context = click.Context(command, info_name=name)
     yield from _about(command, context)
     for path, each, inner in pages.commands(command, context):
@@ -135,7 +135,7 @@ def _assigned(setting: Described) -> str:
 
 
 def of_schema(of: dict[str, Any]) -> Iterator[str]:
-    """Yield a table for each kind of object in a schema, the whole first."""
+    """Yield a table for each kind of object in a schema, first the one for the whole."""
     for name, part in {"": of, **of["$defs"]}.items():
         if "properties" not in part:
             continue

@@ -1,8 +1,7 @@
-"""A build hook of hatchling: the wheel brings the manual pages and the completions of shells.
+"""A build hook of hatchling that puts the manual pages and the completions of shells into the wheel.
 
-They are made as ``contrib/packaging/man`` makes them, and land in ``share`` of the environment that the wheel is
-installed into. The commands are imported for that, so building needs what they import: see ``[build-system]`` in
-pyproject.toml.
+They are made as ``contrib/packaging/man`` makes them, and are installed into ``share`` of the wheel's environment. The
+hook imports the commands, so a build needs all that they import: see ``[build-system]`` in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PREFIX = "/usr/local"  # where what does not come with the distribution lies: names of directories follow from it
+PREFIX = "/usr/local"  # for files that are not the distribution's; names of directories depend on it
 
 
 class Hook(BuildHookInterface[Any]):
-    """Adds them to ``share``."""
+    """Adds the pages and completions to ``share``."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
-        """Make them, in a directory that is removed afterwards."""
+        """Make the files, in a directory that is removed afterwards."""
         self._made = tempfile.TemporaryDirectory(prefix="spoold-wheel-")
         root = Path(self.root)
         sys.path[:0] = [str(root), str(root / "contrib" / "packaging")]
@@ -36,5 +35,5 @@ class Hook(BuildHookInterface[Any]):
             build_data["shared_data"][str(source)] = f"share/{path}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - as above
-        """Remove them."""
+        """Remove the directory with the files."""
         self._made.cleanup()

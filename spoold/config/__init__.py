@@ -1,9 +1,9 @@
 """Settings: what there is to set, typed and strict.
 
-Every setting stands here once (some in ``model``), with its meaning, its unit and its default; the manual page is made
-of that (``model.setting.describe``). Unknown keys are errors that name the key, since a setting that is misspelt and
-ignored is worse than a daemon that does not start. ``config.file`` reads them, and ``config.live`` says which of them
-daemons take over while they run.
+Every setting stands here once (some stand in ``model``), with its meaning, its unit and its default. The manual page is
+made from these (``model.setting.describe``). Unknown keys are errors that name the key, since a setting that is
+misspelt and ignored is worse than a daemon that does not start. ``config.file`` reads the settings, and ``config.live``
+says which of them daemons take over while they run.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class SpoolSettings(_Section, frozen=True):
     """The directory, and how it is watched.
 
-    Below ``min_free`` or ``min_free_inodes``, or a tenth of a small file system, nothing more is taken in; below half
-    of that, nothing more is run.
+    When less is free than ``min_free`` or ``min_free_inodes``, or than a tenth of a small file system, nothing more is
+    taken in. When less than half of that is free, nothing more is run.
     """
 
     path: Annotated[str, setting("where the spool is")] = "/var/spool/spoold"
@@ -72,14 +72,14 @@ class SpoolSettings(_Section, frozen=True):
     min_free_inodes: Annotated[int, setting("how many inodes of it must be free", ge=0)] = 10_000
 
     def __post_init__(self) -> None:
-        """Make the path absolute: it is also the name by which an executor knows its own containers."""
+        """Make the path absolute, since it is also the name by which an executor knows its own containers."""
         msgspec.structs.force_setattr(self, "path", os.path.abspath(self.path))
 
 
 class ShareSettings(_Section, frozen=True):
     """What one owner may have in ``new/``, ``building/``, ``running/``, ``done/`` and ``quarantine/`` together.
 
-    Beyond it, their next files wait in ``incoming/``, and their jobs in ``new/``. Those of others go on.
+    Above that, the owner's next files wait in ``incoming/``, and their jobs wait in ``new/``. Those of others go on.
     """
 
     bytes: Annotated[
@@ -148,12 +148,12 @@ class ExecutorSettings(_Section, frozen=True):
 
     @property
     def process(self) -> str:
-        """Return what tells this executor's process from all others on a spool."""
+        """Return the name that tells this executor's process from all others on a spool."""
         return f"{'router' if self.route_only else 'executor'}-{self.name}"
 
     @property
     def is_of_a_pool(self) -> bool:
-        """Tell whether it ends by itself: then nobody may ever start one of its name again."""
+        """Tell whether the executor ends by itself. Then nobody may ever start one of the same name again."""
         return bool(self.idle or self.lifetime)
 
 
@@ -261,7 +261,7 @@ class MetricsSettings(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All of it."""
+    """All settings."""
 
     spool: SpoolSettings = SpoolSettings()
     share: ShareSettings = ShareSettings()

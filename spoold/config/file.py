@@ -1,7 +1,7 @@
 """The file of settings: where it is, how it is read, and what in it is refused.
 
-A file may call a setting by a former name. Some values are right each by itself and leave no room for another: those
-are refused as well.
+A file may call a setting by a former name. Some values are right each by itself but contradict each other. These are
+refused as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spoold.model.limits import WORDS, Limits, PhaseRange, time_for
 
 DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
-# Settings that had other names: those are still understood. `spoolctl config --migrate` rewrites a file.
+# Settings that had other names. The former names are still understood, and `spoolctl config --migrate` rewrites a file.
 MOVED = {
     f"docker.{name}": f"sandbox.{name}"
     for name in ("mode", "replace_after", "replace_on_owner_change", "waiting", "view")
@@ -26,13 +26,13 @@ MOVED = {
 
 
 def file_in_use(path: str | None) -> str | None:
-    """Return the file that settings are read from, None where there is none; see :func:`load`."""
+    """Return the path of the file that settings are read from, None where there is none; see :func:`load`."""
     chosen = path or os.environ.get("SPOOLD_CONFIG")
     return DEFAULT_PATH if chosen is None and os.path.exists(DEFAULT_PATH) else chosen
 
 
 def load(path: str | None) -> Settings:
-    """Read settings from ``path``; without one, from $SPOOLD_CONFIG or /etc/spoold/spoold.toml, or the defaults.
+    """Read settings from ``path``, else from $SPOOLD_CONFIG or /etc/spoold/spoold.toml, else return the defaults.
 
     Raises :class:`OperatorError`, which names the file and the key.
     """
@@ -55,12 +55,12 @@ def load(path: str | None) -> Settings:
 
 
 def decode(text: bytes) -> Settings:
-    """Decode TOML; a phase's limits may name only what differs from the built-in values.
+    """Decode TOML. A phase's limits need to name only what differs from the built-in values.
 
     Raises :class:`msgspec.DecodeError`, :class:`UnicodeDecodeError`, and :class:`OperatorError` where settings
     contradict each other.
     """
-    raw = msgspec.toml.decode(text.decode())  # as text: msgspec 0.23 wraps what is no UTF-8 in an error of its own
+    raw = msgspec.toml.decode(text.decode())  # as text: msgspec 0.23 has an error of its own for what is no UTF-8
     _take_former_names(raw)
     for phase, kinds in raw.get("limits", {}).items() if isinstance(raw.get("limits"), dict) else ():
         base = getattr(Limits(), phase, None)
@@ -76,10 +76,10 @@ def decode(text: bytes) -> Settings:
 
 
 def _pair_times(default: Any, given: Any, maximum: Any) -> None:
-    """Have a phase's defaults for wall clock and CPU go together where the file names one of them, or neither.
+    """Make a phase's defaults for wall-clock and CPU time fit each other where the file names one of them, or neither.
 
-    As with a request: a CPU time alone brings twice as much on the clock, and no CPU time is longer than its clock.
-    Values that are no numbers stay as they are: the types refuse them.
+    The rules are those of a request. A CPU time alone brings twice as much wall-clock time, and no CPU time is longer
+    than its wall-clock time. Values that are no numbers stay as they are, since the types refuse them later.
     """
     times = [default, maximum] if isinstance(default, dict) and isinstance(maximum, dict) else []
     if not times or not all(isinstance(each.get(name), int | float) for each in times for name in ("time", "cpu_time")):
@@ -93,19 +93,19 @@ def _pair_times(default: Any, given: Any, maximum: Any) -> None:
 
 
 def former_names(text: bytes) -> list[str]:
-    """Return the settings in a file that have other names today; see ``MOVED``."""
+    """Return the former names of settings that a file uses; see ``MOVED``."""
     return _take_former_names(msgspec.toml.decode(text))
 
 
 def _take_former_names(raw: dict[str, Any]) -> list[str]:
-    """Give settings the names of today, and return those that had others."""
+    """Rename settings to the names of today, and return the former names that were found."""
     found = []
     for old, new in MOVED.items():
         (table, name), (to, key) = old.split("."), new.split(".")
         if isinstance(raw.get(table), dict) and name in raw[table]:
             target = raw.setdefault(to, {})
             if not isinstance(target, dict):
-                continue  # no table, which is said when all is read
+                continue  # no table: an error when all is read
             if key in target:
                 raise OperatorError(f"{old} is called {new} today, and both are set: remove the former")
             target[key] = raw[table].pop(name)
@@ -114,7 +114,7 @@ def _take_former_names(raw: dict[str, Any]) -> list[str]:
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    """Raise :class:`OperatorError` where one setting leaves no room for another."""
+    """Raise :class:`OperatorError` where settings contradict each other."""
     lease = settings.lease
     if settings.spool.readers and settings.spool.answers != "acl":
         raise OperatorError(
@@ -125,7 +125,7 @@ def _refuse_contradictions(settings: Settings) -> None:
         raise OperatorError(
             "metrics.status_page is a page of what is measured, and metrics.directory names no place for that: set it"
         )
-    if lease.limit < 2 * lease.renewal:  # a worker that lives and is a little late would lose its entry
+    if lease.limit < 2 * lease.renewal:  # else a worker that lives and is a little late would lose its entry
         raise OperatorError(
             f"lease.limit, {lease.limit:g} s, has to be at least twice lease.renewal, {lease.renewal:g} s"
         )

@@ -31,7 +31,7 @@ LIVE = (
 
 
 class Change(NamedTuple):
-    """What comes of reading the settings again: those that hold now, which are new, and which need a restart."""
+    """The outcome of reading the settings again: those that hold now, which are new, and which need a restart."""
 
     settings: Settings
     taken_over: list[str]
@@ -39,7 +39,7 @@ class Change(NamedTuple):
 
 
 def take_over(now: Settings, wanted: Settings) -> Change:
-    """Return ``now`` with the ``LIVE`` settings of ``wanted``."""
+    """Return ``now`` with the ``LIVE`` settings of ``wanted``, and which settings have changed."""
     held, fresh = msgspec.to_builtins(now), msgspec.to_builtins(wanted)
     changed = [
         f"{table}.{name}"

@@ -15,8 +15,8 @@ from spoold.model.setting import setting
 class BuilderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Builds of dependencies.
 
-    A build that takes more than ``patience`` makes room for others that wait: it becomes one of up to ``slow`` more,
-    or is put back until it may.
+    A build that takes longer than ``patience`` makes room for others that wait. It becomes one of up to ``slow`` more
+    builds, or is put back until there is room among these.
     """
 
     parallel: Annotated[int, setting("how many builds run at once", ge=1)] = 2
@@ -66,7 +66,7 @@ class NixSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "are known, in PEM; if empty, those of the host"
         ),
     ] = ""
-    jail_user: Annotated[  # not nobody, whom other programs run as: no system gives this one out
+    jail_user: Annotated[  # not nobody, since other programs run as that: no system gives out this uid
         int, setting("the uid under which expressions are evaluated when the builder runs as root")
     ] = 60705
     build_users: Annotated[
@@ -86,7 +86,7 @@ class NixSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "captured"
 
     def __post_init__(self) -> None:
-        """Refuse what is no host or network, where the settings are read."""
+        """Refuse entries that are no host or network already when the settings are read."""
         for name, entries, parse in (
             ("fetch", self.fetch, hosts.entry),
             ("fetch_inside", self.fetch_inside, addresses.network),
@@ -104,5 +104,5 @@ class NixSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def physical_store(self) -> str:
-        """Return the directory that is ``/nix/store`` to builds and jobs."""
+        """Return the directory that builds and jobs see as ``/nix/store``."""
         return os.path.abspath(os.path.join(self.state, "nix/nix/store"))

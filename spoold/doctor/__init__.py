@@ -1,1 +1,1 @@
-"""What a host lacks, and what mends it: the looks behind `spoolctl doctor`. Nothing here changes anything."""
+"""What a host lacks, and how to mend it: the checks behind `spoolctl doctor`. Nothing here changes anything."""

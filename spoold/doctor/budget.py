@@ -1,4 +1,4 @@
-"""The doctor's look at memory and CPUs: what this host has, what jobs may take, and what the settings ask for."""
+"""The doctor's check of memory and CPUs: what this host has, what jobs may take, and what the settings ask for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WHAT = Subject("memory for jobs")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found; it holds for one executor, whose engine is on this host."""
+    """Yield the findings. They hold for a single executor, with its engine on this host."""
     host = machine.memory()
     jobs = settings.executor.memory or for_jobs(host)
     if jobs > host:

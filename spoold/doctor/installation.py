@@ -1,6 +1,6 @@
-"""The doctor's look at an installation: the daemons' accounts, who else is in their group, and the units.
+"""The doctor's check of an installation: the daemons' accounts, who else is in their group, and the units.
 
-A desk or a demo, where one user runs all daemons, has none of it, and needs none.
+A desk or a demo, where one user runs all daemons, has none of these, and needs none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OWNERS = Subject("owners of the spool's directories")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found."""
+    """Yield the findings."""
     if not layout.is_shared(settings.spool.path):
         yield ACCOUNTS.note("one user runs all daemons on this spool")
         return
@@ -38,7 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def closed(what: Subject) -> Finding:
-    """Return that somebody else has to look at it: root, or who is not root to a file server."""
+    """Return a finding that another user has to look: root, or where a file server squashes root the daemons' user."""
     if os.geteuid() != 0:
         return what.unknown("closed to this user", "run the doctor as root")
     remedy = "export it to this host with no_root_squash, or run the doctor as the daemons' user"

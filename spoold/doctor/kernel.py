@@ -1,4 +1,4 @@
-"""The doctor's look at what this kernel does for a job outside of every limit, and which setting keeps it from that."""
+"""The doctor's check of what this kernel does for a job outside all limits, and which settings keep it from that."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from spoold.host import machine
 from spoold.model.findings import Finding, Subject
 
-CALM = (6, 14)  # Linux no longer looks for a module for each file that it is to execute and does not know
+CALM = (6, 14)  # since this version Linux looks for no module when it is to execute a file of an unknown format
 WATCHES = "fs.epoll.max_user_watches"
-FEW = 16384  # which take about a millisecond; the descriptors that a process of a job has by default, 64 times over
+FEW = 16384  # watches, which take about a millisecond; 64 times the descriptors that a job's process has by default
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what is found."""
+    """Yield the findings."""
     yield _modules()
     yield _watches()
 
 
 def _modules() -> Finding:
-    """Look whether to execute a file of an unknown format starts modprobe; no filter of system calls can see that."""
+    """Check whether executing a file of an unknown format starts modprobe; no filter of system calls can see that."""
     what = Subject("a job that executes what is no program")
     off = machine.sysctl("kernel.modules_disabled") == "1" or not machine.sysctl("kernel.modprobe")
     if off or _version(os.uname().release) >= CALM:
@@ -34,7 +34,7 @@ def _modules() -> Finding:
 
 
 def _watches() -> Finding:
-    """Look how many descriptors a job can have watched by epoll(7): each may be of the same timer."""
+    """Check how many descriptors a job can watch by epoll(7): all of them may be of the same timer."""
     what = Subject("a timer that a job has watched many times")
     most = machine.sysctl(WATCHES)
     if most.isdecimal() and int(most) <= FEW:
@@ -48,6 +48,6 @@ def _watches() -> Finding:
 
 
 def _version(release: str) -> tuple[int, int]:
-    """Return a kernel's version in numbers, (0, 0) where it does not begin with any."""
+    """Return a kernel's version in numbers, (0, 0) where ``release`` does not begin with two."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return (int(found[1]), int(found[2])) if found else (0, 0)

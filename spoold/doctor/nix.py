@@ -1,4 +1,4 @@
-"""The doctor's look at Nix: its version, its pins, who runs builds and how they are bounded, and where the store is."""
+"""The doctor's check of Nix: its version, the pins, who runs builds, how they are bounded, and where the store is."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NEEDED = {
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found; without a ``runtime`` no build is tried."""
+    """Yield the findings; without a ``runtime`` no build is tried."""
     missing = {program: package for program, package in NEEDED.items() if shutil.which(program) is None}
     if missing:
         wanted = " ".join(sorted(set(missing.values())))
@@ -87,7 +87,7 @@ def _pins(settings: Settings) -> Finding:
 
 
 def _private_caches(settings: NixSettings) -> Iterator[Finding]:
-    """Look at the files with which private caches are asked: the builder reads them; builds read certificates too."""
+    """Check the files for private caches: the builder reads both of them, and builds read the certificates too."""
     for name, path, secret in (("netrc", settings.netrc, True), ("certificates", settings.certificates, False)):
         what = Subject(f"nix.{name}")
         try:
@@ -138,7 +138,7 @@ def _users(settings: NixSettings) -> Iterator[Finding]:
 
 
 def _ours_alone(settings: NixSettings, builder: int) -> Iterator[Finding]:
-    """Nothing else may have made files in the store of an ordinary user, who could not remove them."""
+    """Check that the store is the unit's user's: an ordinary user could not remove the files of another one."""
     wanted = accounts.uid_of(BUILDER)
     if wanted is not None and wanted != builder and settings.state == NixSettings().state:
         yield Subject(f"nix.state {settings.state}").warning(
@@ -148,7 +148,7 @@ def _ours_alone(settings: NixSettings, builder: int) -> Iterator[Finding]:
 
 
 def _shared_uids(users: Users) -> Finding:
-    """Nix ends a build by killing all processes of its user, and so whatever else has that uid."""
+    """Check that nobody else has these uids: Nix ends a build by killing all processes with the uid of its user."""
     what = Subject("uids of build users")
     uids = set(users.uids.values())
     others = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid in uids and entry.pw_name not in users.uids]
@@ -178,7 +178,7 @@ def _bounds(settings: NixSettings) -> Finding:
 
 
 def _delegated(unit: dict[str, str]) -> bool:
-    """Tell whether a unit gives groups to make: by what its daemon has made, before it runs by what is to be."""
+    """Tell whether a unit's daemon can make groups: where it runs by the groups that exist, else by its settings."""
     if not cgroups.delegable():
         made = Path(f"{cgroups.MOUNT}/memory{unit['ControlGroup']}/{cgroups.OF_THE_UNIT}")
         return not unit["ControlGroup"] or made.is_dir()

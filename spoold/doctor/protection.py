@@ -1,12 +1,13 @@
-"""The doctor's look at what keeps users apart in ``incoming/``: the kernel's protections of sticky directories, quotas.
+"""The doctor's check of what keeps users apart in ``incoming/``: protections of sticky directories, and quotas.
 
-Nobody can be kept from making files in a directory that all may write to. Who makes one under the name that another is
-about to write to, with mode 0666, has the other write into it: the file and its answer are then not the other's. Linux
-refuses to open such a file (proc_sys_fs(5)), where these are on. Every host on which people write to the spool needs
-them, be it by NFS. And what lies there takes room on the disk that nothing but quotas of the file system bounds.
+Nobody can be kept from making files in a directory that all may write to. A user can make a file with mode 0666 under
+the name that another user is about to write to. The other then writes into it, and the file and its answer are not
+theirs. Linux refuses to open such a file where its protections are on (proc_sys_fs(5)). Every host on which people
+write to the spool needs them, also a host that writes by NFS. Besides, files in ``incoming/`` take room on the disk,
+and nothing but quotas of the file system bounds that.
 
-Who may let others into a mount of theirs (mount.fuse3(8)) can mount it over their own file there. Then each look of
-intake at that name is answered by their program: late, or never.
+Users who may let others into their mounts (mount.fuse3(8)) can mount over their own file there. Then their program
+answers each look of intake at that name: late, or never.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from spoold.host import machine
 from spoold.model.findings import Finding, Subject
 
 WHAT = Subject("protections of sticky directories")
-# 1 is enough: the directory is sticky, and everybody may write to it. With 2 group-writable ones count, too.
+# The value 1 is enough, since incoming/ is sticky and everybody may write to it. At 2 group-writable directories count
+# too.
 PROTECTIONS = ("regular", "fifos", "symlinks", "hardlinks")
 MOUNTS = Subject("mounts that users make")
 FUSE = "/etc/fuse.conf"
@@ -27,7 +29,7 @@ QUOTAS = Subject("what one user may take of the spool's disk")
 
 
 def examine(root: str) -> Iterator[Finding]:
-    """Yield what is found for the spool at ``root``."""
+    """Yield the findings for the spool at ``root``."""
     if _is_closed(root):
         yield WHAT.fine("nobody but its user comes to this spool")
         return

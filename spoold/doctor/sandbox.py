@@ -1,4 +1,4 @@
-"""The doctor's look at what jobs meet: what this host does for or to any of them, and what their engine says itself."""
+"""The doctor's check of jobs' surroundings: what this host does for or to them, and what their engine says itself."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from spoold.model.job import Runtime
 from spoold.sandbox.facts import SOCKET
 
 ENGINE = Subject("what carries jobs")
-# Settings of the kernel that forbid user namespaces when they are 0. (Ubuntu's AppArmor switch depends on the profile:
-# the trial finds out.)
+# Settings of the kernel that forbid user namespaces when they are 0. (Whether Ubuntu's AppArmor switch forbids them
+# depends on the profile: the trial finds out.)
 SWITCHES = ("user.max_user_namespaces", "kernel.unprivileged_userns_clone")
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found; without a ``runtime``, which a builder provides, no job is tried."""
+    """Yield the findings; without a ``runtime``, which a builder provides, no job is tried."""
     yield _processes()
     yield _cores()
     yield from kernel.examine()
@@ -47,7 +47,7 @@ def _processes() -> Finding:
 
 
 def _cores() -> Finding:
-    """Look where the kernel sends core dumps: a limit of 1 keeps them from programs and files, not from a socket."""
+    """Check where the kernel sends core dumps: a limit of 1 keeps them from programs and files, not from a socket."""
     what = Subject("core dumps of jobs")
     pattern = machine.sysctl("kernel.core_pattern")
     if not pattern.startswith("@"):
@@ -59,7 +59,7 @@ def _cores() -> Finding:
 
 
 def _sockets() -> Iterator[Finding]:
-    """Look how well what sockets hold can be counted, which on cgroup v1 is nobody's memory else."""
+    """Check how well the memory in sockets can be counted, since on cgroup v1 nobody else counts it."""
     what = Subject("what a job's sockets hold")
     size = machine.sysctl("net.core.rmem_default")
     if size.isdecimal() and int(size) > SOCKET:
@@ -77,7 +77,7 @@ def _sockets() -> Iterator[Finding]:
 
 
 def _namespaces() -> Iterator[Finding]:
-    """Look for what keeps recycled containers from making namespaces; whether they can is for the trial to say."""
+    """Check the settings that keep recycled containers from making namespaces; the trial tells whether they can."""
     what = Subject('user namespaces, for sandbox.mode = "recycled"')
     wrong = [name for name in SWITCHES if machine.sysctl(name) == "0"]
     for name in wrong:

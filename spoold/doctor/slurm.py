@@ -1,4 +1,4 @@
-"""The doctor's look at Slurm, where the settings have pools: does it answer, and do pilots get the time to drain?"""
+"""The doctor's check of Slurm, where the settings have pools: does it answer, and do pilots get the time to drain?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from spoold.model.findings import Finding, Subject
 from spoold.slurm import Slurm, passed_on
 
 SPARE = 5.0  # seconds between the end of a drain and SIGKILL
-LONG = 300.0  # seconds until a node that is lost counts as lost: so long its jobs are shown as running
+LONG = 300.0  # seconds until Slurm counts a lost node as lost; until then it shows the node's jobs as running
 SIGNALLED = "preempt_send_user_signal"
 
 
 def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]:
-    """Yield what is found; nothing where no pool is set."""
+    """Yield the findings, none where no pool is set."""
     if not settings.scale.pools:
         return
     found = (slurm or Slurm(passed_on())).configuration()
@@ -45,7 +45,7 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
 
 
 def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
-    """Judge what becomes of a signal to a pilot, and whether limits hold, which control groups are for."""
+    """Check which processes get a signal to a pilot, and whether limits hold. Both need Slurm's control groups."""
     tracks, tasks = found.get("ProctrackType", ""), found.get("TaskPlugin", "")
     if tracks == "proctrack/linuxproc":
         yield Subject("Slurm's ProctrackType").warning(

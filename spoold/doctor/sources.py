@@ -1,4 +1,4 @@
-"""The doctor's look at what environments may be downloaded from: binary caches, and hosts of pinned sources."""
+"""The doctor's check of where environments are downloaded from: binary caches, and hosts of pinned sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNIT = "spoold-fetch.service"
 
 
 def examine(settings: NixSettings) -> Iterator[Finding]:
-    """Yield what is found."""
+    """Yield the findings."""
     named = caches.named(settings)
     if not settings.fetch:
         yield WHAT.note(
@@ -49,7 +49,7 @@ def _unreachable(settings: NixSettings) -> Iterator[Finding]:
 
 
 def _proxy() -> Iterator[Finding]:
-    """Look at the proxy, where it is a unit's."""
+    """Check the proxy, where a unit runs it."""
     found = units.properties(UNIT, "ActiveState", "SubState")
     if found and found["SubState"] != "running":
         detail = f"{UNIT} is {found['ActiveState']} ({found['SubState']}), and nothing is downloaded without it"

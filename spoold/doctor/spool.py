@@ -1,4 +1,4 @@
-"""The doctor's look at the spool: its directories and file system, its clock, and who works on it."""
+"""The doctor's check of the spool: its directories and file system, its clock, and who works on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spoold.spool import layout, lists
 from spoold.upkeep.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
-SINGLE = tuple(role for role in Role if role is not Role.EXECUTOR)  # there is one of each on a spool
+SINGLE = tuple(role for role in Role if role is not Role.EXECUTOR)  # a spool has one of each
 NOBODY = 65534
 INTAKE = "spoold-intake.service"
 READ = """
@@ -32,12 +32,12 @@ import os, sys
 made = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 os.fchown(made, {NOBODY}, {NOBODY})
 """
-RIGHTS = "-all,+dac_read_search"  # of that unit
-GIVING = ",+chown"  # what its drop-in adds where answers are given away
+RIGHTS = "-all,+dac_read_search"  # of intake's unit
+GIVING = ",+chown"  # the right that its drop-in adds where answers are given away
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found."""
+    """Yield the findings."""
     root = settings.spool.path
     try:
         missing = [each.path for each in layout.DIRECTORIES if not _is_directory(os.path.join(root, each.path))]
@@ -112,7 +112,7 @@ def _room(path: str, what: Subject) -> Finding:
 
 
 def _renames(root: str) -> Finding:
-    """Try what every transition is made of."""
+    """Try the operations that every transition is made of."""
     what = Subject("rename, link and symlink in the spool")
     private = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
     renamed, linked = (os.path.join(root, "quarantine", f".doctor-{os.getpid()}-{n}.tmp") for n in (1, 2))
@@ -130,7 +130,7 @@ def _renames(root: str) -> Finding:
 
 
 def _owners(settings: Settings) -> Finding:
-    """Try what intake does with the files of others, and where answers are given away, whoever answers."""
+    """Try to read a file of another user, as intake does, and to give one away where answers are given away."""
     what = Subject("files of other users in the spool")
     path = os.path.join(settings.spool.path, "tmp", f"doctor-{os.getpid()}")
     gives = settings.spool.answers == "owner"
@@ -161,9 +161,9 @@ def _works(path: str) -> bool:
 
 
 def _works_for(user: str, path: str, *, gives: bool) -> bool:
-    """Try it as the unit's user with the unit's capabilities, which a file server knows nothing of.
+    """Try the same as the unit's user with the unit's capabilities, which mean nothing to a file server.
 
-    By descriptors alone: others may write to that directory, and put a link under the name.
+    Only descriptors are used: others may write to that directory, and put a link under the name.
     """
     group = os.stat(os.path.dirname(path)).st_gid
     rights = RIGHTS + (GIVING if gives else "")

@@ -1,7 +1,7 @@
-"""The doctor's look at what executors see: the store from this host, and all else as those of other hosts noted it.
+"""The doctor's check of what executors see: the store from this host, and what executors on other hosts noted.
 
-Nix's database is the builder's alone, and needs a disk of its own host. Executors on other hosts only read the store:
-for them a mount is right, best a read-only one.
+Only the builder uses Nix's database, which needs a local disk of the builder's host. Executors on other hosts only read
+the store. For them a mount is right, best a read-only one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from spoold.model.states import Role
 from spoold.upkeep.presence import elsewhere
 from spoold.upkeep.stores import Seen, look, noted
 
-SKEW = 60.0  # seconds between clocks that nobody has to know of
+SKEW = 60.0  # seconds that two clocks may be apart without a warning
 MOUNT = "mount the builder's store there, read-only, and set nix.state to the directory above it"
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found; whether the store is whole can only be told where there is a ``runtime``."""
+    """Yield the findings; only with a ``runtime`` can they tell whether this host sees the whole store."""
     yield from _mount(settings)
     here = os.uname().nodename
     if runtime is not None:
@@ -34,7 +34,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     try:
         notes = noted(settings.spool.path)
     except (PermissionError, FileNotFoundError):
-        return  # it was said of the spool
+        return  # the check of the spool has said it
     for process, seen in notes.items():
         if seen.host != here:
             yield from _seen(f"store, from {process} on {seen.host}", seen)
@@ -70,7 +70,7 @@ def _seen(name: str, seen: Seen) -> Iterator[Finding]:
 
 
 def _from_there(where: str, seen: Seen) -> Iterator[Finding]:
-    """Judge what an executor noted of its host, as this command would judge it there."""
+    """Judge what an executor noted about its host, as this command would judge it there."""
     if seen.engine:
         yield Subject(f"sandbox engine, {where}").refused(
             f"no work is taken: {seen.engine}", "mend that there, or run `spoolctl doctor` on that host for more"

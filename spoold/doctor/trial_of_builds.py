@@ -1,8 +1,8 @@
 """Nix on trial: whether its options hold, whether evaluations are jailed, and what a build can see and change.
 
-The walls are tried in a state directory of the doctor's own. Only a build in Nix's sandbox needs the real store, since
-the shell that runs in it comes from there. Where that store is another user's, this file is a program that does it in
-their place (:mod:`spoold.nix.seat`).
+The options and the jail are tried in a state directory of the doctor's own. Only a build in Nix's sandbox needs the
+real store, since the shell that runs in it comes from there. Where that store is another user's, this file is run as a
+program, which makes the trial build as that user (:mod:`spoold.nix.seat`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spoold.nix import confine, measure, seat
 from spoold.nix.evaluate import JAILED
 from spoold.nix.store import QUICK, Store
 
-TRIAL_TIMEOUT = 120.0  # seconds for all that is built to try
+TRIAL_TIMEOUT = 120.0  # seconds for all trial builds
 QUESTION = {"sandbox": "true", "sandbox-fallback": "false", "restrict-eval": "true"}
 # A build tells how many network interfaces it has, whether it sees files of the host, and as which uid it runs.
 LOOK = """
@@ -35,7 +35,7 @@ n=0; while read -r line; do n=$((n+1)); done </proc/net/dev
 host=no; [ ! -e /etc/shadow ] && [ ! -e /root ] || host=yes
 read -r _ outside _ </proc/self/uid_map; echo "$((n-2)) $host $UID $outside" >$out
 """
-# Whether a build can change what it depends on.
+# A build tells whether it can change what it depends on.
 WRITES = """
 PATH=$tools/bin
 if chmod u+w $tools/bin $tools/bin/true 2>&1 && echo changed >>$tools/bin/true; then echo written >$out
@@ -44,7 +44,7 @@ else echo kept >$out; fi
 
 
 def examine(settings: NixSettings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found; without a ``runtime`` no build is tried."""
+    """Yield the findings; without a ``runtime`` no build is tried."""
     yield from _walls(settings)
     yield from _builds(settings, runtime)
 
@@ -68,7 +68,7 @@ def _walls(settings: NixSettings) -> Iterator[Finding]:
 
 
 def _effective(store: Store) -> Finding:
-    """Ask Nix itself what holds, after all options and files."""
+    """Ask Nix itself which options are in force, after its command line and its files."""
     what = Subject("options of Nix")
     shown = dict(line.split(" = ", 1) for line in store.ask(["nix", "show-config"]).splitlines() if " = " in line)
     wrong = [f"{name} is {shown.get(name)}" for name, wanted in QUESTION.items() if shown.get(name) != wanted]
@@ -78,7 +78,7 @@ def _effective(store: Store) -> Finding:
 
 
 def _jail(store: Store, settings: NixSettings) -> Finding:
-    """Evaluate something in the jail, and have the expression look for a file that every host has."""
+    """Evaluate an expression in the jail that looks for a file that every host has."""
     what = Subject("jail of evaluations")
     expression = 'if builtins.pathExists "/etc/passwd" then "open" else "closed"'
     with store.workspace() as scratch:
@@ -98,7 +98,7 @@ def _jail(store: Store, settings: NixSettings) -> Finding:
 
 
 def _builds(settings: NixSettings, runtime: Runtime | None) -> list[Finding]:
-    """Build something that looks around itself, and something that means harm."""
+    """Make a build that looks around itself, and one that tries to do harm."""
     what = Subject("Nix's build sandbox")
     if runtime is None:
         remedy = "start `spoold builder`, then ask the doctor again, as root"
@@ -126,13 +126,13 @@ def _sandbox(what: Subject, seen: str) -> Finding:
 
 
 def _inputs(settings: NixSettings, runtime: Runtime) -> Finding:
-    """Have a build write to its inputs, in a store of its own that is thrown away."""
+    """Let a build try to write to its inputs, in a store of its own that is thrown away."""
     what = Subject("inputs of builds")
     with Store(settings).workspace() as scratch:
         store = Store(replace(settings, state=str(scratch / "tried")))
         store.prepare()
         source = ["--from", str(Store(settings).root), "--to", str(store.root), runtime.bash, runtime.coreutils]
-        # The copy is a program of the real store's: the other one is below what it may write to.
+        # The real store runs the copy: the other store is below the directories that it may write to.
         Store(settings).ask(["nix", "copy", "--no-check-sigs", *source])
         written = _realised(store, WRITES, runtime)
     if written.strip() == "kept":
@@ -148,7 +148,7 @@ def _looked(store: Store, runtime: Runtime) -> str:
 
 
 def _realised(store: Store, script: str, runtime: Runtime) -> str:
-    """Return what a build wrote that runs ``script``."""
+    """Make a build that runs ``script``, and return what it wrote."""
     expression = f"""derivation {{
       name = "spoold-doctor-{uuid.uuid4().hex[:8]}"; system = "{runtime.system}";
       args = [ "-c" ''{_escaped(script)}'' ];

@@ -1,4 +1,4 @@
-"""The accounts of the host: who the daemons are where each is a user of its own."""
+"""The accounts of the host: users, groups and their members, such as the daemons where each is a user of its own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 
 class Accounts(NamedTuple):
-    """The id of a group, and those of users by their names."""
+    """The id of a group, and the ids of users by name."""
 
     gid: int
     uids: Mapping[str, int]
 
 
 def find(group: str, users: Iterable[str]) -> Accounts | None:
-    """Return the ids of ``group`` and all ``users``, None where one of them is not there."""
+    """Return the ids of ``group`` and of all ``users``, None where this host lacks one of them."""
     try:
         return Accounts(grp.getgrnam(group).gr_gid, {name: pwd.getpwnam(name).pw_uid for name in users})
     except KeyError:
@@ -25,7 +25,7 @@ def find(group: str, users: Iterable[str]) -> Accounts | None:
 
 
 def missing(group: str, users: Iterable[str]) -> list[str]:
-    """Return which of them this host does not have."""
+    """Return the accounts that this host does not have: ``group NAME`` for the group, and the names of users."""
     return [
         *([f"group {group}"] if gid_of(group) is None else []),
         *(name for name in users if uid_of(name) is None),
@@ -62,7 +62,7 @@ def groups_of(user: str) -> set[int]:
 
 
 def members(group: str) -> set[str]:
-    """Return the users that are in a group, be it their first one."""
+    """Return the names of a group's members, users whose primary group it is included."""
     found = grp.getgrnam(group)
     return {*found.gr_mem, *(each.pw_name for each in pwd.getpwall() if each.pw_gid == found.gr_gid)}
 

@@ -1,9 +1,9 @@
 """POSIX access control lists: who may read a file beside its owner.
 
 The kernel takes a list as the extended attribute ``NAME`` (linux/posix_acl_xattr.h): the number 2, then tag, rights and
-id of each entry, little endian, sorted by tag and id. Once it is set, the group bits of the mode are the list's mask,
-which bounds what everybody but the owner gets. So a chmod afterwards would take away what the list gives: whoever sets
-a list sets no mode.
+id of each entry, little endian, sorted by tag and id. Once a list is set, the group bits of the mode are the list's
+mask, which bounds what the groups and the named users get. A later chmod would take away what the list gives. So code
+that sets a list sets no mode.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 NAME = "system.posix_acl_access"
 NO_LIST = {errno.ENODATA, errno.EOPNOTSUPP}
-MODE = 0o640  # of a file with a list of readers, as stat(2) has it
+MODE = 0o640  # of a file with a list of readers, as stat(2) shows it
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
 _READ, _WRITE = 4, 2
 _NO_ID = 0xFFFFFFFF
@@ -23,9 +23,9 @@ _ENTRY = struct.Struct("<HHI")
 
 
 def readers(users: Collection[int], groups: Collection[int] = (), *, own_group: bool) -> bytes:
-    """Return a list by which these uids and gids read a file, and with ``own_group`` the group that it has.
+    """Return a list that lets these uids and gids read a file, and with ``own_group`` also the file's own group.
 
-    Its owner may write to it as well, and nobody else may do anything.
+    The file's owner may read and write it. Nobody else may do anything with it.
     """
     entries = [
         (_USER_OBJ, _READ | _WRITE, _NO_ID),
@@ -52,7 +52,7 @@ def users(access: bytes) -> set[int]:
 
 
 def of(path: str) -> bytes | None:
-    """Return the list of a file, None where it has none; raises OSError where that cannot be seen."""
+    """Return the list of a file, None where it has none; raise OSError where that cannot be seen."""
     try:
         return os.getxattr(path, NAME, follow_symlinks=False)
     except OSError as error:

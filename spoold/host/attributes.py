@@ -1,6 +1,6 @@
-"""What a file is, as values that one keeps and compares later: which file, whose, how large, who may do what.
+"""What a file is, as values to keep and compare later: which file it is, whose, how large, who may do what.
 
-Nothing here changes anything, and nothing is opened: lstat(2) tells of a link itself.
+Nothing here changes or opens a file. Of a link, lstat(2) describes the link itself.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ class Owned(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is known of a name: times in seconds since the epoch, the bytes that it takes of the disk (which is not its
-    length: see st_blocks in stat(2)), whether it is a directory, and the uid of its owner.
+    """The facts about a name.
+
+    Times are seconds since the epoch. ``size`` is the bytes that it takes of the disk, which is not its length: see
+    st_blocks in stat(2). ``directory`` tells whether it is one, and ``uid`` is its owner's.
     """
 
     mtime: float
@@ -46,7 +48,7 @@ class Facts(NamedTuple):
 
 
 class Rights(NamedTuple):
-    """Whose a file is and what is allowed: owner, group, the bits of the mode, and its list, None where it has none."""
+    """Who owns a file and who may use it: owner, group, mode bits, and its access control list or None."""
 
     uid: int
     gid: int
@@ -61,7 +63,7 @@ def identity(path: str) -> Identity | None:
 
 
 def identity_of(found: os.stat_result) -> Identity:
-    """Return the identity that stat(2) or fstat(2) gave."""
+    """Return the identity in an answer of stat(2) or fstat(2)."""
     return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -72,7 +74,7 @@ def owner(path: str) -> Owned | None:
 
 
 def facts(path: str) -> Facts | None:
-    """Return what is known of a name, None where it is gone."""
+    """Return the facts about a name, None where it is gone."""
     found = _found(path)
     if found is None:
         return None
@@ -87,7 +89,7 @@ def mtime_and_links(path: str) -> tuple[float, int] | None:
 
 
 def rights(path: str) -> Rights | None:
-    """Return whose a file is and what is allowed, None where it is gone."""
+    """Return who owns a file and who may use it, None where it is gone."""
     found = _found(path)
     if found is None:
         return None
@@ -98,7 +100,7 @@ def rights(path: str) -> Rights | None:
 
 
 def shared_inode(path: str) -> int | None:
-    """Return the inode of a file that has other names as well, None where it has not or is gone."""
+    """Return the inode of a file that has other names as well, None where it has none or is gone."""
     found = _found(path)
     return found.st_ino if found is not None and found.st_nlink > 1 else None
 

@@ -1,11 +1,13 @@
 """Where control groups can be made: which directories of which controllers are ours to divide.
 
-On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
-alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
-(Delegate=yes, of a service as of a scope), gives an ordinary user those that are theirs, and manages all others itself.
-Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone. So the builder's
-unit makes one named ``builds`` below its own for the builder, and an executor's may make one named ``jobs``. In a job
-of a batch system ``jobs`` may lie beside the group that holds our process, on v2: then that is the one to divide.
+On v2 a group that holds processes cannot have children with limits. So the processes in our own group, usually the
+daemon alone, first move into a group ``daemon`` below it. That takes a group that is ours to divide. systemd marks
+such groups (Delegate=yes, in a service or a scope), gives ordinary users those that belong to them, and manages all
+others itself. Where there is no systemd, a process that may write to a group may divide it.
+
+On v1 systemd gives groups to root alone. So the builder's unit makes a group ``builds`` below its own for the builder,
+and an executor's unit may make a group ``jobs``. In a job of a batch system, on v2, ``jobs`` may lie beside the group
+that holds our process. Then ``jobs`` is the group to divide.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ import os
 from pathlib import Path
 
 MOUNT = Path("/sys/fs/cgroup")
-SYSTEMD = Path("/run/systemd/system")  # is there when it is process 1, as sd_booted(3) has it
-DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251, the second for root to read
+SYSTEMD = Path("/run/systemd/system")  # exists where systemd is process 1, see sd_booted(3)
+DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251; only root can read the second
 LEAF = "daemon"
 OF_THE_UNIT, OF_JOBS = "builds", "jobs"  # see systemd/spoold-builder.service, and "Engines" in contrib/docs/operator.md
-MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
+MAKING_WAY = 10  # tries to move processes away, since new ones may start meanwhile
 
 
 def parents() -> dict[str, Path]:
@@ -33,7 +35,7 @@ def parents() -> dict[str, Path]:
 
 
 def trees(delegated: str) -> dict[str, Path]:
-    """Return our group in each tree of v1, by controller; where the unit made a group so named below it, that."""
+    """Return our group in each tree of v1, by controller, or the group ``delegated`` below it where there is one."""
     found: dict[str, Path] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -44,7 +46,7 @@ def trees(delegated: str) -> dict[str, Path]:
 
 
 def tree(controller: str) -> Path:
-    """Return where the tree of a controller is on v1; some have only a name, and that of v2 may be there as well."""
+    """Return where a controller's tree is on v1. Some trees have only a name, and v2's tree may be there as well."""
     return MOUNT / (controller.removeprefix("name=") or "unified")
 
 
@@ -62,7 +64,7 @@ def delegable() -> bool:
 def unified(own: Path, *wanted: str) -> dict[str, Path]:
     """Return where groups can be made on cgroup v2, for processes in the group ``own``.
 
-    They have the controllers memory and pids, and those that are ``wanted`` where these are there.
+    The groups have the controllers memory and pids, and those that are ``wanted`` where they can be had.
     """
     parent = own.parent if own.name == LEAF else own
     if not _ours(parent):
@@ -78,7 +80,7 @@ def unified(own: Path, *wanted: str) -> dict[str, Path]:
 
 
 def beside(own: Path, name: str) -> Path | None:
-    """Return the group of that name that was made for us beside or below the nearest one above ``own``, on v2."""
+    """Return the group ``name`` that was made for us, below ``own`` or the nearest group above it, on v2; else None."""
     for above in (own, *own.parents):
         if above == MOUNT.parent:
             break
@@ -88,7 +90,7 @@ def beside(own: Path, name: str) -> Path | None:
 
 
 def _ours(group: Path) -> bool:
-    """Tell whether a group is ours to divide, which not even root's are where systemd manages them."""
+    """Tell whether a group is ours to divide. Where systemd manages groups, not even root may divide all of them."""
     if not SYSTEMD.is_dir():
         return True
     with contextlib.suppress(OSError):
@@ -102,7 +104,7 @@ def _ours(group: Path) -> bool:
 
 
 def _enable(group: Path, controller: str) -> None:
-    """Have a controller divide among the groups below ``group``; the processes in it make way where they have to."""
+    """Enable a controller for the groups below ``group``; move the processes in it away where they prevent that."""
     file = group / "cgroup.subtree_control"
     for _ in range(MAKING_WAY):
         if controller in file.read_text().split():
@@ -116,7 +118,7 @@ def _enable(group: Path, controller: str) -> None:
 
 
 def _make_way(group: Path) -> None:
-    """Move the processes of ``group`` into the one below it."""
+    """Move the processes of ``group`` into the group ``daemon`` below it."""
     leaf = group / LEAF
     leaf.mkdir(exist_ok=True)
     for pid in (group / "cgroup.procs").read_text().split():

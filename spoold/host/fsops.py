@@ -1,11 +1,11 @@
-"""File operations of the spool: each one syscall or a fixed, ordered few.
+"""File operations of the spool: each is one system call, or a few in a fixed order.
 
-Spec: spool-layout.md, "Durability". Everything that changes the spool goes through here, so that what is synced and in
-which order can be read in one place, and so that a test can stop the process before and after each operation.
+Spec: spool-layout.md, "Durability". Every change of the spool goes through here. So one place shows what is synced and
+in which order, and a test can stop the process before and after each operation.
 
-The files are ours, but any of us could put something else in their place: so no link is followed, and nothing is
-waited for. What clients made is for :mod:`spoold.host.strangers`. Nothing here overwrites: what is public is linked
-into place, and a link never replaces.
+The files are ours, but any of our daemons could put something else in their place. So no link is followed, and no open
+waits. Files of clients are for :mod:`spoold.host.strangers`. A public file is linked into place, and a link never
+overwrites. Only :func:`replace` overwrites, and it says for which files.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from spoold.host.attributes import identity
 from spoold.host.pulse import beat
 
 PIECE = 1 << 20  # bytes that are read at once
-READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # of a file that may be odd
+READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # a file that may be odd
 
 
 BEATS = 256  # names of a directory between two signs of life
 
 
 class OddFileError(OSError):
-    """Something that none of us makes has the name of a file of ours."""
+    """Something that none of our daemons makes has the name of a file of ours."""
 
 
 def own_mode(path: str) -> int:
-    """Return the mode of a file of ours called ``path``: whoever may write to its directory is one of us."""
+    """Return the mode for our file ``path``: a group that may write to its directory is our daemons' group."""
     shared = os.stat(os.path.dirname(path)).st_mode & stat.S_IWGRP
     return 0o660 if shared else 0o600
 
 
 def open_own(path: str, flags: int) -> int:
-    """Open a file of ours that several of us use; it is made where there is none."""
+    """Open a file that several of our daemons use; make it where there is none."""
     mode = own_mode(path)
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     found = os.fstat(descriptor)
@@ -57,11 +57,11 @@ def write_private(
     access: bytes | None = None,
     sync: bool = True,
 ) -> None:
-    """Write a new file under a private name and sync its bytes; a leftover of a crash under that name is replaced.
+    """Write a new file under a private name and sync its bytes; replace a leftover of a crash under that name.
 
-    ``data`` may come in pieces. Without a ``mode`` all of us may read and write it. ``access`` is a list
-    (:mod:`spoold.host.acl`) in place of a mode. ``owner`` (uid, gid) is given the file before anyone else can see it;
-    raises PermissionError where that is not allowed to this process and it is not the owner already.
+    ``data`` may come in pieces. Without a ``mode`` all our daemons may read and write the file. ``access`` is an access
+    control list (:mod:`spoold.host.acl`) in place of a mode. The file is given to ``owner`` (uid, gid) before anyone
+    else can see it. Raises PermissionError where this process is not that owner and may not give files away.
     """
     beat()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -94,8 +94,8 @@ def write_private(
 def publish(private: str, public: str) -> bool:
     """Give the synced file ``private`` its public name; False where that name is taken by something else.
 
-    The private name stays. A link that reports an error may have been made all the same (a lost reply on NFS): what
-    is there decides.
+    The private name stays. A call that reports an error may have made the link all the same (NFS lost the reply). So
+    what is there decides.
     """
     try:
         os.link(private, public, follow_symlinks=False)
@@ -109,9 +109,9 @@ def publish(private: str, public: str) -> bool:
 
 
 def replace(private: str, public: str) -> None:
-    """Put ``private`` in the place of ``public``: only for side files and for what has one writer.
+    """Put ``private`` in the place of ``public``. Only for side files, and for files with one writer.
 
-    A rename that reports an error may have been done all the same: what is there decides.
+    A rename that reports an error may have been done all the same. So what is there decides.
     """
     moving = identity(private)
     try:
@@ -125,8 +125,8 @@ def replace(private: str, public: str) -> None:
 def move(source: str, target: str) -> bool:
     """Rename an entry; False where the source is gone, which means that someone else has it.
 
-    Many may want the same, under the same new name: so after an error it cannot be seen whose rename it was that was
-    done, and one whose answer was lost counts as nobody's. Its lease runs out.
+    Several processes may try to rename the same entry to the same new name. So after an error nobody can see whose
+    rename was done. A rename whose reply was lost counts as nobody's, and the lease on the entry runs out.
     """
     beat()
     try:
@@ -155,7 +155,7 @@ def sync_directory(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file of ours; one that is gone already is fine."""
+    """Remove a file of ours, which may be gone already."""
     beat()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -164,8 +164,8 @@ def remove(path: str) -> None:
 def read(path: str, limit: int = 1 << 31) -> bytes | None:
     """Return the bytes of a file of ours, None where there is none.
 
-    Any of us could put something else in its place: raises :class:`OddFileError` for what is no regular file, which is
-    neither followed nor waited for, and for one of more than ``limit`` bytes.
+    Any of our daemons could put something else in its place. Raises :class:`OddFileError` for something that is no
+    regular file, which is neither followed nor waited for, and for a file of more than ``limit`` bytes.
     """
     beat()
     try:
@@ -173,7 +173,7 @@ def read(path: str, limit: int = 1 << 31) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket, or a device that is not there
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, or a socket or a device that is not there
             raise OddFileError(error.errno, "not a regular file", path) from error
         raise
     try:
@@ -183,7 +183,7 @@ def read(path: str, limit: int = 1 << 31) -> bytes | None:
 
 
 def read_kept(kept: io.FileIO) -> bytes:
-    """Return the bytes of a file that is kept open, from where it stands; raises as :func:`read`."""
+    """Return the bytes of a file that is kept open, from its present position on; raises as :func:`read` does."""
     beat()
     return _read_regular(kept.fileno(), str(kept.name), 1 << 31)
 
@@ -198,9 +198,9 @@ def _read_regular(descriptor: int, path: str, limit: int) -> bytes:
 
 
 def read_open(descriptor: int, limit: int, size: int) -> bytes:
-    """Return at most ``limit`` bytes from where an open file stands, which had ``size`` of them when it was looked at.
+    """Return at most ``limit`` bytes of an open file, from its present position on.
 
-    One call reads it where it has as many still.
+    ``size`` is how many bytes it had when it was looked at. Where that is still so, one call reads up to ``PIECE``.
     """
     parts = [os.read(descriptor, min(size, PIECE) + 1)] if size < limit else []
     if parts and len(parts[0]) == size:
@@ -213,7 +213,7 @@ def read_open(descriptor: int, limit: int, size: int) -> bytes:
 
 
 def keep_open(path: str) -> io.FileIO | None:
-    """Open a file of ours, so that no other file gets its number while it is open; None where there is none."""
+    """Open a file of ours, so that no other file gets its inode number while it is open; None where there is none."""
     try:
         return io.FileIO(os.open(path, READING))
     except FileNotFoundError:
@@ -229,17 +229,17 @@ def stands_for(path: str, kept: io.FileIO) -> bool:
     try:
         found = os.fstat(kept.fileno())
     except OSError as error:
-        if error.errno == errno.ESTALE:  # the server has no such file any more: another one took the name
+        if error.errno == errno.ESTALE:  # the server does not have this file any more: another one took the name
             return False
         raise
     return (named.st_dev, named.st_ino) == (found.st_dev, found.st_ino)
 
 
 def note(path: str, text: str, private: str = "", *, like: str = "") -> bool:
-    """Leave a short text where one look finds it, as the target of a symbolic link; False where there is something.
+    """Leave a short text as the target of a symbolic link, where one look finds it; False where something else is.
 
-    With a ``private`` name, by which it is made first, it replaces what is there. It is not synced. Where there is a
-    note of ours of the same text, ``like`` may be its path: a second name of it takes no inode.
+    With a ``private`` name the note is made under that name first, and then replaces what is there. It is not synced.
+    ``like`` may be the path of a note of ours with the same text: a second name of that note takes no inode.
     """
     beat()
     if like and _note_again(path, text, like):
@@ -255,10 +255,10 @@ def note(path: str, text: str, private: str = "", *, like: str = "") -> bool:
 
 
 def _note_again(path: str, text: str, like: str) -> bool:
-    """Make ``path`` a second name of the note ``like``; False where that cannot be, or ``like`` is another by now."""
+    """Make ``path`` a second name of the note ``like``; False where that fails, or ``like`` has another text by now."""
     try:
         os.link(like, path, follow_symlinks=False)
-    except OSError:  # it is gone, has as many names as can be, or the file system has one name for each link
+    except OSError:  # ``like`` is gone, has all the names it can, or is on a file system without second names for it
         return False
     if noted(path) == text:
         return True
@@ -287,7 +287,7 @@ def same_file(one: str, other: str) -> bool:
 def exists(path: str) -> bool:
     """Tell whether there is anything under that name, also a link to nowhere.
 
-    Where that cannot be seen it raises (``os.path.lexists`` says no): what counts as gone is removed, or made anew.
+    Raises OSError where that cannot be seen (``os.path.lexists`` says no), since callers remove or remake what is gone.
     """
     beat()
     try:
@@ -307,7 +307,7 @@ def mtime(path: str) -> float | None:
 
 
 def scan(directory: str) -> Iterator[os.DirEntry[str]]:
-    """Yield what is in a directory, in no order; what comes or goes meanwhile may be among it or not."""
+    """Yield the entries of a directory, in no order; those that come or go meanwhile may be among them or not."""
     with os.scandir(directory) as found:
         for number, entry in enumerate(found):
             if number % BEATS == 0:

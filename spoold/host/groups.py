@@ -1,9 +1,9 @@
-"""Control groups of jobs: made below the one that this process is in, with limits, on either version; see cgroups(7).
+"""Control groups of jobs: made below this process's own group, with limits, on both versions; see cgroups(7).
 
-What is made below one's own group stays within the limits of that one: of a unit, or of a job of a batch system. On
-version 1 each controller has a tree of its own, and this process may be in a different place in each.
+A group below our own stays within the limits of our own, such as those of a unit, or of a job of a batch system. On
+version 1 each controller has a tree of its own, and this process may be in a different place in each tree.
 
-A limit is a file of the kernel's. So one is changed by writing to it, and what is read back is what holds.
+A limit is a file of the kernel's. A write to the file changes the limit, and a read returns the limit in force.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from spoold.model.errors import OperatorError, TemporaryError
 
 NEEDED, WANTED = ("memory", "pids"), ("cpu", "cpuset")
 REMOVAL_TIMEOUT = 5.0  # seconds for the last process of a group to be gone
-PAUSE = 0.005  # seconds between two tries to remove one
+PAUSE = 0.005  # seconds between two tries to remove a group
 REMEDY = (
     "start it in a control group of its own: its unit with Delegate=yes, or "
     "`systemd-run --scope -p Delegate=yes COMMAND` (with --user for an ordinary user)"
 )
-OF_A_BATCH_JOB = "SLURM_JOB_ID"  # is set in jobs of Slurm's
+OF_A_BATCH_JOB = "SLURM_JOB_ID"  # Slurm sets it in its jobs
 IN_A_JOB = (
     "have slurmd make one: install contrib/deploy/slurm-prolog and slurm-epilog on this node, as in `Executors that "
     "Slurm starts` in the operator's page"
@@ -34,7 +34,7 @@ IN_A_JOB = (
 
 
 class Groups(NamedTuple):
-    """Where groups are made: ``bases`` are directories by controller, on version 2 (``unified``) the same for all."""
+    """Where groups are made: ``bases`` has a directory for each controller, on version 2 (``unified``) always one."""
 
     unified: bool
     bases: dict[str, Path]
@@ -53,7 +53,7 @@ class Groups(NamedTuple):
         return self.unified or len({_below(cgroups.tree(name), base) for name, base in self.bases.items()}) == 1
 
     def path(self, group: Group) -> str:
-        """Return the path of ``group`` as a runtime takes it: where it differs in the trees, relative to our own."""
+        """Return the path of ``group`` as a runtime takes it: relative to our own group where the trees differ."""
         if self.same:
             return group.path
         own = cgroups.trees("")["memory"]
@@ -68,11 +68,11 @@ class Group(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Return its path from the root of a tree; where that differs, of the tree of memory."""
+        """Return its path from the root of the tree, on version 1 of the tree of memory."""
         return _below(cgroups.MOUNT if self.unified else cgroups.tree("memory"), self.places["memory"])
 
     def make(self, memory: int, processes: int) -> None:
-        """Make it, with these limits in bytes and numbers; raises :class:`TemporaryError`."""
+        """Make it, with limits of ``memory`` bytes and that many ``processes``; raises :class:`TemporaryError`."""
         try:
             for place in dict.fromkeys(self.places[controller] for controller in NEEDED):
                 place.mkdir()
@@ -94,16 +94,16 @@ class Group(NamedTuple):
         self._write("pids", "pids.max", processes)
 
     def pin(self, cpu: int) -> None:
-        """Have all of it run on one CPU."""
+        """Bind all of it to one CPU."""
         self._write("cpuset", "cpuset.cpus", cpu)
 
     def memory(self) -> int:
-        """Return its limit in bytes, a very large number where it has none."""
+        """Return its limit of memory in bytes, a very large number where it has none."""
         found = self._read("memory", "memory.max" if self.unified else "memory.limit_in_bytes").strip()
         return int(found) if found.isdecimal() else 1 << 63
 
     def oom_kills(self) -> int:
-        """Return how many of its processes the kernel ended for want of memory."""
+        """Return how many of its processes the kernel killed because memory ran out."""
         text = self._read("memory", "memory.events" if self.unified else "memory.oom_control")
         return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
@@ -115,7 +115,7 @@ class Group(NamedTuple):
         """End all that is in it, and remove it; raises :class:`TemporaryError` where something does not end."""
         deadline, is_late = time.monotonic() + REMOVAL_TIMEOUT, False
         while not self._removed():
-            if is_late:  # at a look after the time is over: this process may have stood still before it
+            if is_late:  # raised only after one more try: this process may have stood still before
                 raise TemporaryError(f"a control group cannot be removed, something in it does not end: {self.path}")
             for pid in self._processes():
                 self._kill(pid)
@@ -140,7 +140,7 @@ class Group(NamedTuple):
         with contextlib.suppress(OSError):
             descriptor = os.pidfd_open(pid)
             try:
-                if pid in self._processes():  # else the number is somebody else's by now
+                if pid in self._processes():  # else the pid is another process's by now
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             finally:
                 os.close(descriptor)
@@ -189,7 +189,7 @@ def _below(tree: Path, place: Path) -> str:
 
 
 def ended(pidfd: int, patience: float) -> bool:
-    """Tell whether a process ends in so many seconds."""
+    """Tell whether a process ends within ``patience`` seconds."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(patience * 1000))

@@ -1,11 +1,12 @@
-"""Records to systemd-journald in its native protocol, which it indexes: ``journalctl SPOOLD_SUBMISSION=alice-1``.
+"""Records for systemd-journald in its native protocol. It indexes them: ``journalctl SPOOLD_SUBMISSION=alice-1``.
 
-A record is one datagram of fields (systemd.io/JOURNAL_NATIVE_PROTOCOL): ``NAME=value`` and a newline, or, where a value
-has a newline of its own, its name, its length in 8 bytes, and its bytes. So no value can end early and be taken for
-another field, whatever clients call their files. Names are ours: the words that a record's fields have in the code.
+A record is one datagram of fields (systemd.io/JOURNAL_NATIVE_PROTOCOL). A field is ``NAME=value`` and a newline. Where
+the value has a newline of its own, the field is its name, the value's length in 8 bytes, and the value's bytes. So no
+value can end early and be taken for another field, whatever clients call their files. Names of fields come from our
+code, never from clients.
 
-Values are cut, so a datagram stays far below what a socket takes (200 KiB), and none has to go as a file. What journald
-does not take, since it is away or full, goes to stderr, as all did before.
+Long values are cut. So a datagram stays far below what a socket takes (200 KiB), and none has to be sent as a file. A
+record that journald does not take, since it is away or full, goes to stderr.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LONGEST = 16 * 1024  # bytes of a value
 
 
 def is_stderr() -> bool:
-    """Tell whether stderr is journald's (systemd.exec(5), $JOURNAL_STREAM), and not a file that it was led to since."""
+    """Tell whether stderr is journald's (systemd.exec(5), $JOURNAL_STREAM), and was not redirected since."""
     try:
         found = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
@@ -31,7 +32,7 @@ def is_stderr() -> bool:
 
 
 class JournalHandler(logging.Handler):
-    """Sends records to journald; what it does not take goes to ``otherwise``. ``formatter`` makes the MESSAGE."""
+    """Sends records to journald; those that it does not take go to ``otherwise``. ``formatter`` makes the MESSAGE."""
 
     def __init__(
         self,

@@ -1,17 +1,17 @@
-"""How a child process is started: the small programs that come before the one that is meant.
+"""How a child process is started: by small programs that set it up and become the program that was asked for.
 
-Theory of operation: what has to be set up in a child (limits, the bond to its parent, a pid namespace) is set up by
-programs that each become the next one (setpriv, sh, unshare, prlimit), and not between fork and exec, where a process
-with threads must not run Python.
+Theory of operation: a child needs limits, a bond to its parent, and sometimes a pid namespace. Programs that each
+become the next one (setpriv, sh, unshare, prlimit) set these up. This cannot be done between fork and exec, where a
+process with threads must not run Python.
 
-A program may have to run in another user namespace, as root in there (:mod:`spoold.host.userns`). It is entered before
-all else: to become somebody else makes the kernel forget a bond.
+A program may have to run in another user namespace, as root in there (:mod:`spoold.host.userns`). The namespace is
+entered before all else, since the kernel forgets a bond when a process becomes another user.
 
-The bond: setpriv asks the kernel to kill the child when its parent dies. A parent that died before that is noticed by
-a look at who the parent is, afterwards. The pid namespace needs the same once more between unshare(1), which stays
-outside, and the first process inside; that one finds its parent's pid in the /proc that it still shares with us. (The
-option --die-with-parent of bubblewrap leaves a gap of milliseconds.) Only then it gets a /proc of its own: bubblewrap
-looks up its child there by its pid inside, and ends where outside no process happens to have that pid.
+The bond: setpriv asks the kernel to kill the child when its parent dies. The parent may have died before that, so the
+child then checks who its parent is. A pid namespace needs a second bond, between unshare(1), which stays outside, and
+the first process inside. That process finds its parent's pid in the /proc that it still shares with us. (The option
+--die-with-parent of bubblewrap leaves a gap of milliseconds.) Only then does it get a /proc of its own. It needs one:
+bubblewrap looks up its child in /proc by the pid inside, and ends where no process outside happens to have that pid.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import msgspec
 
 from spoold.model.errors import OperatorError, TemporaryError
 
-NO_CORE = 1  # bytes: with so many the kernel leaves out a handler of core dumps, which with none it starts as root
+NO_CORE = 1  # bytes: at this limit the kernel starts no handler of core dumps; at 0 it starts one, as root
 
 
 class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one process; ``cpu`` is hard, in seconds, the sizes are bytes, ``None`` leaves a limit as it is."""
+    """Limits of one process: ``cpu`` is a hard one in seconds, sizes are bytes, ``None`` leaves a limit as it is."""
 
     address_space: int | None = None
     cpu: int | None = None
@@ -43,7 +43,7 @@ class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
     locked_memory: int | None = None
 
 
-Entering = Callable[[Sequence[str]], list[str]]  # from a command to the one that becomes it in a user namespace
+Entering = Callable[[Sequence[str]], list[str]]  # makes a command into one that becomes it in a user namespace
 
 
 def command(
@@ -54,7 +54,7 @@ def command(
     pid_namespace: bool,
     entering: Entering | None = None,
 ) -> list[str]:
-    """Return the whole command line that becomes ``argv``; ``entering`` leads into a user namespace, as its root."""
+    """Return the whole command line that becomes ``argv``, with ``entering`` as root in a user namespace."""
     # Variables that shells export of their own accord.
     forget = f"unset {' '.join(sorted({'PWD', 'OLDPWD', 'SHLVL'} - env.keys()))}"
     program = [*_limited(rlimits), find(argv[0]), *argv[1:]]
@@ -75,7 +75,7 @@ def _killed_with_parent() -> list[str]:
 
 
 def _in_a_pid_namespace(argv: list[str], forget: str, *, is_root: bool) -> list[str]:
-    """Return the command whose child, tied to it, is the first process of a pid namespace and becomes ``argv``."""
+    """Return a command whose child is bound to it, is the first process of a pid namespace, and becomes ``argv``."""
     plain = shlex.join([find("setpriv"), "--inh-caps=-all", "--ambient-caps=-all", "--"])
     inside = (
         'read -r _ _ _ parent _ < /proc/self/stat && [ "$parent" = "$1" ] && shift && '
@@ -103,14 +103,14 @@ def _limited(rlimits: Rlimits) -> list[str]:
 
 
 def _no_core() -> int:
-    """Return the limit on core dumps with which there are none, as far as we may set it; see core(5) on pipes."""
+    """Return the limit that prevents core dumps, as far as we may set it; see core(5) on pipes."""
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     return NO_CORE if most == resource.RLIM_INFINITY else min(NO_CORE, most)
 
 
 @contextlib.contextmanager
 def holding(data: bytes) -> Iterator[int]:
-    """A descriptor to read ``data`` from: a memory file, so that nobody has to feed a pipe."""
+    """Yield a descriptor to read ``data`` from. It is a file in memory, so that nobody has to feed a pipe."""
     fd = os.memfd_create("stdin") if data else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if data:
@@ -142,7 +142,7 @@ def start(
 
 
 def find(program: str) -> str:
-    """Return the absolute path of ``program``; the child's empty environment has no PATH to look on."""
+    """Return the absolute path of ``program``, since the child's empty environment has no PATH to search."""
     path = shutil.which(program)
     if path is None:
         raise OperatorError(f"{program} is not installed, or not on the daemon's PATH")

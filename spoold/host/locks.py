@@ -1,4 +1,4 @@
-"""Locks between processes on files of ours (flock(2)), shared or exclusive. All of them wait."""
+"""Locks between processes on files of ours (flock(2)), shared or exclusive. Callers wait until they have the lock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spoold.host import fsops
 def locked(path: str, *, exclusive: bool) -> Iterator[None]:
     """Hold a lock on the file ``path`` inside the block.
 
-    It is opened for writing, since NFS makes a lock of its own kind of it, which an exclusive one needs there.
+    The file is opened for writing: NFS makes the lock one of its own kind, and an exclusive one of these needs that.
     """
     descriptor = fsops.open_own(path, os.O_RDWR)
     try:
@@ -28,10 +28,10 @@ def locked(path: str, *, exclusive: bool) -> Iterator[None]:
 
 
 class KeptLock:
-    """A shared lock that one process takes again and again: its file stays open, and nobody who watches it wakes up.
+    """A shared lock that one process takes again and again. Its file stays open, so that no watcher of it wakes up.
 
-    It is open for reading: a file system with a file that is open for writing cannot be made read-only. One thread has
-    the lock at a time, since it belongs to the open file.
+    The file is open for reading, since a file system with a file that is open for writing cannot be made read-only. One
+    thread has the lock at a time, since the lock belongs to the open file.
     """
 
     def __init__(self, path: str) -> None:
@@ -42,7 +42,7 @@ class KeptLock:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it inside the block."""
+        """Hold the lock inside the block."""
         with self._thread:
             file = self._opened()
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -52,7 +52,7 @@ class KeptLock:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
     def _opened(self) -> io.FileIO:
-        """Return the open file. Where somebody removed it, others lock another one by now."""
+        """Return the open file; where somebody removed it, the one that others lock by now."""
         if self._file and not fsops.stands_for(self._path, self._file):
             self._close()
             self._file = None
@@ -61,7 +61,7 @@ class KeptLock:
             if self._file is None:
                 os.close(fsops.open_own(self._path, os.O_RDWR))
             else:
-                # There is a lock like this for each that uses a spool, as long as it does. A __del__ would not do: in
-                # a cycle that is garbage the file may come first, with a warning that nobody closed it.
+                # Each object that uses a spool has a lock like this for as long as it does. A __del__ would not do: in
+                # a cycle that is garbage Python may end the file first, with a warning that nobody closed it.
                 self._close = weakref.finalize(self, self._file.close)
         return self._file

@@ -1,6 +1,7 @@
 """Structured logs: one record a line, ``key=value``, values quoted so that no client can forge a record.
 
-They go to stderr, with the time; where that is systemd-journald's, to it, with fields to search by (``host.journal``).
+Records go to stderr, with the time. Where stderr is systemd-journald's, they go to journald itself, with fields to
+search by (``host.journal``).
 
 A value is printed as it is when it is made of plain characters, else as an ASCII JSON string: newlines, escape
 sequences and anything outside ASCII come out escaped, and long values are cut.
@@ -51,7 +52,7 @@ def _second(since_epoch: int) -> str:
 
 
 def _prefix(record: logging.LogRecord) -> str:
-    return f"<{PRIORITY[record.levelname]}>"  # journald takes the level of a line from this, and stamps it itself
+    return f"<{PRIORITY[record.levelname]}>"  # journald takes the level of a line from this, and adds the time itself
 
 
 def quoted(value: object) -> str:
@@ -69,7 +70,7 @@ class Log:
         self._logger = logging.getLogger(f"spoold.{actor}")
 
     def debug(self, message: str, **fields: object) -> None:
-        """Log what only a developer wants to see."""
+        """Log something that only a developer wants to see."""
         self._logger.debug(message, extra={"fields": fields})
 
     def info(self, message: str, **fields: object) -> None:
@@ -77,11 +78,11 @@ class Log:
         self._count_and_log(logging.INFO, message, fields)
 
     def warning(self, message: str, **fields: object) -> None:
-        """Log what someone should look at, some time."""
+        """Log something that somebody should look at, some time."""
         self._count_and_log(logging.WARNING, message, fields)
 
     def error(self, message: str, **fields: object) -> None:
-        """Log what is broken."""
+        """Log something that is broken."""
         self._count_and_log(logging.ERROR, message, fields)
 
     def bug(self, message: str, **fields: object) -> None:
@@ -94,17 +95,18 @@ class Log:
 
 
 def set_up(*, level: str, journal: bool) -> None:
-    """Send the records of spoold to stderr; to journald itself where ``journal`` says that stderr is its."""
+    """Send the records of spoold to stderr, or to journald itself where ``journal`` says that stderr is journald's."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(_prefix if journal else _time))
     if journal:
         handler = JournalHandler(_Formatter(lambda _: ""), handler, PRIORITY)
-    # What no line of ours has, and the library would find out for each (see "Optimization" in its documentation).
+    # Our lines have none of these, and the library would find them out for each record (see "Optimization" in its
+    # documentation).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     root = logging.getLogger("spoold")
     root.handlers = [handler]
     root.setLevel(level.upper())
     root.propagate = False
-    # watchdog warns of events that come while it is being stopped, in a format of its own.
+    # While watchdog is being stopped, it warns of events that still come, in a format of its own.
     logging.getLogger("watchdog").setLevel(logging.ERROR)

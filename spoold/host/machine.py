@@ -1,4 +1,4 @@
-"""What the machine says of itself: looks only, that need no right but to read."""
+"""What the machine says of itself. The functions only look, and need no right but to read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Mount(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What is free on a file system for an ordinary user; ``inodes`` is None where there is no bound."""
+    """What an ordinary user has free on a file system; ``inodes`` is None where there is no bound."""
 
     bytes: int
     share: float
@@ -54,13 +54,13 @@ class Load:
     """How busy the CPUs are; see /proc/stat in proc(5)."""
 
     INTERVAL = 0.25  # seconds between looks, at least: a shorter time says little
-    STALE = 2.0  # seconds
+    STALE = 2.0  # seconds after which the former look says nothing about now
 
     def __init__(self) -> None:
         self._looked, self._counts, self._idle = 0.0, (0, 0), 0.0
 
     def idle(self) -> float:
-        """Return the share of all CPU time that was unused lately; 0 where that is not known (yet)."""
+        """Return the share of all CPU time that was unused lately; 0 where that is not known, or not yet."""
         now = time.monotonic()
         if now - self._looked < self.INTERVAL:
             return self._idle
@@ -73,7 +73,7 @@ class Load:
 
 
 def _cpu_ticks() -> tuple[int, int]:
-    """Return for how many ticks the CPUs have been idle, and how many there were."""
+    """Return for how many ticks the CPUs have been idle, and how many ticks there were in all; 0 where unknown."""
     try:
         with open("/proc/stat", "rb") as file:
             user, nice, system, idle, waits, *rest = map(int, file.readline().split()[1:9])
@@ -84,7 +84,7 @@ def _cpu_ticks() -> tuple[int, int]:
 
 @functools.cache
 def boot_id() -> str:
-    """Return what tells one run of one kernel from all others; "" where it does not say."""
+    """Return the id that tells this run of this kernel from all others; "" where the kernel does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -93,7 +93,7 @@ def boot_id() -> str:
 
 @functools.cache
 def host_name() -> str:
-    """Return what tells this host from others, also after it was started again: its name, and the id it has on disk."""
+    """Return what tells this host from others, also after a reboot: its name, and its id from /etc/machine-id."""
     try:
         number = Path("/etc/machine-id").read_text().strip()
     except OSError:
@@ -110,25 +110,25 @@ def sysctl(name: str) -> str:
 
 
 def hides_processes() -> bool:
-    """Tell whether users are kept from looking into each other's processes: the mount option hidepid, see proc(5)."""
+    """Tell whether the mount option hidepid keeps users from looking into each other's processes, see proc(5)."""
     found = ""
     for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
         fields, _, rest = line.partition(" - ")
         if fields.split(" ")[4] == "/proc":
-            found = rest.split(" ")[2]  # the last one lies on top
+            found = rest.split(" ")[2]  # the last mount lies on top
     return any(option.startswith("hidepid=") and option not in SHOWN for option in found.split(","))
 
 
 def cpus() -> list[int]:
-    """Return the numbers of the CPUs that this process, and so whatever it starts, may run on."""
+    """Return the numbers of the CPUs that this process, and so all that it starts, may run on."""
     return sorted(os.sched_getaffinity(0))
 
 
 def memory() -> int:
-    """Return the bytes of memory that this host has; where it is a container, what that may take if it is less."""
+    """Return the bytes of memory that this host has, or in a container those that it may take if they are fewer."""
     sizes = [int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # the host's own group on v2 has none; "max" is no number
+        with contextlib.suppress(OSError, ValueError):  # on v2 a host's root group has no such file; "max" is no number
             sizes.append(int(Path("/sys/fs/cgroup", name).read_text()))
     return min(sizes)
 
@@ -149,7 +149,7 @@ def mount_of(path: str) -> Mount:
 
 
 def room(path: str) -> Room:
-    """Return what is free where ``path`` is."""
+    """Return what is free on the file system of ``path``."""
     status = os.statvfs(path)
     return Room(
         status.f_bavail * status.f_frsize,
@@ -159,13 +159,16 @@ def room(path: str) -> Room:
 
 
 def capacity(path: str) -> tuple[float, float]:
-    """Return how many bytes and inodes the file system of ``path`` has; what it does not tell is without end."""
+    """Return how many bytes and inodes the file system of ``path`` has, infinity for what it does not tell."""
     status = os.statvfs(path)
     return status.f_blocks * status.f_frsize or math.inf, status.f_files or math.inf
 
 
 def lacking(path: str, min_bytes: float, min_inodes: float, most: float) -> tuple[float, float]:
-    """Return how many bytes and inodes are too few free where ``path`` is; the share ``most`` of all is enough."""
+    """Return how many bytes and inodes the file system of ``path`` lacks until enough is free.
+
+    It is enough when the share ``most`` of all is free, whatever the minima are.
+    """
     status = os.statvfs(path)
     bytes_, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
     inodes = min(min_inodes, status.f_files * most) - status.f_favail if status.f_files else 0
@@ -173,9 +176,9 @@ def lacking(path: str, min_bytes: float, min_inodes: float, most: float) -> tupl
 
 
 def shortage(path: str, min_bytes: float, min_inodes: float, most: float) -> str:
-    """Say in words what is short where ``path`` is, "" where there is enough.
+    """Say in words what is short on the file system of ``path``, "" where enough is free.
 
-    The share ``most`` of a file system is enough, whatever the minima are.
+    It is enough when the share ``most`` of all is free, whatever the minima are.
     """
     status = os.statvfs(path)
     free = status.f_bavail * status.f_frsize
@@ -189,17 +192,17 @@ def shortage(path: str, min_bytes: float, min_inodes: float, most: float) -> str
 def user_quotas(path: str) -> bool | None:
     """Tell whether quotas of users are in force where ``path`` is; None where this kernel does not say.
 
-    It does not where the disk is another host's, nor before Linux 5.14. See quotactl(2), and xfs_quota(8) for the
-    structure, which the kernel fills in for other file systems as well.
+    It does not say so before Linux 5.14, or where the disk is another host's. See quotactl(2), and xfs_quota(8) for
+    the structure, which the kernel fills in for other file systems as well.
     """
     libc, state = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(256)
 
     def ask(descriptor: int) -> int:
-        """Return the error, 0 for none."""
+        """Return the number of the error, 0 for none."""
         done = libc.syscall(QUOTACTL_FD, descriptor, XGETQSTAT << 8 | USRQUOTA, 0, state)
         return ctypes.get_errno() if done != 0 else 0
 
-    if mount_of(path).remote or ask(-1) != errno.EBADF:  # as who has the call answers
+    if mount_of(path).remote or ask(-1) != errno.EBADF:  # a kernel that has the call answers this
         return None
     directory = os.open(path, os.O_PATH | os.O_DIRECTORY)
     error = ask(directory)
@@ -230,7 +233,7 @@ def tells_of_sockets() -> bool:
 
 
 def _tells_of(asked: socket.socket, family: int, protocol: int) -> bool:
-    """Ask for all sockets of a kind; tell whether there was an answer."""
+    """Ask for all sockets of a kind; tell whether the answer was no error."""
     body = struct.pack("=BBBBI48x", family, protocol, SKMEMINFO, 0, 0xFFFFFFFF)
     asked.send(struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, REQUEST_AND_DUMP, 0, 0) + body)
     while True:

@@ -1,12 +1,13 @@
 """What the daemons count and measure, all of it in one table, and how it becomes text for Prometheus.
 
-Theory of operation. Whoever has something to count calls ``add``, ``set`` or ``observe`` of a metric below. While
-nothing is measured that is a test of one attribute, and no library is loaded. ``Exposition`` turns the metrics of some
-roles on for the rest of the process, and makes their text; ``host.textfile`` writes it. Labels that have few values
-have all of them from the start, at 0, since Prometheus does not see the first increment of what was not there before.
-Each series also says of which spool and which daemon it is: the files of all daemons of a host are read as one.
+Theory of operation. Code that has something to count calls ``add``, ``set`` or ``observe`` of a metric below. While
+nothing is measured, such a call is a test of one attribute, and no library is loaded. ``Exposition`` turns the metrics
+of some roles on for the rest of the process and makes their text. ``host.textfile`` writes that text. Where a label has
+few values, each of them has a series from the start, at 0, since Prometheus does not see the first increment of a new
+series. Each series also names its spool and its daemon, since the collector reads the files of all daemons of a host as
+one.
 
-The table is documented in contrib/docs/operator.md, "Watching it"; a test compares.
+contrib/docs/operator.md, "Watching it", describes the table. A test compares the two.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ ON_ITS_WAY = tuple(kind.directory(state) for kind in Kind for state in kind.on_i
 STATES = ("incoming", *ON_ITS_WAY)
 OUTCOMES = tuple(outcome for outcome in Outcome if outcome is not Outcome.SKIPPED)
 SHORT = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # seconds that a phase may take
-LONG = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 14400)  # seconds that one may wait
+LONG = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 14400)  # seconds that a submission may wait
 TABLE: list[Metric] = []
 
 
 class Metric:
-    """One line of the table: ``roles`` export it; ``labels`` by name, with the values that are there from the start."""
+    """One line of the table. ``roles`` export it. ``labels`` are by name, with the values that exist from the start."""
 
     kind = ""
 
@@ -46,11 +47,11 @@ class Metric:
 
     @property
     def on(self) -> bool:
-        """Tell whether it is measured: to be asked before something is found out for its sake alone."""
+        """Tell whether it is measured. Callers ask this before work that only the metric needs."""
         return self._real is not None
 
     def turn_on(self, make: Any, registry: Any) -> None:
-        """Begin; ``make`` is what the library calls this kind."""
+        """Begin to measure; ``make`` is the library's class for this kind."""
         self._real = make(self.name, self.about, tuple(self.labels), registry=registry, **self._more())
         if len(self.labels) == 1 and self.kind != "gauge":
             for value in next(iter(self.labels.values())):
@@ -64,18 +65,18 @@ class Metric:
 
 
 class Counter(Metric):
-    """What only grows."""
+    """A number that only grows."""
 
     kind = "counter"
 
     def add(self, *labels: str, by: float = 1) -> None:
-        """Count."""
+        """Add ``by`` to the number."""
         if self._real is not None:
             self._of(labels).inc(by)
 
 
 class Gauge(Metric):
-    """What goes up and down. It is not exported before it is known."""
+    """A number that goes up and down. It is not exported before it is known."""
 
     kind = "gauge"
 
@@ -85,7 +86,7 @@ class Gauge(Metric):
         self._awaited = True
 
     def set(self, value: float, *labels: str) -> None:
-        """Note what it is now; one thread at a time."""
+        """Note the present value; only one thread at a time may do so."""
         if self._awaited:
             self._awaited = False
             self._begin()
@@ -94,7 +95,7 @@ class Gauge(Metric):
 
 
 class Histogram(Metric):
-    """Durations in seconds, counted in ``buckets``, whose upper bounds these are."""
+    """Durations in seconds, counted in buckets; ``buckets`` has their upper bounds."""
 
     kind = "histogram"
 
@@ -105,7 +106,7 @@ class Histogram(Metric):
         self._buckets = buckets
 
     def observe(self, value: float, *labels: str) -> None:
-        """Count one."""
+        """Count a duration."""
         if self._real is not None:
             self._of(labels).observe(value)
 
@@ -113,7 +114,7 @@ class Histogram(Metric):
         return {"buckets": self._buckets}
 
 
-# -- what every daemon has. Not by the library's ProcessCollector: it does nothing where /proc/stat is hidden.
+# -- of every daemon. The library's ProcessCollector would do nothing where /proc/stat is hidden.
 START = Gauge("spoold_start_time_seconds", "When the daemon started, since the epoch", ALL)
 CPU = Counter("spoold_cpu_seconds_total", "CPU time of the daemon, without that of programs it runs", ALL)
 MEMORY = Gauge("spoold_resident_memory_bytes", "Memory of the daemon, what it shares with others included", ALL)
@@ -208,7 +209,7 @@ COLLECTIONS = Counter(
 COLLECTED_BUILDS = Counter("spoold_collected_builds_total", "Builds that were deleted as unused", (Role.BUILDER,))
 COLLECTED_BYTES = Counter("spoold_collected_bytes_total", "What collections freed", (Role.BUILDER,))
 
-# -- health, and of incoming/, which nobody else may list, intake
+# -- health; for incoming/ it is intake, since nobody else may list that
 ENTRIES = Gauge(
     "spoold_entries", "What is in a state, by its directory in the spool", (Role.INTAKE, Role.HEALTH), state=STATES
 )
@@ -228,10 +229,10 @@ LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", (Ro
 
 
 class Exposition:
-    """The text of the metrics of ``roles``; ``constant`` are labels of all series. There is one in a process."""
+    """The text of the metrics of ``roles``. All series get the labels ``constant``. A process has one of these."""
 
     def __init__(self, roles: Iterable[str], constant: Mapping[str, str]) -> None:
-        import prometheus_client as library  # noqa: PLC0415 - 3 MB that a daemon need not have
+        import prometheus_client as library  # noqa: PLC0415 - 3 MB, for daemons that measure alone
 
         self._registry = library.CollectorRegistry()
         self._constant = constant
@@ -247,7 +248,7 @@ class Exposition:
         return text
 
     def collect(self) -> Iterable[Any]:
-        """Yield the families, as the library asks for them; with our labels, and without when each series began."""
+        """Yield the families to the library, with our labels, and without the times when each series began."""
         for family in self._registry.collect():
             family.samples = [
                 sample._replace(labels={**self._constant, **sample.labels})
@@ -258,23 +259,23 @@ class Exposition:
 
 
 class Process:
-    """What is measured of this process; it began when this was made."""
+    """The measures of this process. Its start is the moment when this object is made."""
 
     def __init__(self) -> None:
         self._began, self._cpu = time.time(), 0.0
 
     def measure(self) -> None:
-        """Measure it."""
+        """Set the metrics of this process."""
         START.set(self._began)
         used = time.process_time()
         CPU.add(by=used - self._cpu)
         self._cpu = used
         pages = Path("/proc/self/statm").read_text().split()[1]
         MEMORY.set(int(pages) * os.sysconf("SC_PAGE_SIZE"))
-        OPEN_FILES.set(len(os.listdir("/proc/self/fd")) - 1)  # that of this very look
+        OPEN_FILES.set(len(os.listdir("/proc/self/fd")) - 1)  # without the one that lists the directory
 
 
 def turn_off() -> None:
-    """Measure nothing any more: for tests, which have many daemons in one process."""
+    """Stop measuring, for tests, which have many daemons in one process."""
     for metric in TABLE:
         metric._real, metric._awaited = None, False

@@ -1,4 +1,4 @@
-"""Messages to the service manager (sd_notify(3)): a datagram to $NOTIFY_SOCKET, nothing where there is none."""
+"""Messages to the service manager (sd_notify(3)): a datagram to $NOTIFY_SOCKET, none where that is not set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Send ``state`` (``READY=1``, ``STOPPING=1``, ``WATCHDOG=1``, ``STATUS=...``); never fails the caller."""
+    """Send ``state`` (``READY=1``, ``STOPPING=1``, ``WATCHDOG=1``, ``STATUS=...``); raise nothing."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

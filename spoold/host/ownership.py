@@ -1,9 +1,10 @@
-"""Who can change a file: asked before root runs it, or has it mounted.
+"""Who can change a file. We ask before root runs the file or mounts it.
 
 Theory of operation. A path is walked from the root, one component after the other, links included. A user who can write
 to one of the directories can replace everything below it. So each component must belong to root, or to the user that
-runs this process, and nobody else may write to it. Two exceptions are safe: a directory with the
-sticky bit, such as /tmp, as long as what is in it belongs to one of those; and a group that has no other members.
+runs this process, and nobody else may write to it. Two exceptions are safe. One is a directory with the sticky bit,
+such as /tmp, as long as the next component belongs to one of these users. The other is a group that may write and has
+no other members.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from spoold.host import acl
 from spoold.host.accounts import user_name
 from spoold.model.errors import OperatorError
 
-MOST_LINKS = 40  # that one path may lead through, as the kernel has it
+MOST_LINKS = 40  # symbolic links that one path may lead through, as in the kernel
 
 
 def settled(path: str, remedy: str, *, also: Collection[int] = (), itself: bool = True) -> str:
     """Return the real path of ``path``; raise OperatorError where a stranger can change what it stands for.
 
-    Strangers are all but root, the user of this process, and the users ``also``. ``remedy`` ends the message. Without
-    ``itself`` what the path stands for may be anybody's: only the name is settled.
+    Strangers are all users but root, the user of this process, and the users ``also``. ``remedy`` ends the message.
+    Without ``itself`` the file may be anybody's, and only the way to it is checked.
     """
     owners = {0, os.geteuid(), *also}
     here, todo, links = "/", [*reversed(path.split("/"))], 0
@@ -67,7 +68,7 @@ def _refuse(name: str, found: os.stat_result, owners: Collection[int], remedy: s
     if found.st_uid not in owners:
         raise OperatorError(f"{name} belongs to {user_name(found.st_uid)} ({mode}), who can change it. {remedy}")
     if stat.S_ISLNK(found.st_mode) or (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
-        return  # a link cannot be written to; and what is in a sticky directory is only its owner's to replace
+        return  # nobody can write to a link, and only its owner can replace a file in a sticky directory
     if found.st_mode & stat.S_IWOTH:
         raise OperatorError(f"{name} can be changed by everybody ({mode}). {remedy}")
     if found.st_mode & stat.S_IWGRP and (who := _writers(name, found.st_gid, owners)):
@@ -75,7 +76,7 @@ def _refuse(name: str, found: os.stat_result, owners: Collection[int], remedy: s
 
 
 def _writers(name: str, gid: int, owners: Collection[int]) -> str:
-    """Say which strangers the group's right to write is for, "" where there are none."""
+    """Name the strangers whom the group's right to write lets in, "" where there are none."""
     with contextlib.suppress(OSError):
         if acl.of(name) is not None:
             return "whoever its access control list names"  # the group's bits are the list's mask

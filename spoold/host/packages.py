@@ -1,4 +1,4 @@
-"""Which version the system's package manager says that a program has: distributions mend holes without a new number."""
+"""The version of a program by the system's package manager: distributions mend holes without a new upstream number."""
 
 from __future__ import annotations
 

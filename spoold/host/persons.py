@@ -1,11 +1,12 @@
 """Persons: who stands behind a uid, and how much weight they have.
 
-Spec: spool-layout.md, "Turns". A user with a range in /etc/subuid can be any uid of it, by newuidmap(1), and there are
-65,536 of them as a rule. So a uid of a range counts as its holder, in turns and in bounds. A uid that lies in several
-ranges counts as the holder of the first in the file. A holder may be such a uid themselves, and then counts as theirs.
+Spec: spool-layout.md, "Turns". A user with a range in /etc/subuid can become any uid of that range, by newuidmap(1),
+and a range usually has 65,536 uids. So a uid of a range counts as the range's holder, in turns and in bounds. A uid
+that lies in several ranges counts as the holder of the first one in the file. A holder's own uid may lie in another
+range. Then it counts as that range's holder.
 
-The file is followed: :meth:`Persons.look` reads it again where it is another one. One that cannot be read changes
-nothing. Where the name of a holder is unknown here, the range still counts as one person: its first uid.
+:meth:`Persons.look` reads the file again where it has changed. A file that cannot be read changes nothing. Where the
+name of a holder is unknown here, the range still counts as one person: its first uid.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from spoold.model.errors import OperatorError
 
 log = Log("daemon")
 SUBUID = "/etc/subuid"  # see subuid(5)
-MOST = 100_000  # uids that are remembered; on a server's file system a client may have made up any number
+MOST = 100_000  # uids that are remembered; on a file server a client may have made up any number of them
 
 
 class _Range(NamedTuple):
@@ -40,7 +41,7 @@ class Persons:
         self.look()
 
     def look(self) -> None:
-        """Read the file again, if it is not the one that was read."""
+        """Read the file again if it has changed."""
         try:
             seen = _identity(self._path)
             if seen == self._seen:
@@ -71,7 +72,7 @@ class Persons:
         return uid
 
     def _holder(self, uid: int) -> int:
-        """Return the holder of the first range that ``uid`` is in, itself where there is none."""
+        """Return the holder of the first range that ``uid`` is in, ``uid`` itself where there is none."""
         for each in self._ranges:
             if uid in each.uids:
                 named = accounts.uid_of(each.holder)
@@ -82,7 +83,7 @@ class Persons:
 
 
 def _identity(path: str) -> tuple[int, ...]:
-    """Return what ``path`` leads to now, () where there is nothing."""
+    """Return what tells the present file at ``path`` from former ones, () where there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -101,8 +102,8 @@ def _parse(line: str) -> _Range | None:
 def weights(wanted: Mapping[str, float]) -> dict[int, float]:
     """Return the weights of persons by uid, from those of ``NAME``, ``uid:N`` and ``group:NAME``.
 
-    A user's own counts before those of groups, and of several groups the largest. Raises :class:`OperatorError`, which
-    names the key, for what there is not on this host.
+    A user's own weight counts before those of groups, and of several groups the largest weight counts. Raises
+    :class:`OperatorError`, which names the key, for a user or group that this host does not have.
     """
     own: dict[int, float] = {}
     by_group: dict[int, float] = {}
@@ -117,7 +118,7 @@ def weights(wanted: Mapping[str, float]) -> dict[int, float]:
 
 
 def weights_if_known(wanted: Mapping[str, float]) -> dict[int, float] | None:
-    """Return what :func:`weights` does, for a daemon that runs; None, and the log tells, where a user is gone since."""
+    """Return what :func:`weights` does, for a daemon that runs; None, and a line in the log, where a user is gone."""
     try:
         return weights(wanted)
     except OperatorError as error:

@@ -11,7 +11,7 @@ CHUNK = 64 * 1024
 
 
 class Capture:
-    """The first bytes of a stream, where asked the last ones, and the number of all."""
+    """The first ``keep`` bytes of a stream, the last ``tail`` ones where there are more, and the number of all."""
 
     def __init__(self, pipe: IO[bytes] | None, keep: int, tail: int) -> None:
         assert pipe is not None  # noqa: S101 - Popen made both pipes
@@ -23,7 +23,7 @@ class Capture:
         os.set_blocking(self.fd, False)
 
     def read(self) -> bool:
-        """Take what is there; false at the end of the stream."""
+        """Take the bytes that are there; return False at the end of the stream."""
         try:
             data = os.read(self.fd, CHUNK)
         except BlockingIOError:
@@ -36,7 +36,7 @@ class Capture:
         return bool(data)
 
     def stream(self) -> Stream:
-        """Return what was kept; where the middle of a long stream is missing, a line says so."""
+        """Return the bytes that were kept. Where the middle of a long stream is missing, a line says so."""
         missing = self.total - len(self.kept) - len(self.last)
         gap = b"\n[%d bytes are left out here]\n" % missing if self.last and missing else b""
         return Stream(bytes(self.kept) + gap + bytes(self.last), self.total)

@@ -1,15 +1,15 @@
 """Run a program with a bound on everything.
 
-Theory of operation: the program gets a session and process group of its own, an empty environment unless one is
-given, and no stdin. Its output is read as long as it runs, the first bytes are kept and the rest only counted, so a
+Theory of operation: the program gets a session and process group of its own. Unless they are given, its environment and
+its stdin are empty. Its output is read as long as it runs. The first bytes are kept and the rest is only counted, so a
 program can neither fill our memory nor block on a full pipe. One loop in the calling thread waits for output, for the
 end of the process (a pidfd), for the clock and for the caller to cancel. At a limit the whole group gets SIGTERM, and
-after a short grace SIGKILL. The group is swept as well when the program ended by itself, before it is reaped: as long
-as its leader is a zombie the number of the group belongs to nobody else.
+after a short grace SIGKILL. The group is also killed when the program ended by itself. That happens before the program
+is reaped: as long as the group's leader is a zombie, the number of the group belongs to nobody else.
 
-The program also dies when we do, even of SIGKILL; see :mod:`spoold.host.launch`. A process that leaves the group
-(setsid) escapes both, unless the program has a pid namespace of its own: there the end of the first process is the
-end of all. Any number of threads may call :func:`run` at once.
+The program also dies when we do, even when SIGKILL ends us; see :mod:`spoold.host.launch`. A process that leaves the
+group (setsid) escapes both, unless the program has a pid namespace of its own. There the end of the first process is
+the end of all. Any number of threads may call :func:`run` at once.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ class Limit(StrEnum):
     SILENCE = "silence"
     OUTPUT = "output"
     WATCH = "watch"
-    MEMORY = "memory"  # for a caller who bounds memory from outside, as this and the next
+    MEMORY = "memory"  # this and the next are for callers that bound these from outside
     PROCESSES = "processes"
-    HOST = "host"  # something of the host's ran out, and it is nobody's fault who runs there
+    HOST = "host"  # the host ran out of something, and no program that runs there is at fault
     CANCELLED = "cancelled"
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one run may take.
 
-    ``wall`` and ``silence`` (no output for so long) are seconds. ``stdout`` and ``stderr`` say how many bytes are
-    kept; of a longer one the last ``tail`` bytes too, behind a line that says what is missing. With ``output`` set the
-    program is stopped when it wrote more than so many bytes, else all is drained. ``grace`` is the time between
-    SIGTERM and SIGKILL.
+    ``wall`` and ``silence`` (time without output) are seconds. ``stdout`` and ``stderr`` say how many bytes of each
+    stream are kept. Of a longer stream the last ``tail`` bytes are kept too, behind a line that says how many are
+    missing. With ``output`` set, the program is stopped when it wrote more bytes than that. Else all output is read.
+    ``grace`` is the seconds between SIGTERM and SIGKILL.
     """
 
     wall: float
@@ -72,10 +72,11 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """How a program ended: an exit code, or the name of a signal; ``limit`` tells which bound made us stop it.
+    """How a program ended: an exit code, or the name of a signal. ``limit`` tells which bound made us stop it.
 
-    ``cpu`` is the time of the program and the children it waited for, ``memory`` the largest resident size of one of
-    them. ``reason`` is what the caller's ``watch`` said when it asked for the end.
+    ``wall`` and ``cpu`` are seconds. ``cpu`` counts the program and the children that it waited for, and ``memory`` is
+    the largest resident size of one of them, in bytes. ``reason`` is the text with which ``watch`` or an alarm asked
+    for the end.
     """
 
     exit_code: int | None
@@ -90,7 +91,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """True when the program ended by itself with exit code 0."""
+        """Tell whether the program ended by itself with exit code 0."""
         return self.exit_code == 0 and self.limit is None
 
 
@@ -100,7 +101,7 @@ Watch = Callable[[], str]
 class Alarm(NamedTuple):
     """A question that is asked while the program runs: has something happened that ends it, and how does it end then?
 
-    It is asked every few milliseconds; with a descriptor, also as soon as that can be read.
+    ``look`` is called every few milliseconds, and with a descriptor also as soon as that can be read.
     """
 
     look: Callable[[], tuple[Limit, str] | None]
@@ -121,13 +122,13 @@ def run(
     pid_namespace: bool = False,
     entering: launch.Entering | None = None,
 ) -> Finished:
-    """Run ``argv`` and return how it ended; never waits longer than the bounds say.
+    """Run ``argv`` and return how it ended; never wait longer than the bounds say.
 
     With ``pid_namespace`` it is the first process of a pid namespace, and its end is the end of all that it started.
-    ``watch`` is called every few moments; a text that it returns ends the program, and an error that it raises does. An
-    alarm ends it at once, without grace. The program gets ``descriptors`` beside the usual three. ``entering`` leads
-    into a user namespace in which the program runs as root. Raises :class:`OperatorError` when the program is not
-    there, :class:`TemporaryError` when the machine has no process to spare.
+    ``watch`` is called every few moments. A text that it returns ends the program, and so does an error that it raises.
+    An alarm ends the program at once, without grace. The program gets ``descriptors`` beside the usual three.
+    ``entering`` leads into a user namespace in which the program runs as root. Raises :class:`OperatorError` when the
+    program is not there, :class:`TemporaryError` when the machine has no process to spare.
     """
     started = time.monotonic()
     with launch.holding(stdin) as source:
@@ -183,7 +184,7 @@ class _Supervision:
             if self.ended:
                 return
             now = time.monotonic()
-            if kill_at is None and self.limit is not None:  # an alarm
+            if kill_at is None and self.limit is not None:  # an alarm has killed it
                 kill_at = now
             if kill_at is None:
                 self.limit = self._exceeded(now)
@@ -198,14 +199,14 @@ class _Supervision:
             if key.data is None:
                 self.ended = True
             elif isinstance(key.data, Alarm):
-                continue  # all are asked now
+                continue  # all alarms are asked after this
             elif key.data.read():
                 self.heard = time.monotonic()
             else:
                 selector.unregister(key.fd)
 
     def _alarmed(self, alarm: Alarm) -> None:
-        """End the program before it does anything more, where the alarm is one."""
+        """Kill the program before it does anything more, where ``alarm`` says that something has happened."""
         found = alarm.look()
         if found is not None and self.limit is None:
             self.limit, self.reason = found
@@ -228,12 +229,12 @@ class _Supervision:
             return ""
         self.reason = self.watch()
         self.looked = time.monotonic()
-        # A look may cost as much as it likes, as long as it is a small part of the time.
+        # A look may take any time, as long as all looks together are a small part of the time.
         self.look_every = max(TICK, 10 * (self.looked - now))
         return self.reason
 
     def drain(self) -> None:
-        """Read what the program left in the pipes: no more than these hold, since others may go on writing to them."""
+        """Read what is left in the pipes, but no more than they hold, since others may go on writing to them."""
         for capture in (self.stdout, self.stderr):
             before, most = -1, capture.total + fcntl.fcntl(capture.fd, fcntl.F_GETPIPE_SZ)
             while before < capture.total < most:
@@ -250,7 +251,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def _sweep_and_reap(process: subprocess.Popen[bytes]) -> tuple[int, tuple[float, int]]:
     _signal_group(process.pid, signal.SIGKILL)
     _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would look for the process again
+    process.returncode = os.waitstatus_to_exitcode(status)  # else Popen would look for the process again
     return status, (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
@@ -269,7 +270,7 @@ def _finished(seen: _Supervision, status: int, usage: tuple[float, int], wall: f
 
 
 def signal_name(number: int) -> str:
-    """Return the name of a signal: ``SIGSEGV``, ``SIGRTMIN+3``, ``SIG32`` of those that a C library keeps to itself."""
+    """Return the name of a signal: ``SIGSEGV``, ``SIGRTMIN+3``, ``SIG32`` for one that the C library keeps."""
     try:
         return signal.Signals(number).name
     except ValueError:

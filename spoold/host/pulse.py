@@ -1,8 +1,8 @@
-"""Signs of life: when each thread of this process did something last.
+"""Signs of life: when each thread of this process last did something.
 
-A thread that works through a long list is alive though it comes to no end for minutes; one that waits for a lock that
-nobody lets go of is not. File operations tell the difference, so ``fsops`` notes them. A thread that the kernel holds
-(a file server that does not answer) can do nothing about it, and to be started again would not help it either.
+A thread that works through a long list is alive, though it comes to no end for minutes. A thread that waits for a lock
+that nobody releases is not. File operations tell the difference, so ``fsops`` notes them. A thread that the kernel
+holds (a file server does not answer) can do nothing about it, and a restart would not help it either.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def beat() -> None:
 
 
 def silence(thread: threading.Thread, since: float) -> float:
-    """Return for how many seconds a thread did nothing after ``since``, on the monotonic clock; 0 where it may not."""
+    """Return for how many seconds a thread has done nothing since ``since`` (monotonic); 0 if the kernel holds it."""
     latest = max(since, _beats.get(thread.ident or 0, 0.0))
     silent = time.monotonic() - latest
     return 0.0 if silent <= 0.0 or _is_held(thread.native_id) else silent

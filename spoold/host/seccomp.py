@@ -1,22 +1,25 @@
-"""A filter of system calls for builds and evaluations, as a program of classic BPF that bubblewrap puts on.
+"""A filter of system calls for builds and evaluations, as a program of classic BPF that bubblewrap installs.
 
-It is on Nix too, which makes namespaces and mounts for each build: so those are allowed, and Nix's own filter and walls
-are what keeps a builder from more. This one refuses what those leave open:
+The filter applies to Nix too. Nix makes namespaces and mounts for each build, so these are allowed here, and Nix's own
+filter and walls keep a builder from more. This filter refuses what those leave open:
 
 * kinds of sockets that no network namespace holds (AF_VSOCK), that reach deep into the kernel (AF_ALG), or whose
   contents are counted for nobody (AF_NETLINK);
-* what has the kernel start modprobe as the host's root: of IP sockets there are TCP and UDP, and no bridges and VLANs;
-* what on cgroup v1 nobody counts: the buffers of sockets keep their size, and programs are told that it was changed;
-  groups of multicast, and flow labels, which are few for all of the host, are unknown;
-* memory on disk that is there at once (fallocate, and what some file systems offer instead): what a builder has to
-  write byte by byte can be measured while it grows. A C library falls back to writing;
+* calls that make the kernel start modprobe as the host's root: the only IP sockets are TCP and UDP, and there are no
+  bridges and VLANs;
+* memory that nobody counts on cgroup v1: the buffers of sockets keep their size, and programs are told that it was
+  changed. Multicast groups are unknown, and so are flow labels, since there are few for all of the host;
+* disk space that is taken at once (fallocate, and what some file systems offer instead): a builder has to write it byte
+  by byte, so that it can be measured while it grows. A C library falls back to writing;
 * what file systems tell of the host's disk: where on it a file lies, what is free, and how it is named;
-* what one build could take from all others: contexts of io_setup, the disk's time by sync and syncfs, which do nothing
-  and say that it is done;
+* what one build could take from all others: contexts of io_setup, and the disk's time by sync and syncfs. These two do
+  nothing and report success;
 * huge pages, which no control group of memory counts;
-* other limits on core dumps than the one that it begins with, see :mod:`spoold.host.launch`: they do nothing either;
-* io_uring, whose requests no filter sees, and what builds have no use for and kernels were broken into by: keys, bpf,
-  perf, userfaultfd, modules, kexec, handles of files, clocks;
+* calls that set another limit on core dumps than the one that a build begins with, see :mod:`spoold.host.launch`: they
+  do nothing either;
+* io_uring, whose requests no filter sees;
+* calls that builds do not need and that attacks on kernels have used: keys, bpf, perf, userfaultfd, modules, kexec,
+  handles of files, clocks;
 * the calls of other architectures, whose numbers mean something else.
 """
 
@@ -31,21 +34,21 @@ from typing import NamedTuple
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 NUMBER, ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 FIRST, SECOND, THIRD, FOURTH = 16, 24, 32, 40  # likewise, of the low halves of arguments
-HIGH = 4  # bytes from a low half to its high one
+HIGH = 4  # bytes from the low half of an argument to its high half
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 X32 = 0x40000000
 AF_UNIX, IP = 1, (2, 10)  # AF_INET, AF_INET6
-# A type of IP socket, and its protocols: whichever is usual, and TCP with SOCK_STREAM or UDP with SOCK_DGRAM.
+# Types of IP sockets, each with its protocols: 0 for the usual one, and TCP for SOCK_STREAM or UDP for SOCK_DGRAM.
 TYPES = ((1, (0, 6)), (2, (0, 17)))
 TYPE = 0xF  # the bits of a socket's type; the others are flags
 # Requests to a socket that load modules: of bridges (SIOCGIFBR, SIOCSIFBR, SIOCBRADDBR to SIOCBRDELIF), of Frame Relay
 # (SIOCADDDLCI, SIOCDELDLCI), and of VLANs (SIOCGIFVLAN, SIOCSIFVLAN).
 LOADING = (0x8940, 0x8941, 0x89A0, 0x89A1, 0x89A2, 0x89A3, 0x8980, 0x8981, 0x8982, 0x8983)
-SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
-# IP's options of bpfilter, with which a kernel that has it (before Linux 6.8) starts modprobe and a program of its own.
+SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE
+# IP's options of bpfilter. A kernel that has it (before Linux 6.8) starts modprobe for them, and a program of its own.
 TABLES = (64, 65)
-# Levels, their options and the answer: of IP IP_ADD_MEMBERSHIP to MCAST_MSFILTER; of IPv6 MCAST_JOIN_GROUP to
-# MCAST_MSFILTER, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_JOIN_ANYCAST and IPV6_FLOWLABEL_MGR.
+# Levels, their options and the answer. Of IP: IP_ADD_MEMBERSHIP to MCAST_MSFILTER, and those of bpfilter. Of IPv6:
+# MCAST_JOIN_GROUP to MCAST_MSFILTER, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_JOIN_ANYCAST and IPV6_FLOWLABEL_MGR.
 GROUPS = ((0, (*range(35, 49), *TABLES), errno.ENOPROTOOPT), (41, (20, 21, 27, 32, *range(42, 49)), errno.ENOPROTOOPT))
 # FS_IOC_RESVSP, RESVSP64 and ZERO_RANGE; XFS_IOC_ALLOCSP and ALLOCSP64; FS_IOC_FSSETXATTR, which sets an extent's size
 RESERVING = (0x40305828, 0x4030582A, 0x40305839, 0x4030580A, 0x40305824, 0x401C5820)
@@ -171,7 +174,7 @@ def program(machine: Machine) -> bytes:
         steps += _where(number, asked)
     core = [_op(LOAD, FIRST), *_among((RLIMIT_CORE,), _error(0)), _op(RETURN, ALLOW)]
     steps += _where(machine.setrlimit, core)
-    # Without a new limit, it is asked for the old one.
+    # A call of prlimit without a new limit only asks for the old one.
     core = [_op(LOAD, SECOND), _op(JUMP_EQUAL, RLIMIT_CORE, yes=1), _op(RETURN, ALLOW)]
     core += [_op(LOAD, THIRD), _op(JUMP_EQUAL, 0, no=2), _op(LOAD, THIRD + HIGH), _op(JUMP_EQUAL, 0, yes=1)]
     steps += _where(machine.prlimit, [*core, _error(0), _op(RETURN, ALLOW)])
@@ -179,7 +182,7 @@ def program(machine: Machine) -> bytes:
 
 
 def _kinds() -> list[bytes]:
-    """Return the steps for a socket that is to be made."""
+    """Return the steps for a call that makes a socket."""
     steps = [_op(LOAD, FIRST), _op(JUMP_EQUAL, AF_UNIX, no=1), _op(RETURN, ALLOW)]
     steps += [_op(JUMP_EQUAL, family, yes=len(IP) - place) for place, family in enumerate(IP)]
     steps += [_error(errno.EAFNOSUPPORT), _op(LOAD, SECOND), _op(AND, TYPE)]
@@ -190,7 +193,10 @@ def _kinds() -> list[bytes]:
 
 
 def _where(number: int, steps: list[bytes]) -> list[bytes]:
-    """Return ``steps``, each way through which returns, for this value of what is loaded before and after."""
+    """Return ``steps`` for the case that the loaded value is ``number``; each way through them has to return.
+
+    In the other case they are skipped, and the same value is still loaded.
+    """
     return [_op(JUMP_EQUAL, number, no=len(steps)), *steps]
 
 

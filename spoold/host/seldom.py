@@ -1,6 +1,6 @@
-"""Lines of the log that users can make as many of as they like: one about each subject in a while.
+"""Lines of the log that users could cause in any number. Here each subject gets one line in a while.
 
-The next line about the same says how many were left out since. What is left out can be read with the level ``debug``.
+The next line about a subject says how many lines were left out since. The level ``debug`` shows these too.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from spoold.host.clock import Clock
 from spoold.host.log import Log
 
 TELLING = 60.0  # seconds between two lines about one subject
-MOST = 1000  # subjects that are remembered before those told long ago are forgotten
+MOST = 1000  # subjects that are remembered before those of old lines are forgotten
 
 
 class _Told(NamedTuple):
-    """When a line was written, on the monotonic clock, and how many were left out since."""
+    """When a line was written, on the monotonic clock, and how many lines were left out since."""
 
     at: float = -math.inf
     more: int = 0
 
 
 class Seldom:
-    """Writes to ``log``, but of what is about the same in ``TELLING`` seconds only the first line."""
+    """Writes to ``log``, but of the lines with one message and subject only the first in ``TELLING`` seconds."""
 
     def __init__(self, log: Log, clock: Clock) -> None:
         self._log, self._clock = log, clock
@@ -35,7 +35,7 @@ class Seldom:
         self._write(self._log.info, message, about, fields)
 
     def error(self, message: str, about: Hashable, **fields: object) -> None:
-        """Log what is broken."""
+        """Log something that is broken."""
         self._write(self._log.error, message, about, fields)
 
     def _write(self, write: Callable[..., None], message: str, about: Hashable, fields: dict[str, object]) -> None:

@@ -1,6 +1,6 @@
 """Bytes that are kept for a while: in memory as long as they are few, then in a file without a name.
 
-So what comes from elsewhere takes no more memory than is said here, and whatever kills this process leaves nothing.
+So data from elsewhere takes no more than ``MOST`` bytes of memory, and nothing is left when this process is killed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ PIECE = 1 << 18  # bytes that are read at once
 
 
 class Spill:
-    """Bytes that are added, and read from any place. Where they become many, they lie in ``directory``.
+    """Bytes that can be added, and read from any place. When they become many, they move to a file in ``directory``.
 
-    ``suffix`` ends the name that the file has for a moment, on file systems on which there is none without.
+    Some file systems have no files without a name. There the file has one for a moment, which ends with ``suffix``.
     """
 
     def __init__(self, directory: str, suffix: str) -> None:

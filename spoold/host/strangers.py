@@ -1,8 +1,8 @@
-"""What strangers made among our files: looked at, taken from them, removed.
+"""Files that strangers made among ours: how they are looked at, taken over, and removed.
 
 A client may put anything under a name that we come to: a link, a device, a file that somebody has locked, a directory
 of any depth that is closed to us. They may put something else there between two looks. So nothing here follows a link
-or waits: names are opened with O_NOFOLLOW and O_NONBLOCK and looked at through the descriptor.
+or waits. Names are opened with O_NOFOLLOW and O_NONBLOCK, and looked at through the descriptor.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ KINDS = (
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only.
+    """A file found in the drop box. ``kind`` is ``file``, or names what it is instead. Only a file's ``data`` is read.
 
-    A file that this process may not read is an ``UNREADABLE``: root's rights end at a server that squashes root. One
-    that cannot be opened without waiting for whoever holds a lease on it (fcntl(2), F_SETLEASE) is ``LEASED``.
+    A file that this process may not read is ``UNREADABLE``: root's rights end at a server that squashes root. A file on
+    which somebody holds a lease (fcntl(2), F_SETLEASE), so that opening it would mean waiting, is ``LEASED``.
     """
 
     kind: str
@@ -61,7 +61,7 @@ def look_at_dropped(path: str, limit: int) -> Dropped | None:
     except (PermissionError, BlockingIOError) as error:
         return msgspec.structs.replace(named, kind=LEASED if isinstance(error, BlockingIOError) else UNREADABLE)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):  # gone, or swapped for a link: the next look says so
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # gone, or swapped for a link, which the next look will tell
             return None
         raise
     try:
@@ -87,9 +87,9 @@ def _dropped(found: os.stat_result, data: bytes = b"") -> Dropped:
 
 
 def remove_dropped(path: str, dropped: Dropped) -> None:
-    """Remove the client's file, unless the name stands for something newer by now: that will be looked at again.
+    """Remove the client's file, unless the name stands for a newer file by now, which gets a look of its own.
 
-    A file system may give the number of a file that is gone to the next one, so the owner has to be the same as well.
+    A file system may give the inode number of a file that is gone to the next one. So the owner has to be the same too.
     """
     try:
         now = os.lstat(path)
@@ -100,7 +100,7 @@ def remove_dropped(path: str, dropped: Dropped) -> None:
 
 
 def remove_of(path: str, uid: int) -> bool:
-    """Remove what a user has as ``path``, be it an empty directory; False where it is gone, or another's by now."""
+    """Remove a user's file or empty directory ``path``; False where it is gone, or is another user's by now."""
     beat()
     try:
         found = os.lstat(path)
@@ -113,9 +113,9 @@ def remove_of(path: str, uid: int) -> bool:
 
 
 def clear_directory(path: str, aside: str) -> None:
-    """Remove a directory that a client made if it is empty, else rename it to ``aside``, which is in the same place.
+    """Remove a directory that a client made if it is empty, else rename it to ``aside``, in the same directory.
 
-    Into another place only its owner may move it. What is no directory (any more) stays: raises OSError.
+    Only its owner may move it into another directory. Raises OSError for what is not a directory, or not any more.
     """
     try:
         os.rmdir(path)
@@ -124,14 +124,14 @@ def clear_directory(path: str, aside: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        fsops.move(f"{path}/", aside)  # with the slash it is a directory that moves, or nothing
+        fsops.move(f"{path}/", aside)  # with the slash, nothing but a directory moves
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory that a client made: of any depth, closed to us, with them still in it.
+    """Remove a directory that a client made. It may have any depth, be closed to us, and still be in use by them.
 
-    Each directory in it is taken out, to a name beside ``path``, before it is emptied in its turn: so there is no path
-    through their directories that they could bend, and no depth.
+    Each directory in it is moved out, to a name beside ``path``, before it is emptied in its turn. So no path leads
+    through the client's directories, where they could redirect it, and no path is deep.
     """
     todo, taken_out = [path], 0
     while todo:
@@ -153,10 +153,10 @@ def remove_tree(path: str) -> None:
 
 
 def seize(name: str, directory: int | None = None) -> int:
-    """Make a directory that a client made ours and closed to them, and return a descriptor of it.
+    """Take over a directory that a client made, close it to them, and return a descriptor of it.
 
-    To be moved elsewhere, or emptied, it has to be. That takes CAP_CHOWN and CAP_FOWNER where it is another user's.
-    ``directory`` is the descriptor of the one that it is in. No link is followed.
+    It can be moved elsewhere or emptied only once it is ours. Taking over another user's needs CAP_CHOWN and
+    CAP_FOWNER. ``directory`` is the descriptor of the directory that it is in. No link is followed.
     """
     with directory_itself(name, within=directory) as itself:
         os.chmod(itself, 0o700)
@@ -166,13 +166,13 @@ def seize(name: str, directory: int | None = None) -> int:
 
 @contextlib.contextmanager
 def directory_itself(path: str, *, within: int | None = None, follow: bool = False) -> Iterator[str]:
-    """Yield a name by which to look at and change the directory ``path``, and nothing that takes its place meanwhile.
+    """Yield a name that stands for the directory ``path`` itself, never for something that takes its place meanwhile.
 
-    ``within`` is the descriptor of the one that it is in. Raises :class:`NotADirectoryError` where it is something
-    else; a symbolic link is, unless one may ``follow`` it.
+    ``within`` is the descriptor of the directory that it is in. Raises :class:`NotADirectoryError` for anything else,
+    also for a symbolic link, unless ``follow`` is set.
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags, dir_fd=within)  # which takes no right to read it
+    descriptor = os.open(path, flags, dir_fd=within)  # O_PATH needs no right to read it
     try:
         yield f"/proc/self/fd/{descriptor}"
     finally:

@@ -1,7 +1,8 @@
 """Many files made durable at once.
 
-Spec: spool-layout.md, "Durability". A disk, or a journal, makes many changes durable in the time of one, where they are
-asked for at the same time. So where a sync takes its time, some threads ask. In memory it takes none, and none is made.
+Spec: spool-layout.md, "Durability". A disk or a journal makes many changes durable in the time of one, if they are
+asked for at the same time. So where a sync is slow, several threads ask. On a file system in memory it is not slow, and
+no thread is made.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from collections.abc import Iterable
 from spoold.host.fsops import READING
 from spoold.host.pulse import beat
 
-AT_ONCE = 4  # threads, the one that asks among them
-SLOW = 0.0005  # seconds
+AT_ONCE = 4  # threads, the calling one among them
+SLOW = 0.0005  # seconds that a slow sync takes at least
 
 
 def sync_files(paths: Iterable[str]) -> None:
-    """Make the bytes of files of ours durable; raises what the first one that cannot be raises, after all ended."""
+    """Make the bytes of files of ours durable; raise the first error, once all threads have ended."""
     todo = deque(paths)
     while todo:
         beat()
@@ -38,8 +39,8 @@ def _sync_at_once(todo: deque[str]) -> None:
             while todo and not failures:
                 _sync(todo.popleft())
         except IndexError:
-            return  # another thread has the last one
-        except BaseException as error:  # noqa: BLE001 - raised by whoever asked
+            return  # another thread took the last path
+        except BaseException as error:  # noqa: BLE001 - the calling thread raises it
             failures.append(error)
 
     threads = [threading.Thread(target=work, name="sync", daemon=True) for _ in range(min(AT_ONCE, len(todo)) - 1)]

@@ -1,10 +1,10 @@
 """Keeps a text file of what is measured, for the textfile collector of Prometheus' node_exporter.
 
-Each daemon has a file of its own, ``spoold-<daemon>-<8 digits for the spool>.prom``, which is replaced every
-``interval`` seconds in one step, by a thread that does nothing else: however long it takes to find things out, or a
-file server to answer, no work waits for it. It goes when the daemon ends. After a kill it stays as it is, and its age
-tells (``node_textfile_mtime_seconds``). A directory that cannot be written to is no reason to stop work: the log says
-so, once, until it can be again.
+Each daemon has a file of its own, ``spoold-<daemon>-<8 digits for the spool>.prom``. A thread that does nothing else
+replaces it every ``interval`` seconds, in one step. So no work waits, however long it takes to measure things, or a
+file server to answer. The file is removed when the daemon ends. After a kill it stays as it is, and its age tells
+(``node_textfile_mtime_seconds``). A directory that cannot be written to is no reason to stop work. The log says so
+once, and again only after a write that worked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def kept(
     roles: Iterable[str],
     measures: list[Callable[[], None]],
 ) -> Iterator[None]:
-    """Keep the file while the block runs; each of ``measures`` is called before it is written, to set what it knows."""
+    """Keep the file while the block runs. Each of ``measures`` is called before a write, to set its metrics."""
     file = _File(directory, spool, daemon, Exposition(roles, {"spool": spool, "daemon": daemon}), measures)
     stop = threading.Event()
     thread = threading.Thread(target=file.keep, args=(interval, stop), name="metrics", daemon=True)
@@ -52,7 +52,7 @@ def path_of(directory: str, spool: str, daemon: str) -> str:
 
 
 def files_of(directory: str, spool: str) -> list[str]:
-    """Return the paths of those that there are, none where there is no such directory."""
+    """Return the paths of the files that there are of ``spool``, none where the directory cannot be read."""
     try:
         names = fsops.names(directory) if directory else []
     except OSError:
@@ -69,7 +69,7 @@ class _File:
         self, directory: str, spool: str, daemon: str, exposition: Exposition, measures: list[Callable[[], None]]
     ) -> None:
         self._path = path_of(directory, spool, daemon)
-        self._private = os.path.join(directory, f".{os.path.basename(self._path)}.tmp")  # no collector reads that
+        self._private = os.path.join(directory, f".{os.path.basename(self._path)}.tmp")  # no collector reads this name
         self._exposition = exposition
         self._measures = [Process().measure, *measures]
         self._said = False
@@ -91,13 +91,13 @@ class _File:
                     fsops.write_private(self._private, text, mode=0o644, sync=False)
                     fsops.replace(self._private, self._path)
             self._said = False
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread stays alive and no work suffers
+        except Exception as error:  # noqa: BLE001 - whatever fails, the thread stays alive and no work suffers
             if not self._said:
                 log.error("what is measured cannot be written; trying again", file=self._path, error=error)
             self._said = True
 
     def remove(self) -> None:
-        """Remove it for good, whatever the thread is about to do."""
+        """Remove the file for good, whatever the thread is about to do."""
         with self._writing:
             self._removed = True
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What systemd knows of a unit."""
+"""What systemd knows about a unit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 from spoold.host import proc
 
-SYSTEMD = "/run/systemd/system"  # is there when it is process 1, as sd_booted(3) has it
+SYSTEMD = "/run/systemd/system"  # exists where systemd is process 1, see sd_booted(3)
 QUICK = proc.Bounds(wall=10, stdout=4096, stderr=4096)
 
 
 def properties(unit: str, *names: str) -> dict[str, str]:
-    """Return these properties of a unit; none where there is no such unit, or no systemd."""
+    """Return these properties of a unit by name, none where there is no such unit, or no systemd."""
     if not os.path.isdir(SYSTEMD):
         return {}
     asked = ",".join(["LoadState", *names])

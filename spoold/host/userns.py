@@ -1,16 +1,18 @@
 """A user namespace of ours: in it we are root, and there are further users, who own nothing on the host.
 
-Theory of operation: a child makes the namespace and waits; we write its maps, keep the namespace by a descriptor, and
-let the child go. A program that we start can enter the namespace by that descriptor. It then has all rights over what
+Theory of operation: a child makes the namespace and waits. We write its maps, keep the namespace by a descriptor, and
+let the child end. A program that we start can enter the namespace by that descriptor. It then has all rights over what
 is in there: over our own files, which are root's there, and over the files that the further users make. See
 user_namespaces(7).
 
-The kernel counts some things by user, such as inotify instances, and for the owner of a namespace what all in it have
-together (the limits in /proc/sys/user, see namespaces(7)). So each build has a namespace of its own, with a share.
+The kernel counts some things by user, such as inotify instances. For the owner of a namespace it also counts what all
+users in there have together (the limits in /proc/sys/user, see namespaces(7)). So each build has a namespace of its
+own, with a share.
 
-To map other users than oneself takes the right to become them. Root has it. A unit gives it to a daemon with
-AmbientCapabilities=CAP_SETUID CAP_SETGID; :func:`at_start` uses it in the daemon's first milliseconds and drops it for
-good. An ordinary user has it for the subordinate ids that /etc/subuid and /etc/subgid grant, by way of newuidmap(1).
+A process that maps other users than itself needs the right to become them. Root has this right. A unit gives it to a
+daemon with AmbientCapabilities=CAP_SETUID CAP_SETGID: :func:`at_start` uses it in the daemon's first milliseconds and
+drops it for good. An ordinary user has it for the subordinate ids that /etc/subuid and /etc/subgid grant, by way of
+newuidmap(1).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from spoold.host import proc
 from spoold.host.launch import Rlimits, find
 from spoold.model.errors import OperatorError
 
-BUILD_GROUP = "spoold-build"  # whose members run builds under the unit; made by sysusers.d
+BUILD_GROUP = "spoold-build"  # its members run builds under the unit; sysusers.d makes it
 CAP_SETGID, CAP_SETUID = 6, 7
 PR_SET_DUMPABLE, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 4, 47, 4
 CAPABILITY_VERSION = 0x20080522
@@ -59,7 +61,7 @@ class UserNamespace:
 
     @property
     def path(self) -> str:
-        """Return where programs that we start find it, by nsenter(1)."""
+        """Return the path by which programs that we start enter it, with nsenter(1)."""
         return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def entering(self, argv: Sequence[str]) -> list[str]:
@@ -68,7 +70,7 @@ class UserNamespace:
 
 
 def group_members(group: str) -> Users | None:
-    """Return a group and its members, None where there is none of that name or it has none."""
+    """Return a group and its members, None where there is no such group or it has no members."""
     try:
         found = grp.getgrnam(group)
     except KeyError:
@@ -83,7 +85,7 @@ def group_members(group: str) -> Users | None:
 def subordinate(most: int) -> Users | None:
     """Return up to ``most`` users of our own subordinate range, None where we have none.
 
-    They are the last of the range: containers of ours, if there are any, count from its beginning.
+    They are the last ones of the range: our containers, if there are any, take ids from its beginning.
     """
     uids, gids = subordinate_ids("/etc/subuid"), subordinate_ids("/etc/subgid")
     if not uids or not gids:
@@ -106,9 +108,9 @@ def subordinate_ids(file: str) -> range:
 
 
 def make(users: Users, *others: int) -> UserNamespace:
-    """Make a namespace with ``users``, and ``others`` whose files we have to do with: ids of users and of their groups.
+    """Make a namespace with ``users`` and with ``others``, whose files we handle: ids of users and of their groups.
 
-    Raises :class:`OperatorError` where we may not map them, or make no namespace at all.
+    Raises :class:`OperatorError` where we may not map them, or where no namespace can be made.
     """
     command = [find("unshare"), "--user", "--", find("sh"), "-c", "echo; read -r _"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={})
@@ -161,7 +163,7 @@ def _effective() -> int:
 
 
 class Namespaces:
-    """A namespace with all of ``users``, and for each one of that user alone, with a share of what is counted."""
+    """A namespace with all of ``users``, and one for each user alone, with a share of what the kernel counts."""
 
     def __init__(self, users: Users, *others: int) -> None:
         self.users = users
@@ -170,7 +172,7 @@ class Namespaces:
         self._limited: set[str] = set()
 
     def alone(self, name: str) -> UserNamespace:
-        """Return the namespace of one user, whom the caller has for itself."""
+        """Return the namespace of one user, whom nobody but the caller uses now."""
         found = self._made(name)
         if name not in self._limited:
             _limit(found)
@@ -178,7 +180,7 @@ class Namespaces:
         return found
 
     def make_all(self) -> None:
-        """Make each user's now: later it will not be possible any more."""
+        """Make the namespaces of all users now, for a process that will not be able to make them later."""
         for name in self.users.uids:
             self._made(name)
 
@@ -189,13 +191,14 @@ class Namespaces:
 
 
 def _limit(namespace: UserNamespace) -> None:
-    """Leave all in a namespace a share of what the kernel counts by user; half of it stays with the host's own."""
+    """Leave a namespace a share of what the kernel counts by user; half of all stays with the host's own users."""
     host = Path("/proc/sys/user")
     shares = {file.name: int(file.read_text()) // (2 * SHARES) for file in host.glob("max_*")}
-    # In one of its own a build could mount what it writes out of sight, and have memory that no group counts.
+    # In a user namespace of its own, a build could mount file systems. It could write to them where we do not look, and
+    # have memory that no control group counts.
     shares["max_user_namespaces"] = 0
     lines = "".join(f"echo {share} > /proc/sys/user/{name}\n" for name, share in shares.items())
-    # With a /proc of its own: the host's may be closed to writing.
+    # In a pid namespace, which has a /proc of its own: the host's may be closed to writing.
     bounds = proc.Bounds(wall=PROGRAM_TIMEOUT)
     done = proc.run([find("sh"), "-c", lines], bounds, entering=namespace.entering, pid_namespace=True)
     if not done.ok:
@@ -206,7 +209,7 @@ def _limit(namespace: UserNamespace) -> None:
 def share_of(rlimits: Rlimits) -> Rlimits:
     """Return ``rlimits`` with a share of what the kernel counts for the owner of all namespaces together.
 
-    See setrlimit(2): what a process of one build holds of these, another's could not have.
+    See setrlimit(2). Without this a build could hold all of them, and leave nothing to the other builds.
     """
     return msgspec.structs.replace(
         rlimits,
@@ -232,7 +235,7 @@ def made_at_start() -> Namespaces | None:
 def at_start() -> None:
     """Make the namespaces of a daemon that was given the two capabilities for that, and drop them for good.
 
-    To be called before there is a second thread: capabilities are a thread's own.
+    Call it before there is a second thread, since each thread has capabilities of its own.
     """
     global _made_at_start  # noqa: PLW0603 - what a process is given at its start belongs to the process
     if os.geteuid() == 0 or not _may_map():
@@ -247,11 +250,11 @@ def at_start() -> None:
 
 
 def _drop_capabilities() -> None:
-    """Give up every capability; without new privileges, as in a unit, none ever comes back."""
+    """Give up every capability; with NoNewPrivileges=, as in our units, none ever comes back."""
     libc = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("Ii", CAPABILITY_VERSION, 0)
     failed = libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) or libc.capset(header, bytes(24))
     if failed:
         raise OperatorError(f"the daemon's capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")
-    # Programs that we start look up our descriptor in /proc, which the kernel may have closed to them.
+    # Programs that we start open our descriptor in /proc. The kernel may have closed that to them.
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)

@@ -1,6 +1,6 @@
-"""Measures spoold and its peers side by side; started by contrib/development/bench, whose --help says what is measured.
+"""Measures spoold and its peers side by side, for contrib/development/bench, whose --help says what is measured.
 
-A way to run programs is a row of the table: a mode of spoold is a line in ``spools.SPOOLS``, a peer one in
+Each way to run programs is a row of the table. A mode of spoold is a line in ``spools.SPOOLS``, and a peer is a line in
 ``peers.ON_STORE``.
 """
 
@@ -36,11 +36,11 @@ from spoold.model.errors import SpooldError
 FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000, 1_000_000], [10, 1000]  # submissions that wait
 SHARED = 480  # jobs that many executors answer together
 FULL_BUILDS, QUICK_BUILDS = (50, 5, 3), (20, 2, 1)  # submissions, environments that have to be built for them, rounds
-# Usual seconds of the steps with --quick, where nothing else runs. They tell what there is time for.
+# Usual seconds of the steps with --quick, where nothing else runs. They tell for which steps there is time.
 START, MEMORY, RECOVERY, SCALING, ENVIRONMENTS = 20.0, 3.0, 5.0, 8.0, 14.0
-EVENTS = (MEMORY, RECOVERY, SCALING, ENVIRONMENTS)  # time is kept for the first of them first
-BUSY = 1.4  # pace: on a slower machine one turn each is better than two of which slow rows get none
-TURNS_PART = 0.5  # of the time that is left after the start: the turns get so much of it at the least
+EVENTS = (MEMORY, RECOVERY, SCALING, ENVIRONMENTS)  # time is kept for them in this order
+BUSY = 1.4  # a pace: on a slower machine each row gets one turn, since of two turns slow rows would get none
+TURNS_PART = 0.5  # the least part of the time left after the start that the turns get
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     began = time.monotonic() - given.spent  # when contrib/development/bench was called
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.width = max(console.width, 150)  # of the tables
+    console.width = max(console.width, 150)  # the tables need that
     try:
         measured = run(given, began)
     except (MeasuringError, SpooldError, OSError, SubprocessError, DockerException) as error:
@@ -83,7 +83,7 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
 def side_by_side(
     given: argparse.Namespace, stack: ExitStack, lies: dict[str, Path], deadline: Deadline
 ) -> dict[str, Any]:
-    """Return what was measured of the spools, which may lie in the places ``lies``, and of the peers."""
+    """Measure the spools, some of which lie in the places ``lies``, and the peers; return the figures."""
     wanted = spools.possible(spools.SPOOLS if given.quick else spools.SPOOLS | spools.MORE_SPOOLS, deadline)
     with deadline.step("starting the spools", START):
         started = spools.start(given, stack, wanted, lies)
@@ -101,7 +101,7 @@ def side_by_side(
 
 
 def effort(given: argparse.Namespace, deadline: Deadline) -> Effort:
-    """Return how much is measured in turns; with --quick what is left at this pace of the machine."""
+    """Return how much is measured in turns; with --quick, as much as there is time for at the machine's pace."""
     if not given.quick:
         return Effort(samples=200, seconds=given.seconds, rounds=6, burst=16, rate=given.rate)
     kept = 0.0
@@ -117,7 +117,7 @@ def effort(given: argparse.Namespace, deadline: Deadline) -> Effort:
 def beside_work(
     given: argparse.Namespace, stack: ExitStack, lies: dict[str, Path], started: dict[str, Served], deadline: Deadline
 ) -> dict[str, Any]:
-    """Return what was measured of the spools beside work: as much of it as there is time for."""
+    """Measure what else happens to the spools, as far as there is time, and return the figures."""
     measured: dict[str, Any] = {}
     sizes, seconds = (QUICK_SIZES, 2.0) if given.quick else (FULL_SIZES, 15.0)
     builds, building = (QUICK_BUILDS, [spools.MAIN]) if given.quick else (FULL_BUILDS, [spools.MAIN, "spool-recycled"])
@@ -142,11 +142,11 @@ def beside_work(
 
 
 def memory(given: argparse.Namespace, started: dict[str, Served]) -> dict[str, Any]:
-    """Return the memory of the daemons of one spool and of the engine; the other spools end."""
+    """End all spools but one, and return the memory of its daemons and of the engine."""
     for name, served in started.items():
         if name != spools.MAIN:
             served.daemons.end()
-    time.sleep(1.0)  # for what the others leave behind them to be freed
+    time.sleep(1.0)  # until the memory of the other spools is freed
     daemons = started[spools.MAIN].daemons.memory()
     return {
         "memory_mb": daemons | {"total": round(sum(daemons.values()), 1)},

@@ -15,7 +15,7 @@ SUFFIX = ".response.json"
 
 
 class Arrivals:
-    """When (on the monotonic clock) each id's response became visible in a directory; thread-safe."""
+    """Notes when (on the monotonic clock) each id's response became visible in a directory. Thread-safe."""
 
     def __init__(self, directory: str) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -42,13 +42,13 @@ class Arrivals:
                 self._change.notify_all()
 
     def wait(self, id_: str, patience: float) -> float | None:
-        """Return when the response of ``id_`` became visible; None after ``patience`` seconds without it."""
+        """Wait for the response of ``id_`` and return when it became visible; None after ``patience`` seconds."""
         with self._change:
             self._change.wait_for(lambda: id_ in self._seen, patience)
             return self._seen.get(id_)
 
     def take(self, patience: float) -> dict[str, float]:
-        """Return all that was seen since the last call; waits ``patience`` seconds for the first."""
+        """Return the responses seen since the last call; wait up to ``patience`` seconds for the first one."""
         with self._change:
             self._change.wait_for(lambda: bool(self._seen), patience)
             seen, self._seen = self._seen, {}

@@ -1,6 +1,6 @@
-"""The peers that are programs and have to be given, isolate and nsjail, with the store and the limits of the others.
+"""The peers isolate and nsjail, programs that have to be named, with the store and the limits of the others.
 
-Their limits of memory and processes are control groups, which take root and a hierarchy that is ours to divide. Where
+Their limits of memory and processes are control groups, which need root and a hierarchy that is ours to divide. Where
 there is none, the limit of memory is one of address space for each process.
 """
 
@@ -37,11 +37,11 @@ class Isolate(OnStore):
         with contextlib.suppress(MeasuringError):
             self.printed([program, "--cg", "--box-id=0", "--init"])
             self._grouped, self._memory, self.about = ["--cg"], f"--cg-mem={LIMITS.memory >> 10}", ""
-        for number in range(WORKERS):  # since 1.10 a box that is there cannot be made
+        for number in range(WORKERS):  # since 1.10 isolate does not make a box that exists already
             self.printed([program, *self._grouped, f"--box-id={number}", "--cleanup"])
 
     def environment(self, program: Program) -> dict[str, str]:
-        """Return its environment: what can be written to is the box alone."""
+        """Return the environment of ``program``, which can write to the box alone."""
         return super().environment(program) | {"HOME": "/box", "TMPDIR": "/box"}
 
     def run(self, program: Program) -> str:
@@ -63,8 +63,8 @@ class Isolate(OnStore):
 class Nsjail(OnStore):
     """``nsjail``, once for each program: all its namespaces, an empty root with the store in it.
 
-    Beside that its defaults, but the niceness, which is 19 and would let everything else go before it, and the size of
-    files, which is 1 MiB.
+    All else is as by default, with two exceptions. The default niceness is 19, and all other work would go before it.
+    The default limit for the size of files is 1 MiB.
     """
 
     def __init__(self, name: str, served: Served, program: str) -> None:
@@ -85,14 +85,14 @@ class Nsjail(OnStore):
         return self.printed([*self._jail, *variables, "--", *self.command(program)])
 
     def close(self) -> None:
-        """Remove the control groups too."""
+        """End the threads, and remove the control groups too."""
         super().close()
         for directory in reversed(self._made):
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
     def _bounds(self) -> list[str]:
-        """Return the options that limit memory and processes, and make the groups that they need to be there before."""
+        """Make the control groups that nsjail needs, and return the options that limit memory and processes."""
         limits = ["--cgroup_mem_max", str(LIMITS.memory), "--cgroup_pids_max", str(LIMITS.processes)]
         try:
             if (GROUPS / "cgroup.controllers").exists():

@@ -1,4 +1,4 @@
-"""Where the CPU time of a job goes; started by contrib/development/profile, whose --help says what is measured."""
+"""Where the CPU time of a job goes. contrib/development/profile starts this, and its --help says what is measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from spoold.model.errors import SpooldError
 TICKS = os.sysconf("SC_CLK_TCK")
 KERNEL = 2  # kthreadd, the parent of all threads of the kernel
 BY_NAME = {program.title: program for program in (TRIVIAL, PYTHON, COMPILE)}
-# Rows, in the order of the table. "Rest" is the machine's time without all of these: other work, and what has ended.
+# Rows, in the order of the table. "Rest" is the machine's time without these: other work, and processes that are gone.
 PARTS = ("containers user", "containers system", "executor", "intake", "builder", "health", "engine", "kernel threads")
 Costs = dict[str, float]  # seconds of CPU so far, by part
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """Return the options; exits with 2 where they are wrong."""
+    """Return the options; exit with 2 where they are wrong."""
     parser = argparse.ArgumentParser(prog="contrib/development/profile", add_help=False, allow_abbrev=False)
     parser.add_argument("--tree", type=_tree, action="append", default=[])
     parser.add_argument("--mode", choices=("recycled", "single-use"), default="recycled")
@@ -55,7 +55,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    # What contrib/development/profile adds.
+    # contrib/development/profile adds the following.
     parser.add_argument("--root", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--docker")
@@ -120,14 +120,14 @@ def _start(name: str, tree: Path, given: argparse.Namespace, stack: ExitStack) -
 
 
 class Meter:
-    """Reads the CPU time that all parts have used so far, those of the engine at ``docker`` included."""
+    """Reads the CPU time that all parts have used so far, the engine at ``docker`` included."""
 
     def __init__(self, docker: str) -> None:
         self._engine = listener(docker)
         self._group: Path | None = None
 
     def read(self, served: Served) -> Costs:
-        """Return the seconds of CPU of each part, of the whole machine, and of what is no part."""
+        """Return the seconds of CPU of each part, of all parts together, and of the rest of the machine."""
         costs = {role: _of_process(pid) for role, pid in served.daemons.pids().items()}
         costs["engine"] = sum(_of_process(pid) for pid in processes_of(self._engine, served))
         costs["kernel threads"] = sum(_of_process(pid) for pid, parent, _ in processes() if parent == KERNEL)
@@ -138,7 +138,7 @@ class Meter:
         return costs
 
     def _containers(self, served: Served) -> tuple[float, float]:
-        """Return what all containers used so far, those that are gone as well: their groups lie below one."""
+        """Return the user and system seconds of all containers so far, also of removed ones: one group is above all."""
         if self._group is None:
             if not served.container_ids():  # another engine than Docker
                 return 0.0, 0.0
@@ -160,7 +160,7 @@ def _group_of(pid: int) -> Path:
 
 
 def _of_process(pid: int) -> float:
-    """Return the seconds of a process and of its children that have ended; 0 where it is gone."""
+    """Return the seconds of CPU of a process and of its children that have ended; 0 where it is gone."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

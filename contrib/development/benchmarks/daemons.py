@@ -1,4 +1,4 @@
-"""The daemons of one spool, each a process of its own as under systemd; they end with the process that started them."""
+"""The daemons of one spool, each a process as under systemd. They end with the process that started them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ import msgspec
 from benchmarks.ways import MeasuringError, megabytes
 from spoold.config import Settings
 
-# As installed, without what only development tools need: msgspec would import it, and each daemon be 1.3 MB larger.
+# As installed, without typing_extensions, which only development tools need: msgspec would import it, and each daemon
+# would be 1.3 MB larger.
 PROGRAM = "import sys; sys.modules['typing_extensions'] = None; from spoold.cli.daemon import main; main()"
 ROLES = ("builder", "intake", "executor", "health")
 RESPONSE_TIMEOUT = 300.0  # seconds for the daemons to start or to end
 
 
 class Daemons:
-    """The daemons that go by ``settings``; their files are called ``name``, and lie in ``work``.
+    """The daemons that go by ``settings``. Their files are in ``work``, and their names begin with ``name``.
 
-    They run the copy of spoold in ``tree``, or the one that this process runs.
+    They run the copy of spoold in ``tree``, or else the one that this process runs.
     """
 
     def __init__(self, name: str, work: Path, settings: Settings, tree: Path | None = None) -> None:
@@ -36,7 +37,7 @@ class Daemons:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def begin(self, roles: Iterable[str] = ROLES) -> None:
-        """Start daemons; ``ready`` waits for them."""
+        """Start daemons; :meth:`ready` waits for them."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.bind(str(self._address))
         self._listener.settimeout(RESPONSE_TIMEOUT)
@@ -44,7 +45,7 @@ class Daemons:
             self.launch(role, {"NOTIFY_SOCKET": str(self._address)})
 
     def ready(self) -> None:
-        """Return when all that ``begin`` started have said that they are ready."""
+        """Wait until all daemons that :meth:`begin` started have said that they are ready."""
         try:
             for _ in self._processes:
                 self._listener.recv(100)
@@ -55,7 +56,7 @@ class Daemons:
             self._address.unlink()
 
     def launch(self, role: str, environment: dict[str, str] | None = None) -> None:
-        """Start one daemon and do not wait; it ends with this process, however that ends."""
+        """Start one daemon and do not wait for it. It ends with this process, however that ends."""
         command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-c", PROGRAM]
         with self._log.open("ab") as log:
             self._processes[role] = subprocess.Popen(
@@ -66,7 +67,7 @@ class Daemons:
             )
 
     def end(self, roles: Iterable[str] = ROLES, how: int = signal.SIGTERM) -> None:
-        """End daemons; with SIGTERM in good order."""
+        """End daemons by the signal ``how``; SIGTERM ends them in good order."""
         ending = [self._processes.pop(role) for role in roles if role in self._processes]
         for process in ending:
             process.send_signal(how)
@@ -74,15 +75,15 @@ class Daemons:
             process.wait(RESPONSE_TIMEOUT)
 
     def pids(self) -> dict[str, int]:
-        """Return the process of each daemon."""
+        """Return the pid of each daemon, by role."""
         return {role: process.pid for role, process in self._processes.items()}
 
     def memory(self) -> dict[str, float]:
-        """Return the MB of each daemon."""
+        """Return the MB of each daemon, by role."""
         return {role: megabytes(pid) for role, pid in self.pids().items()}
 
     def said(self) -> str:
-        """Return the end of the daemons' log, to follow an error."""
+        """Return the end of the daemons' log, as text that follows an error."""
         with contextlib.suppress(OSError):
             return "; their log ends with:\n" + self._log.read_text()[-3000:]
         return ""

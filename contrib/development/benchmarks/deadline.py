@@ -1,4 +1,4 @@
-"""When a run has to be over, what it left out for that, and what its time went into."""
+"""When a run has to be over, what it leaves out for that, and where its time goes."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from contextlib import contextmanager
 
 from benchmarks.ways import say
 
-LEAST_PACE = 1.0  # a quicker machine than the one that the usual seconds are of gives no reason to do more
+LEAST_PACE = 1.0  # no less: on a machine quicker than the one with the usual seconds we do not do more
 
 
 class Deadline:
-    """The seconds from ``began`` (on the monotonic clock) until all has to be done; infinity where nothing is promised.
+    """The time until all has to be done: ``seconds`` from ``began`` (monotonic), infinity where nothing is promised.
 
     How long a step takes depends on what else the machine does. So the first step, whose usual time is known, tells the
-    ``pace`` of the machine: how many times as long as usual things take now. A later step begins only where what is
-    left is enough for it at this pace.
+    ``pace`` of the machine: how many times as long as usual a step takes now. A later step begins only where the time
+    that is left is enough for it at this pace.
     """
 
     def __init__(self, began: float, seconds: float = math.inf) -> None:
         self._began, self.seconds = began, seconds
         self.pace = LEAST_PACE
-        self.left_out: dict[str, str] = {}  # by name: why
+        self.left_out: dict[str, str] = {}  # the reason, by name
         self.spent: dict[str, float] = {}  # seconds, by step
         if time.monotonic() - began >= 1:
             self.spent["before measuring"] = round(time.monotonic() - began, 1)
 
     @property
     def left(self) -> float:
-        """Return how many seconds are left; negative where it is over."""
+        """Return how many seconds are left, a negative number where the time is over."""
         return self._began + self.seconds - time.monotonic()
 
     @contextmanager
     def step(self, name: str, usual: float = math.inf) -> Iterator[None]:
-        """Note how long a step takes; one that says how many seconds it ``usual``ly takes tells the pace."""
+        """Note how long a step takes; with its ``usual`` seconds, also note the pace."""
         began = time.monotonic()
         yield
         taken = time.monotonic() - began
@@ -43,7 +43,7 @@ class Deadline:
         self.pace = max(self.pace, taken / usual)
 
     def allows(self, name: str, usual: float, later: float = 0.0) -> bool:
-        """Tell whether there is time for a step that usually takes so many seconds, and for what comes ``later``.
+        """Tell whether there is time for a step of ``usual`` seconds and for the steps after it, of ``later`` seconds.
 
         Where there is not, the step counts as left out.
         """
@@ -59,7 +59,7 @@ class Deadline:
         self.left_out[name] = why
 
     def broken(self) -> str:
-        """Return why more time was taken than was promised; empty where the promise was kept."""
+        """Return why the run took longer than promised, "" where it kept the promise."""
         if self.left >= 0:
             return ""
         steps = ", ".join(f"{name} {seconds:g} s" for name, seconds in self.spent.items())

@@ -1,4 +1,4 @@
-"""The processes of a Docker engine: the daemon, what it started, and the shims of a spool's containers."""
+"""The processes of a Docker engine: the daemon, its descendants, and the shims of a spool's containers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PEER = struct.Struct("iII")  # unix(7), SO_PEERCRED: pid, uid, gid
 
 
 def listener(docker: str) -> int:
-    """Return the pid of the daemon that listens there."""
+    """Return the pid of the daemon that listens at the URL ``docker``."""
     with socket(AF_UNIX) as connection:
         connection.connect(docker.removeprefix("unix://"))
         pid: int = PEER.unpack(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, PEER.size))[0]
@@ -42,9 +42,9 @@ def _words_of(pid: int) -> list[str]:
 
 
 def processes_of(engine: int, served: Served) -> set[int]:
-    """Return the daemon, what it started, and the shims of containers that live, which are nobody's children.
+    """Return the pids of the daemon, of all that it started, and of the shims of containers that live.
 
-    What runs in these containers is a shim's child, and no part of the engine.
+    A shim is nobody's child. A program in a container is a shim's child, and no part of the engine.
     """
     ids, found, shims = served.container_ids(), {engine}, set()
     for pid, parent, name in sorted(processes()):
@@ -56,7 +56,7 @@ def processes_of(engine: int, served: Served) -> set[int]:
 
 
 def engine_memory(docker: str, served: Served) -> dict[str, float]:
-    """Return the MB of an engine while one spool's containers wait: the daemons, and all of the spool's shims."""
+    """Return the MB of an engine while one spool's containers wait: of the daemons, and of all the spool's shims."""
     names = {pid: name for pid, _, name in processes()}
     memory = {"daemons": 0.0, "shims": 0.0}
     for pid in processes_of(listener(docker), served):

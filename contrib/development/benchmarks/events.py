@@ -1,4 +1,4 @@
-"""What happens to a spool beside work: a daemon is killed, very much waits, many environments are new."""
+"""What else happens to a spool: a daemon is killed, very many submissions wait, many environments are new."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NEW_SHELL = """{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell {
 
 
 def recovery(served: Served) -> dict[str, float]:
-    """Return the seconds from the start of a daemon that was killed with -9 to the answer to what was dropped then.
+    """Return, for each daemon, the seconds from its start after a kill -9 to the answer to a submission dropped then.
 
-    What is dropped for the builder needs an environment that has to be built.
+    The submission for the builder needs an environment that has to be built.
     """
     taken = {}
     for role in ROLES:
@@ -40,9 +40,9 @@ def _unbuilt() -> Program:
 
 
 def scaling(served: Served, sizes: list[int], seconds: float) -> dict[str, dict[str, float]]:
-    """Return, by how many wait, what an executor does that starts then: its first answer, rate and memory.
+    """Return an executor's seconds to its first answer, rate and memory, by how many submissions wait at its start.
 
-    For each answer another submission is dropped, so that as many wait all the time.
+    For each answer another submission is dropped, so that the same number waits all the time.
     """
     results = {}
     for size in sizes:
@@ -72,7 +72,7 @@ def scaling(served: Served, sizes: list[int], seconds: float) -> dict[str, dict[
 
 
 def environments(served: Served, submissions: int, environments: int, rounds: int) -> dict[str, float]:
-    """Return the seconds for submissions over new environments at once, and for one submission each; medians."""
+    """Return the median seconds for submissions that share new environments, and for one submission for each."""
     pairs = []
     for _ in range(rounds):
         say(f"{submissions} submissions over {environments} new environments")

@@ -1,4 +1,4 @@
-"""Many executors on one spool: what a job costs by how many there are, each with one slot."""
+"""Many executors with one slot each on one spool: what a job costs, by the number of executors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CPUCLOCK_SCHED = 2  # Linux, include/linux/posix-timers_types.h
 
 
 def executors(served: Served, work: Path, jobs: int, numbers: tuple[int, ...] = NUMBERS) -> dict[str, dict[str, float]]:
-    """Return, by how many executors there are, jobs per second and ms of their CPU per job, of jobs that come at once.
+    """Return jobs per second and ms of the executors' CPU per job, by the number of executors. All jobs come at once.
 
-    The spool's own executor does not run meanwhile. The first jobs of each one are not measured: they take several
-    times as long as those that follow, and of 480 an executor among 32 has 15.
+    The spool's own executor does not run meanwhile. The first jobs of each executor are not measured. They take several
+    times as long as those that follow, and of 480 jobs each of 32 executors gets only 15.
     """
     results = {}
     for number in numbers:
@@ -39,7 +39,7 @@ def executors(served: Served, work: Path, jobs: int, numbers: tuple[int, ...] = 
         for each in all_of_them:
             each.end(["executor"])
         results[str(number)] = {"jobs_per_s": round(jobs / taken, 1), "cpu_ms": round(spent * 1000 / jobs, 3)}
-    served.daemons.launch("executor")  # it answers what comes next, whenever it is ready
+    served.daemons.launch("executor")  # it answers later submissions, whenever it is ready
     return results
 
 
@@ -53,6 +53,7 @@ def _begun(served: Served, work: Path, number: int) -> Daemons:
 def _cpu(pid: int) -> float:
     """Return the seconds of CPU that a process has taken, to the nanosecond, by its clock of clock_getcpuclockid(3).
 
-    Its /proc/PID/stat counts ticks on many kernels, by whoever runs at each of them: nothing, of a few short jobs.
+    On many kernels /proc/PID/stat counts ticks, each for the process that runs at that moment. For a few short jobs it
+    would count nothing.
     """
     return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)

@@ -1,4 +1,4 @@
-"""The memory of the peers that go on between two programs: servers, found by where they listen or by a pid.
+"""The memory of the peers that are servers and run on between two programs, found by their URL or a pid.
 
 A peer that is a program leaves nothing in memory when it has ended.
 """
@@ -15,15 +15,15 @@ from benchmarks.ways import megabytes
 
 LISTENING = "0A"  # proc_pid_net(5): the state in /proc/net/tcp
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
-PROXY = "docker-proxy"  # listens for a container, and is not what answers
+PROXY = "docker-proxy"  # listens for a container, and is not the server that answers
 
 
 class UnknownError(Exception):
-    """A process cannot be found; the text says what there is instead, and what to do."""
+    """A process cannot be found. The text says what was found instead, and what to do."""
 
 
 def listener_of(url: str) -> int:
-    """Return the pid of the process of this machine that listens where a URL says; raises :class:`UnknownError`."""
+    """Return the pid of the process of this machine that listens at a URL; raises :class:`UnknownError`."""
     parts = urllib.parse.urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     inodes = _listening_on(port)
@@ -38,7 +38,7 @@ def listener_of(url: str) -> int:
 
 
 def memory_of(pid: int) -> float:
-    """Return the MB (PSS) of a process and of all that it has started."""
+    """Return the MB (PSS) of a process and of all its descendants."""
     parents = {each: parent for each, parent, _ in processes()}
     found, more = {pid}, {pid}
     while more:
@@ -52,7 +52,7 @@ def memory_of(pid: int) -> float:
 
 
 def _is_here(host: str) -> bool:
-    """Tell whether a name is one of this machine's own addresses: only then can something be bound to it."""
+    """Tell whether a name leads to an address of this machine: only then can a socket be bound to it."""
     try:
         families = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except OSError:
@@ -80,7 +80,7 @@ def _listening_on(port: int) -> set[str]:
 
 
 def _sockets_of(pid: int) -> set[str]:
-    """Return the inodes of a process's sockets; none where it is gone or not ours to look at."""
+    """Return the inodes of a process's sockets, none where it is gone or we may not look at it."""
     found = set()
     with contextlib.suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():

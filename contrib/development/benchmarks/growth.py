@@ -1,8 +1,9 @@
-"""How what a spool does grows with slots, responses, requests, environments and kept answers; see bench --growth.
+"""How a spool's time grows with slots, responses, requests, environments and kept answers; see bench --growth.
 
-Each row has three sizes, which take turns. For each turn bursts of jobs are answered, and the median of their seconds
-counts. Its slope is that of the line through the logarithms of sizes and seconds: 1 is growth in proportion, 0 none.
-Beside it stands the memory of the daemons: at rest after the last burst, and the most that they had meanwhile.
+Each row has three sizes, which take turns. In each turn a burst of jobs is answered, and for each size the median of
+the seconds counts. A row's slope is that of the line through the logarithms of sizes and seconds: 1 is growth in
+proportion, 0 is none. Beside it stands the memory of the daemons: at rest after the last burst, and the most that they
+had meanwhile.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from spoold.model.limits import MIB
 
 SLOTS = (2, 4, 8)
 SIZES = (1 * MIB, 4 * MIB, 16 * MIB)
-REST_OF_REQUEST = 4096  # bytes of the largest request that are not its large file
+REST_OF_REQUEST = 4096  # bytes of a large request beside its large file, at most
 PATHS = (10, 100, 1000)
 ANSWERS = (10_000, 100_000, 1_000_000)
-ROUNDS = 5  # of which the median counts
-STARTS = 3  # of all daemons, of which the median counts
-JOBS_PER_SLOT, LARGE_JOBS, KNOWN_JOBS, KEPT_JOBS = 12, 4, 12, 200  # of a burst
+ROUNDS = 5  # the median of them counts
+STARTS = 3  # of all daemons; the median of them counts
+JOBS_PER_SLOT, LARGE_JOBS, KNOWN_JOBS, KEPT_JOBS = 12, 4, 12, 200  # jobs of a burst
 LINKS = 60_000  # names of one file; ext4 allows 65,000
 REST = 3.0  # seconds after which memory counts as memory at rest
 STEEP = 1.1  # a slope above it grows faster than in proportion
@@ -51,7 +52,7 @@ SPOOLS = {f"growth-slots-{slots}": Spool(RECYCLED | {"executor": {"slots": slots
 
 @dataclass(frozen=True, eq=False)
 class Large(Program):
-    """A program that prints, or is sent with, ``size`` bytes."""
+    """A program that prints ``size`` bytes, or whose request has that many."""
 
     size: int = 0
     printing: bool = True
@@ -69,7 +70,7 @@ class Large(Program):
 
 @dataclass
 class Row:
-    """What was measured of one size: seconds of each burst, the daemons' MB at rest, and the most they had."""
+    """What was measured for one size: seconds of each burst, the daemons' MB at rest, and the most MB they had."""
 
     size: int
     served: Served
@@ -78,16 +79,16 @@ class Row:
     peak: dict[str, float] = field(default_factory=dict)
 
     def measure(self, act: Callable[[], float], *, last: bool) -> None:
-        """Note the seconds that ``act`` returns, and the most memory; after the ``last`` time also that at rest."""
+        """Note the seconds that ``act`` returns and the most memory, after the ``last`` time also memory at rest."""
         pids = self.served.daemons.pids()
         for pid in pids.values():
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the peak begins anew
         self.seconds.append(act())
-        for role, pid in self.served.daemons.pids().items():  # they may be others now
+        for role, pid in self.served.daemons.pids().items():  # ``act`` may have restarted them
             self.peak[role] = max(self.peak.get(role, 0.0), _peak(pid))
         self.served.rest()
         if last:
-            time.sleep(REST)  # what is at rest is what is there after a while: nothing tells that it has come to rest
+            time.sleep(REST)  # nothing tells when memory has come to rest
             self.memory = self.served.daemons.memory()
 
 
@@ -110,7 +111,7 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def _slots(spools: list[Served]) -> dict[str, Any]:
-    """Return the seconds for as many jobs as there are slots, times some: slots beyond the CPUs may cost nothing."""
+    """Return the seconds of bursts with as many jobs for each slot: more slots than CPUs may cost nothing."""
     rows = [Row(size, served) for size, served in zip(SLOTS, spools, strict=True)]
     return _in_turns("slots", rows, lambda row: row.served.burst([TRIVIAL] * (JOBS_PER_SLOT * row.size)))
 
@@ -128,7 +129,7 @@ def _large(served: Served, *, printing: bool) -> dict[str, Any]:
 
 
 def _environments(served: Served) -> dict[str, dict[str, Any]]:
-    """Return the seconds until a new environment's first answer, and of jobs in a known one, by paths."""
+    """Return the seconds until a new environment's first answer, and those of jobs in a known one, by paths."""
     made: list[tuple[Row, Row, Program]] = []
     for paths in PATHS:
         say(f"an environment of {paths} paths more than the shell")
@@ -149,9 +150,10 @@ def _environments(served: Served) -> dict[str, dict[str, Any]]:
 
 
 def _many_paths(count: int) -> str:
-    """Return a cutor.nix whose closure has so many more paths, which one short build makes.
+    """Return a cutor.nix whose closure has ``count`` more paths, which one short build makes.
 
-    The builder does not end with mkdir, which closes its outputs first: Nix may kill a builder that has closed them.
+    The builder's last command is not mkdir, which closes its standard output and error before it ends: Nix may kill a
+    builder that has closed them.
     """
     return f"""{{ pkgs ? import <nixpkgs> {{}} }}:
 let
@@ -165,7 +167,7 @@ in pkgs.mkShell {{ MANY = map (name: many.${{name}}) names; }}
 
 
 def _closure(served: Served, mark: str) -> int:
-    """Return how many paths the closure has that holds paths whose names have ``mark``."""
+    """Return the number of paths in the closure that has paths with ``mark`` in their names."""
     for path in (served.spool / "builds" / "done").glob("*.response.json"):
         closure = json.loads(path.read_bytes())["result"]["closure"]
         if any(mark in each for each in closure):
@@ -174,9 +176,9 @@ def _closure(served: Served, mark: str) -> int:
 
 
 def _answers(served: Served) -> dict[str, dict[str, Any]]:
-    """Return the seconds of jobs, and from the daemons' start to the first answer, by how many answers are kept.
+    """Return the seconds of jobs, and those from the daemons' start to the first answer, by the number of kept answers.
 
-    Here the sizes take no turns, since answers only become more.
+    The sizes take no turns here, since the number of answers only grows.
     """
     jobs, starts = [], []
     kept = Kept(served)
@@ -201,7 +203,7 @@ def _cold_start(served: Served) -> float:
 
 
 class Kept:
-    """Answers in ``done/`` that are names of a few files: copies of an answer that was really given."""
+    """Answers in ``done/`` that are names of a few files, which are copies of an answer that was really given."""
 
     def __init__(self, served: Served) -> None:
         self._done = served.spool / "done"
@@ -211,9 +213,9 @@ class Kept:
         self._count = 0
 
     def fill(self, count: int) -> None:
-        """Have so many."""
+        """Add answers until there are ``count``."""
         say(f"{count} answers in done/")
-        for ending in (".response.json", ".json"):  # the response last would look like an answer that is not there yet
+        for ending in (".response.json", ".json"):  # responses first: an entry without one looks unanswered
             source = self._done / f"{self._given}{ending}"
             first = source
             for number in range(self._count, count):
@@ -228,7 +230,7 @@ class Kept:
 
 def _in_turns(what: str, rows: list[Row], act: Callable[[Row], float]) -> dict[str, Any]:
     for row in rows:
-        act(row)  # warms up, and is not counted
+        act(row)  # to warm up; it is not counted
     for number in range(ROUNDS):
         say(f"{what}: round {number + 1} of {ROUNDS}")
         for row in rows:

@@ -1,8 +1,8 @@
-"""Tries the verdicts about memory; started by contrib/development/memory, whose --help says what is tried.
+"""Tries the verdicts about memory. contrib/development/memory starts this, and its --help says what is tried.
 
-The program finds out what its interpreter holds, by what the kernel says of its own pages, and takes the rest up to the
-target. So the truth is known to some pages. Its sleeps are what is tried: for how long all of the memory is held.
-tests/sandbox/test_memory_exact.py runs the same program.
+The program asks the kernel about its own pages to find out what its interpreter holds, and takes the rest up to the
+target. So the truth is known to within some pages. The sleeps belong to what is tried: for how long all of the memory
+is held. tests/sandbox/test_memory_exact.py runs the same program.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ SHELL = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ pkgs.python
 
 @dataclass(frozen=True)
 class Row:
-    """What is tried again and again: ``limit`` is bytes, ``hold`` seconds."""
+    """One case that is tried again and again: ``limit`` is bytes, ``hold`` seconds."""
 
     kind: str
     limit: int
     hold: float
 
     def job(self, shell: str, closure: list[str]) -> Job:
-        """Return a job that holds what it may in its first phase, and more in its second."""
+        """Return a job that holds as much as it may in its first phase, and more in its second."""
         scripts = {
             name: f"exec python3 hold.py {self.kind} {target} {self.hold}\n"
             for name, target in (("compile.sh", self.limit), ("run.sh", self.limit + OVER))
@@ -96,7 +96,7 @@ class Row:
 
 @dataclass
 class Seen:
-    """What came of the jobs of a row: wrong verdicts, and by how many bytes the figures of memory are off."""
+    """The outcome of a row's jobs: wrong verdicts, and by how many bytes the figures of memory are off."""
 
     wrong: list[str] = field(default_factory=list)
     off: list[int] = field(default_factory=list)
@@ -112,18 +112,18 @@ class Seen:
                 continue
             if phase.outcome is not right:
                 self.wrong.append(f"{phase.outcome} at {target} bytes, not {right}: {phase.memory}, {phase.stderr!r}")
-            # One that is ended on the way holds less.
+            # A program that is ended on the way holds less.
             if isinstance(phase.memory, int) and (right is Outcome.OK or phase.signal == ""):
                 self.off.append(phase.memory - target)
 
     @property
     def good(self) -> bool:
-        """Tell whether all was right."""
+        """Tell whether all verdicts are right, and all figures exact enough."""
         return not self.wrong and all(abs(off) <= EXACT for off in self.off)
 
 
 def rows(kinds: list[str]) -> Iterator[Row]:
-    """Yield what is tried."""
+    """Yield the rows to try."""
     for kind in kinds:
         for limit in SMALL if kind.startswith("/") else LIMITS:
             for hold in HOLDS:
@@ -142,12 +142,12 @@ def main() -> None:
 
 
 def options() -> argparse.Namespace:
-    """Return the options; ends with 2 where they are wrong, and with 0 where nothing but a look at them was asked."""
+    """Return the options; exit with 2 where they are wrong, and with 0 where they were only to be checked."""
     parser = argparse.ArgumentParser(prog="contrib/development/memory", add_help=False, allow_abbrev=False)
     parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--kind", choices=KINDS, action="append")
-    # What contrib/development/memory adds.
+    # contrib/development/memory adds the following.
     parser.add_argument("--check", action="store_true")
     for name in ("docker", "nixpkgs", "state"):
         parser.add_argument(f"--{name}")
@@ -159,7 +159,7 @@ def options() -> argparse.Namespace:
 
 
 def run(given: argparse.Namespace) -> bool:
-    """Return whether all verdicts are right."""
+    """Try all rows, print each, and tell whether all are good."""
     settings = Settings(
         docker=DockerSettings(host=given.docker),
         spool=SpoolSettings(path=str(given.work)),
@@ -193,7 +193,7 @@ def run(given: argparse.Namespace) -> bool:
 def tried(
     settings: Settings, runtime: Runtime, wanted: list[Row], times: int, built: BuildResult
 ) -> Iterator[tuple[Row, Seen]]:
-    """Yield what came of each row."""
+    """Yield each row with its outcome."""
     sandbox = DockerSandbox(settings, runtime)
     try:
         sandbox.prepare()

@@ -1,17 +1,17 @@
-"""The options of contrib/development/bench, which describes them; only what any Python has is imported here."""
+"""The options of contrib/development/bench, which describes them. Only the standard library is imported here."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-PROMISED = 120.0  # seconds that --quick takes at the most
-QUICK = 105.0  # seconds of them for all but the engine's stop
+PROMISED = 120.0  # seconds that --quick takes at most
+QUICK = 105.0  # seconds of these for all but the engine's stop
 PEERS_WITH_URL = ("go-judge", "piston")
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
-    """Return the options; exits with 2 where they are wrong."""
+    """Return the options; exit with 2 where they are wrong."""
     parser = argparse.ArgumentParser(prog="contrib/development/bench", add_help=False, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--quick", action="store_true")
@@ -25,7 +25,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--go-judge")
     parser.add_argument("--piston")
     parser.add_argument("--pid", type=_pid, action="append", default=[])
-    # What contrib/development/bench adds.
+    # contrib/development/bench adds the following.
     parser.add_argument("--work", type=Path)
     parser.add_argument("--docker")
     parser.add_argument("--nixpkgs")

@@ -1,6 +1,6 @@
 """The peers that need nothing but what spoold needs: each runs the same script on the same Nix store.
 
-The limits are those of spoold's compilations, which are the higher ones, where the peer has such limits.
+Where a peer has limits, they are those of spoold's compilations, which are higher than those of its runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUN_TIMEOUT = 120  # seconds for one run
 
 
 class OnStore(Peer):
-    """A peer that sees the store of ``served``, as jobs do."""
+    """A peer that sees the store of ``served`` as jobs do."""
 
     def __init__(self, name: str, served: Served) -> None:
         super().__init__(name, PROGRAMS)
@@ -42,11 +42,11 @@ class OnStore(Peer):
         return [self.bash, "-c", program.script]
 
     def environment(self, program: Program) -> dict[str, str]:
-        """Return its environment."""
+        """Return the environment of ``program``."""
         return environment(self.paths[program])
 
     def printed(self, command: list[str]) -> str:
-        """Return what a command printed; raises when it failed."""
+        """Run a command and return what it printed; raise :class:`MeasuringError` where it failed."""
         done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT, check=False)
         if done.returncode != 0:
             raise MeasuringError(f"{self.name}: exit code {done.returncode}: {done.stderr[-1000:]}")
@@ -132,7 +132,7 @@ for line in sys.stdin:
 
 
 class NoIsolation(Bubblewrap):
-    """A plain child process, of a Python that runs all the time and sees the store where it has to be seen."""
+    """A plain child process of a Python that runs all the time and sees the store at /nix/store."""
 
     about = "no limits, no isolation"
 
@@ -157,13 +157,13 @@ class NoIsolation(Bubblewrap):
         return str(printed)
 
     def close(self) -> None:
-        """End the runners too."""
+        """End the threads, and the runners too."""
         super().close()
         for _ in range(WORKERS):
             self._runners.get().communicate()
 
 
-# The name of each way and what makes it; a new one is a line here.
+# The name of each peer and the class that makes it. A new peer is a line here.
 ON_STORE: dict[str, Callable[[str, Served], OnStore]] = {
     "docker-run": DockerRun,
     "docker-sdk": DockerSdk,

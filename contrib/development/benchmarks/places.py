@@ -1,7 +1,7 @@
-"""Where spools lie, beside the directory that is given: in memory, and in a loop image with a journal.
+"""Where spools lie, apart from the given directory: in memory, and in a loop image with a journal.
 
-What a spool costs depends on what the file system under it does for an fsync. Both places are file systems of their
-own, mounted below the directory and gone at the end. Mounting takes root; the image also a loop device and mkfs.ext4.
+What a spool costs depends on what its file system does for an fsync. Both places are file systems of their own, mounted
+below the directory and removed at the end. A mount needs root. The image also needs a loop device and mkfs.ext4.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from benchmarks.deadline import Deadline
 
 MEMORY, JOURNAL = "memory", "journal"
-SIZE = 2 << 30  # bytes of either
+SIZE = 2 << 30  # bytes of each place
 SOME_SIZE = f"size={SIZE}"
 
 
 def provide(work: Path, stack: ExitStack, deadline: Deadline) -> dict[str, Path]:
-    """Return the places by name, mounted until the ``stack`` ends; what cannot be made here is left out, with why."""
+    """Return the places by name, mounted until the ``stack`` ends; the deadline notes those that cannot be made."""
     image = work / f"{JOURNAL}.image"
     making: dict[str, list[list[str]]] = {
         MEMORY: [["mount", "-t", "tmpfs", "-o", SOME_SIZE, "spoold-bench"]],
@@ -45,7 +45,7 @@ def provide(work: Path, stack: ExitStack, deadline: Deadline) -> dict[str, Path]
 
 
 def _failure(command: list[str]) -> str:
-    """Run a command as root; return why it failed, or nothing."""
+    """Run a command as root; return why it failed, "" where it did not."""
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     try:
         done = subprocess.run([*as_root, *command], capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """The programs that are measured: a trivial one, one in Python, one that is compiled and then run.
 
-A spool gets each as files, everybody else as one shell script that writes the same files and does the same.
+A spool gets each program as files. A peer gets one shell script, which writes the same files and does the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A program; ``suffix`` ends the names of its results, ``packages`` are attributes of nixpkgs."""
+    """A program: ``suffix`` ends the names of its results, ``packages`` are attributes of nixpkgs."""
 
     suffix: str
     output: str
@@ -20,12 +20,12 @@ class Program:
 
     @property
     def title(self) -> str:
-        """Return what a reader calls it."""
+        """Return the name for readers."""
         return self.suffix.lstrip("-") or "trivial"
 
     @property
     def expression(self) -> str:
-        """Return the cutor.nix; empty for the default shell."""
+        """Return the cutor.nix, "" for the default shell."""
         packages = " ".join(f"pkgs.{name}" for name in self.packages)
         return f"{{ pkgs ? import <nixpkgs> {{}} }}: pkgs.mkShell {{ packages = [ {packages} ]; }}" if packages else ""
 
@@ -37,7 +37,7 @@ class Program:
 
     @property
     def script(self) -> str:
-        """Return the same for a shell, in an empty directory that can be written to."""
+        """Return a shell script that does the same in an empty directory, which it may write to."""
         steps = ["compile.sh", "run.sh"]
         sources = {name: text for name, text in self.files.items() if name not in steps}
         written = [f"cat >{name} <<'END OF FILE'\n{text}END OF FILE\n" for name, text in sources.items()]
@@ -65,7 +65,8 @@ COMPILE = Program(
     },
     ("gcc",),
 )
-# The trivial one in an environment of its own, which is known by then: no nix process may be on its path.
+# The trivial one in an environment of its own. The environment is known when it is measured, so that no Nix process is
+# on the way of a job.
 OWN = Program(
     "-own", TRIVIAL.output, TRIVIAL.files | {"cutor.nix": "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { OWN = 1; }\n"}
 )

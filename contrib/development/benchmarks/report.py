@@ -22,8 +22,8 @@ from spoold.engines.docker import checks
 
 REFERENCE = "docker-run"
 FIGURES = ("p50 ms", "p95 ms", "p99 ms", "samples", "jobs/s", "sustained", "turns")
-FEW = 5  # turns: a rate of fewer is marked
-JOURNALS = Path("/proc/fs/jbd2")  # has a directory for each journal of ext4, called by its device
+FEW = 5  # a rate of fewer turns than this is marked
+JOURNALS = Path("/proc/fs/jbd2")  # has a directory for each journal of ext4, whose name begins with the device
 
 
 def results(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
@@ -44,7 +44,7 @@ def results(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
 
 
 def machine(docker_host: str, work: Path) -> dict[str, Any]:
-    """Return what the figures depend on; the spools are in ``work``."""
+    """Return what the figures depend on: the machine, the engine, and the file system of ``work`` with the spools."""
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     client = docker.APIClient(base_url=docker_host, version="auto")
     engine, about = client.version(), client.info()
@@ -68,7 +68,7 @@ def machine(docker_host: str, work: Path) -> dict[str, Any]:
 
 
 def file_system(path: Path) -> str:
-    """Return on what a path lies: the type and options of its mount, and of ext4 whether it has a journal.
+    """Return the type and options of the mount that a path is on, and for ext4 whether it has a journal.
 
     See proc_pid_mountinfo(5).
     """
@@ -88,7 +88,7 @@ def file_system(path: Path) -> str:
 
 
 def show(report: dict[str, Any], console: Console) -> None:
-    """Print all of a report: what was measured, what was not, and on what."""
+    """Print a report: what was measured, what was not, and on which machine."""
     if "results" in report:
         _show_results(report, console)
     for title, values in (
@@ -148,7 +148,7 @@ def _of(suffix: str, rows: dict[str, dict[str, Any]]) -> list[tuple[str, dict[st
 
 # --- the chart
 
-LEFT, BAR, GAP, WIDTH = 210, 16, 34, 300  # pixels: of the names, a bar's height, between groups, of a column
+LEFT, BAR, GAP, WIDTH = 210, 16, 34, 300  # pixels: the names' width, a bar's height, between groups, a column's width
 COLUMNS = (
     ("p50 (bar) to p99 (line) in ms, logarithmic", "p50_ms", "p99_ms"),
     ("jobs per second, logarithmic", "jobs_per_s", ""),
@@ -156,7 +156,7 @@ COLUMNS = (
 
 
 def chart(rows: dict[str, dict[str, Any]], title: str) -> str:
-    """Return an SVG: bars on logarithmic axes, for latency with a line that ends at p99."""
+    """Return an SVG with bars on logarithmic axes; a bar of latency has a line that ends at p99."""
     drawn, y = [_text(10, 22, title, "font-weight='bold'")], 44
     for number, (caption, *_) in enumerate(COLUMNS):
         drawn.append(_text(LEFT + number * (WIDTH + 70), y, caption))
@@ -183,7 +183,7 @@ def chart(rows: dict[str, dict[str, Any]], title: str) -> str:
 
 
 def _place(value: float, values: list[float]) -> float:
-    """Return where ``value`` is on a logarithmic axis that begins at half of the least of ``values``."""
+    """Return where ``value`` is on a logarithmic axis that begins at half of the smallest of ``values``, in pixels."""
     low, high = math.log(min(values) / 2), math.log(max(values))
     return WIDTH * (math.log(value) - low) / (high - low)
 

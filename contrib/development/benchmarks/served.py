@@ -23,7 +23,7 @@ from spoold.model.submission import Origin, Request, Submission
 from spoold.spool import layout
 
 RESPONSE_TIMEOUT = 300.0  # seconds for one response
-UNREST = 5.0  # seconds within which containers that were used are removed and made anew
+UNREST = 5.0  # seconds within which used containers are removed and replaced
 
 
 class Served:
@@ -44,7 +44,7 @@ class Served:
         self._serial = self.containers_at_rest = 0
 
     def close(self) -> None:
-        """End all."""
+        """End the daemons, the watch and the connection to the engine."""
         self.daemons.end()
         self.arrivals.close()
         self._docker.close()
@@ -52,7 +52,7 @@ class Served:
     # -- submissions
 
     def drop(self, program: Program) -> str:
-        """Drop a submission; returns its id."""
+        """Drop a submission and return its id."""
         return self._publish(*self._write(program))
 
     def _write(self, program: Program) -> tuple[Path, str]:
@@ -67,14 +67,14 @@ class Served:
         return id_
 
     def seen(self, id_: str) -> float:
-        """Return when (on the monotonic clock) the response of ``id_`` became visible, once it has."""
+        """Wait for the response of ``id_``, and return when (on the monotonic clock) it became visible."""
         moment = self.arrivals.wait(id_, RESPONSE_TIMEOUT)
         if moment is None:
             raise MeasuringError(f"{id_}: no response in {RESPONSE_TIMEOUT:g} s{self.daemons.said()}")
         return moment
 
     def check(self, program: Program, id_: str) -> None:
-        """Raise unless the response is what it should be."""
+        """Raise :class:`MeasuringError` unless the response is what it should be."""
         response: Any = json.loads((self.spool / "done" / f"{id_}.response.json").read_bytes())
         if (response["status"], response["run"]["stdout"]) != (Status.COMPLETED, program.output):
             raise MeasuringError(f"{id_}: not what was expected: {response}{self.daemons.said()}")
@@ -99,13 +99,13 @@ class Served:
         return taken
 
     def rest(self) -> None:
-        """Return when as many containers are left as when nothing had run yet, so that none is made or removed.
+        """Wait until there are as many containers as before anything ran, so that none is being made or removed.
 
-        Where that does not come, the machine was slow when they were counted, and it is what is there now.
+        If that does not happen, the machine was slow when they were counted, and the number of now counts instead.
         """
         deadline = time.monotonic() + UNREST
         while self.containers() != self.containers_at_rest and time.monotonic() < deadline:
-            time.sleep(0.1)  # the engine is asked: oftener would be load
+            time.sleep(0.1)  # each look asks the engine: more of them would be a load
         self.containers_at_rest = self.containers()
 
     def containers(self) -> int:
@@ -113,26 +113,26 @@ class Served:
         return len(self.container_ids())
 
     def a_container(self) -> int:
-        """Return the pid of the first process of one of them."""
+        """Return the pid of the first process in one of the containers."""
         pid: int = self._docker.inspect_container(next(iter(self.container_ids())))["State"]["Pid"]
         return pid
 
     def container_ids(self) -> set[str]:
-        """Return the ids of all of them."""
+        """Return the ids of this spool's containers."""
         if self.settings.sandbox.engine == "oci":
             return {path.name for path in Path(self.settings.oci.state).glob("*/*/spoold-*")}
         found = self._docker.containers(all=True, filters={"label": f"spoold.spool={self.spool}"})
         return {str(container["Id"]) for container in found}
 
-    # -- what peers are given too
+    # -- what peers get too
 
     @property
     def runtime(self) -> Runtime:
-        """Return what the builder provides."""
+        """Return the runtime that the builder provides."""
         return msgspec.json.decode((self.spool / "builds" / "runtime.json").read_bytes(), type=Runtime)
 
     def path(self, program: Program) -> str:
-        """Return the PATH with which ``program`` runs outside, in the same store; it was built here before."""
+        """Return the PATH with which a peer runs ``program`` in the same store, where it has been built already."""
         built = [json.loads(path.read_bytes()) for path in (self.spool / "builds" / "done").glob("*.response.json")]
         packages = {p["name"]: p["path"] for record in built for p in record["result"]["packages"]}
         wanted = [next(packages[name] for name in packages if name.startswith(p)) for p in program.packages]
@@ -146,7 +146,7 @@ class Served:
     # -- a full queue
 
     def fill(self, count: int) -> None:
-        """Put ``count`` accepted submissions into ``new/``, as intake would; the executor does not run meanwhile."""
+        """Put ``count`` accepted submissions into ``new/`` as intake would; the executor must not run meanwhile."""
         request = msgspec.json.decode(TRIVIAL.request, type=Request)
         origin = Origin(uid=os.getuid(), gid=os.getgid(), sha256="0" * 64, arrival=time.time())
         for number in range(count):
@@ -157,19 +157,19 @@ class Served:
         self._serial += 1
 
     def empty(self) -> None:
-        """Take away what waits, once intake has taken all in; the executor does not run meanwhile."""
+        """Remove the submissions that wait, once intake has taken all in; the executor must not run meanwhile."""
         while any(name.endswith(".json") for name in os.listdir(self.spool / "incoming")):
-            time.sleep(0.1)  # nothing is measured now, and intake says nothing when it has taken all in
+            time.sleep(0.1)  # nothing is measured now, and intake does not say when it has taken all in
         for directory in ("new", "ids"):
             for path in (self.spool / directory).iterdir():
                 path.unlink()
 
 
 def settle(spools: Collection[Served]) -> None:
-    """Remember how many containers each has when nothing runs: as many as a second later."""
+    """Note how many containers each spool has when nothing runs: once the number is the same a second later."""
     earlier: list[int] = []
     while (now := [served.containers() for served in spools]) != earlier:
         earlier = now
-        time.sleep(1.0)  # longer than a container takes to be made: the same number twice is rest, no coincidence
+        time.sleep(1.0)  # longer than it takes to make a container, so the same number twice means rest
     for served, count in zip(spools, now, strict=True):
         served.containers_at_rest = count

@@ -1,6 +1,6 @@
-"""The peers that are servers and have to be given running: go-judge and Piston.
+"""The peers that are servers and have to run already: go-judge and Piston.
 
-What they run is in file systems of their own. A go-judge that has the store mounted runs what the others run; Piston
+They run programs from file systems of their own. A go-judge that has the store mounted runs what the others run. Piston
 runs the same sources with its own packages.
 """
 
@@ -22,7 +22,7 @@ RUN_TIMEOUT = 120  # seconds for one run
 
 
 class GoJudge(Peer):
-    """A running go-judge: POST /run. Where its containers do not have the store, it runs what they hold."""
+    """A running go-judge: POST /run. Where its containers do not have the store, it runs programs that they have."""
 
     def __init__(self, name: str, url: str, served: Served) -> None:
         super().__init__(name, PROGRAMS)
@@ -60,7 +60,7 @@ class GoJudge(Peer):
 
 
 class Piston(Peer):
-    """A running Piston: POST /api/v2/execute, with its own packages; what it has no package for is left out."""
+    """A running Piston: POST /api/v2/execute, with its own packages; programs without a package there are left out."""
 
     LANGUAGES = ((TRIVIAL, "bash", "run.sh"), (PYTHON, "python", "squares.py"), (COMPILE, "c", "sum.c"))
 
@@ -96,7 +96,7 @@ class Piston(Peer):
 
 
 class Server:
-    """A server at a URL, with a connection that is kept for each thread that asks."""
+    """A server at a URL. It keeps a connection for each thread that asks."""
 
     def __init__(self, url: str) -> None:
         self._parts = urllib.parse.urlsplit(url)
@@ -104,7 +104,7 @@ class Server:
         self._all: list[http.client.HTTPConnection] = []
 
     def posted(self, path: str, body: object) -> Any:
-        """Return the JSON that it answers to JSON."""
+        """Post ``body`` as JSON, and return the JSON of the answer."""
         connection = getattr(self._own, "connection", None)
         if connection is None:
             kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection

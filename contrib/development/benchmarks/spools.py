@@ -25,7 +25,7 @@ Changes = dict[str, dict[str, str | int]]
 
 
 class Spool(NamedTuple):
-    """A spool: the settings that are its own, what it runs, and where it lies ("" or one of ``places``)."""
+    """A spool: the settings that are its own, the programs that it runs, and its place ("" or one of ``places``)."""
 
     changes: Changes
     programs: tuple[Program, ...]
@@ -39,7 +39,7 @@ OCI_SINGLE_USE: Changes = {"sandbox": {"engine": "oci", "mode": "single-use", "w
 SPOOLS = {
     "spool-only": Spool(NOTHING, (TRIVIAL,)),
     "spool-recycled": Spool(RECYCLED, PROGRAMS),
-    # Without a reserve for bursts: what is measured is what can go on.
+    # Without a reserve for bursts, since we measure what can go on for ever.
     "spool-single-use": Spool({"sandbox": {"mode": "single-use", "waiting": WORKERS}}, (*PROGRAMS, OWN)),
     "spool-oci-recycled": Spool(OCI_RECYCLED, (TRIVIAL,)),
     "spool-oci-single-use": Spool(OCI_SINGLE_USE, (TRIVIAL,)),
@@ -47,18 +47,18 @@ SPOOLS = {
     "spool-recycled-memory": Spool(RECYCLED, PROGRAMS, MEMORY),
     "spool-recycled-journal": Spool(RECYCLED, (TRIVIAL,), JOURNAL),
 }
-# Without --quick, too.
+# Also measured without --quick.
 MORE_SPOOLS = {
     "spool-only-memory": Spool(NOTHING, (TRIVIAL,), MEMORY),
     "spool-only-journal": Spool(NOTHING, (TRIVIAL,), JOURNAL),
 }
 ONLY, MAIN = "spool-only", "spool-single-use"  # MAIN: whose memory is measured, and whose daemons are killed
-BURST = "spool-single-use-reserve"  # as it comes, with that reserve
+BURST = "spool-single-use-reserve"  # with the default settings, and so with the reserve for bursts
 BURST_SPOOL = Spool({"sandbox": {"mode": "single-use"}}, (TRIVIAL,))
 
 
 def possible(wanted: dict[str, Spool], deadline: Deadline) -> dict[str, Spool]:
-    """Return the ``wanted`` spools whose engine can be had here; the others are left out, with why."""
+    """Return the ``wanted`` spools whose engine can be had here; the deadline notes why the others are left out."""
     try:
         host.ids()
         host.runtimes(Settings(), groups.settle())
@@ -73,7 +73,7 @@ def possible(wanted: dict[str, Spool], deadline: Deadline) -> dict[str, Spool]:
 def start(
     given: argparse.Namespace, stack: ExitStack, wanted: Mapping[str, Spool], places: Mapping[str, Path]
 ) -> dict[str, Served]:
-    """Return the ``wanted`` spools whose place is there, all environments built, served until the ``stack`` ends."""
+    """Return the ``wanted`` spools whose place exists, served until the ``stack`` ends, with all environments built."""
     settings = Settings(
         executor=ExecutorSettings(slots=WORKERS),
         docker=DockerSettings(host=given.docker),

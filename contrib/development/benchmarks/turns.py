@@ -12,17 +12,19 @@ from benchmarks.deadline import Deadline
 from benchmarks.programs import TRIVIAL, Program
 from benchmarks.ways import WORKERS, Way, say
 
-LOAD = 0.3  # part of its capacity at which the runs of a way arrive while latency is measured
-TRIVIAL_WEIGHT = 3  # the trivial program gets so many times the time of the others, and the samples
-OWN_PART, COMMON_PART = 0.35, 0.3  # of the time of a cell: for latency at its own rate, and at the rate of all
+LOAD = 0.3  # the part of a way's capacity at which its runs arrive while latency is measured
+TRIVIAL_WEIGHT = 3  # the trivial program gets so many times the time and the samples of the others
+OWN_PART, COMMON_PART = 0.35, 0.3  # parts of a cell's time: for latency at its own rate, and at the rate of all
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: samples of the latency of the trivial program, most seconds in all, turns.
+    """How much is measured.
 
-    ``burst``: how many runs are asked for at once, at the least, while there is time. ``rate``: how many runs arrive in
-    a second where it is the same for all. ``warming``: what is not warmed up after so many seconds is left out.
+    ``samples`` are of the latency of the trivial program. ``seconds`` bounds the time in all. ``rounds`` are turns of
+    each cell. ``burst`` is how many runs at least are asked for at once, while there is time. ``rate`` is how many runs
+    arrive in a second where that is the same for all. A cell that is not warmed up after ``warming`` seconds is left
+    out.
     """
 
     samples: int
@@ -42,9 +44,9 @@ class Cell:
     latencies: list[float] = field(default_factory=list)  # seconds, at a part of its own capacity
     common: list[float] = field(default_factory=list)  # seconds, at the rate of all
     runs: int = 0
-    seconds: float = 0.0  # until the last answers of these runs
-    seconds_until_rest: float = 0.0  # and until what they left to be done was done
-    turns: int = 0  # in which these runs were asked for
+    seconds: float = 0.0  # until the last answers to these runs
+    seconds_until_rest: float = 0.0  # until the work was done that these runs left behind
+    turns: int = 0  # turns in which these runs were asked for
     _warming_up: bool = True
 
     @property
@@ -54,27 +56,27 @@ class Cell:
 
     @property
     def weight(self) -> int:
-        """Return the share in the time."""
+        """Return the share of the time."""
         return TRIVIAL_WEIGHT if self.program is TRIVIAL else 1
 
     @property
     def jobs_per_second(self) -> float:
-        """Return what is answered in a second."""
+        """Return how many runs are answered in a second."""
         return self.runs / self.seconds
 
     @property
     def capacity(self) -> float:
-        """Return what can go on for ever, in runs per second."""
+        """Return how many runs per second can go on for ever."""
         return self.runs / self.seconds_until_rest
 
     def warm_up(self) -> None:
-        """Run one for each worker, for full caches and a first idea of the capacity, and one alone."""
+        """Run one program for each worker, to fill caches and to estimate the capacity, and then one alone."""
         self._burst(WORKERS)
         self.latencies = self.way.paced(self.program, [0.0])
         self.way.rest()
 
     def turn(self, seconds: float, effort: Effort) -> None:
-        """Measure for about ``seconds``, which is more than none; what the warm-up found counts no more."""
+        """Measure for about ``seconds``, more than 0. From now on the figures of the warm-up do not count."""
         samples = -(-effort.samples * self.weight // TRIVIAL_WEIGHT // effort.rounds)
         wanted = self.capacity * seconds * (1 - OWN_PART - COMMON_PART)
         count = between(effort.burst, wanted, max(effort.burst, 5 * samples))
@@ -106,7 +108,7 @@ class Cell:
 
 
 def percentile(values: Sequence[float], part: int) -> float | None:
-    """Return the smallest of some seconds, in milliseconds, that ``part`` percent do not exceed; None of none."""
+    """Return, in ms, the smallest of these seconds that ``part`` percent do not exceed; None where there are none."""
     ordered = sorted(values)
     return round(ordered[max(0, -(-len(ordered) * part // 100) - 1)] * 1000, 2) if ordered else None
 
@@ -117,9 +119,9 @@ def between(least: int, wanted: float, most: int) -> int:
 
 
 def measure(ways: Sequence[Way], effort: Effort, deadline: Deadline) -> list[Cell]:
-    """Measure all in turns, fast ones first: each gets its share of the time left, so slow ones what others spare.
+    """Measure all cells in turns, fast ones first. Each gets its share of the time left, so slow ones get spare time.
 
-    A cell that had no time even for its warm-up is left out.
+    A cell is left out where there is not even time for its warm-up.
     """
     began = time.monotonic()
     cells = warmed_up(ways, began + effort.warming, deadline)
@@ -138,7 +140,7 @@ def measure(ways: Sequence[Way], effort: Effort, deadline: Deadline) -> list[Cel
 
 
 def warmed_up(ways: Sequence[Way], end: float, deadline: Deadline) -> list[Cell]:
-    """Return the cells whose warm-up began before ``end``, on the monotonic clock; the trivial program's first."""
+    """Return the cells whose warm-up began before ``end`` (monotonic), those of the trivial program first."""
     cells = []
     for program in dict.fromkeys(program for way in ways for program in way.programs):
         for way in ways:

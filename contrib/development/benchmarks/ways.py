@@ -1,4 +1,4 @@
-"""What all that is measured has in common: programs dropped at once, and programs that arrive one by one."""
+"""What all measured ways have in common: programs that are asked for at once, and programs that arrive one by one."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Protocol
 
 from benchmarks.programs import Program
 
-WORKERS = 2  # slots of a spool, and how many of a peer's runs go on at once
+WORKERS = 2  # the slots of a spool, and the number of a peer's runs at once
 
 
 class MeasuringError(Exception):
-    """Something to be measured does not do what it should; the text says what came instead."""
+    """Something to be measured does not do what it should. The text says what it did instead."""
 
 
 class Way(Protocol):
-    """A way to run programs. Seconds everywhere; both methods check what was printed, and raise MeasuringError."""
+    """A way to run programs. All times are seconds. Runs are checked by what they print, else MeasuringError."""
 
     name: str
     programs: tuple[Program, ...]
 
     def burst(self, programs: Sequence[Program]) -> float:
-        """Return how long runs take that are asked for at once."""
+        """Ask for runs at once, and return how long all of them take."""
 
     def paced(self, program: Program, gaps: list[float]) -> list[float]:
-        """Ask for a run after each of ``gaps``, also when earlier ones go on; return how long each took."""
+        """Ask for a run after each of ``gaps``, also while earlier runs go on; return how long each took."""
 
     def rest(self) -> None:
-        """Return when what the runs left to be done is done, so that it is not at the next one's cost."""
+        """Wait until the work is done that the runs left behind, so that the next run does not pay for it."""
 
 
 class Peer:
     """A way that is one call: ``run`` returns what the program printed.
 
-    ``about`` tells what it runs and by which limits, where these are not the spools';
-    ``url`` where it listens, if it does.
+    ``about`` says what it runs and by which limits, where these differ from the spools'.
+    ``url`` says where it listens, if it does.
     """
 
     about = ""
@@ -69,7 +69,7 @@ class Peer:
         return [future.result() for future in asked]
 
     def rest(self) -> None:
-        """Nothing is left when a call has returned."""
+        """Do nothing: no work is left when a call has returned."""
 
     def close(self) -> None:
         """End the threads."""
@@ -77,11 +77,11 @@ class Peer:
 
 
 def moments(gaps: Iterable[float]) -> Iterator[float]:
-    """Yield the monotonic clock after each of ``gaps``: on a schedule, which what is done meanwhile does not delay."""
+    """Yield the time (monotonic) after each of ``gaps``, on a schedule that the caller's own work does not delay."""
     due = time.monotonic()
     for gap in gaps:
         due += gap
-        time.sleep(max(0.0, due - time.monotonic()))  # the arrivals' own schedule: there is nothing to wait for
+        time.sleep(max(0.0, due - time.monotonic()))  # the schedule is one of time: there is no event to wait for
         yield time.monotonic()
 
 
@@ -96,7 +96,7 @@ def environment(path: str) -> dict[str, str]:
 
 
 def megabytes(pid: int) -> float:
-    """Return the memory of a process in MB, a part of what it shares counted in (PSS)."""
+    """Return the memory of a process in MB, its part of shared memory included (PSS)."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         kilobytes = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
     return round(kilobytes / 1024, 1)

@@ -1,7 +1,7 @@
-"""Wait for the examples' responses, show them in a table, and hold each against what its .expect says.
+"""Wait for the examples' responses, show them in a table, and compare each with what its .expect says.
 
 Every directory with an .expect is an example, and its name is the submission's id. Exit codes: 0 all is as expected,
-1 something differs or did not come in time; what, stands below the table.
+1 something differs or did not come in time. The lines below the table say what.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PHASES = ("dependencies", "compile", "run")
 
 
 class Example(NamedTuple):
-    """An example: its name, what it is about, and pairs of a part of the response and what is expected there."""
+    """An example: its name, its subject, and pairs of a part of the response and the text expected there."""
 
     name: str
     about: str
@@ -69,12 +69,12 @@ def differences(example: Example, response: Response | None) -> list[str]:
 
 
 def table(shown: dict[Example, Response | None]) -> Table:
-    """Return the table of all examples, as far as they are."""
+    """Return the table of all examples, as far as they have come."""
     made = Table("example", "what it shows", "status", "", *PHASES, "what came of it", box=None, pad_edge=False)
     for column in made.columns[4:7]:
         column.justify = "right"
     for column in (made.columns[0], *made.columns[2:7]):
-        column.no_wrap = True  # the two others give way where the terminal is narrow
+        column.no_wrap = True  # the two other columns give way where the terminal is narrow
     for example, response in shown.items():
         if response is None:
             made.add_row(example.name, one_line(example.about), Text("on its way", style="dim"))
@@ -93,12 +93,12 @@ def table(shown: dict[Example, Response | None]) -> Table:
 
 
 def one_line(text: str) -> Text:
-    """Return ``text`` for a cell, which is cut where it is too long."""
+    """Return ``text`` for a cell, which cuts it where it is too long."""
     return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
 def told(response: Response) -> str:
-    """Return the line that tells most of what came of it."""
+    """Return the line that tells most about the outcome."""
     if response.status is Status.REJECTED:
         return str(response.reason)
     phase = next(
@@ -126,7 +126,7 @@ def follow(spool: str, todo: list[Example], timeout: float, console: Console) ->
             if not console.is_terminal and time.monotonic() >= news:
                 print(f"==> waiting for {', '.join(open_)}", file=sys.stderr)
                 news += NEWS
-            time.sleep(LOOK)  # as a client has to, who may not list done/ and so cannot watch it
+            time.sleep(LOOK)  # as a client does, since they may not list done/, and so cannot watch it
 
 
 def main() -> int:
@@ -135,7 +135,7 @@ def main() -> int:
     parser.add_argument("spool", help="the spool that the examples were submitted to")
     parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="(default: %(default)s)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the terminal gets its cursor back
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # to give the terminal its cursor back
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 170

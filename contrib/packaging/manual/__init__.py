@@ -1,1 +1,1 @@
-"""What contrib/packaging/man makes: manual pages and completions, from the sources that --help and the spec have."""
+"""Makes manual pages and completions for contrib/packaging/man, from the sources of --help and from the spec."""

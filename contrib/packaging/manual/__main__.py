@@ -1,4 +1,4 @@
-"""The command line of contrib/packaging/man, and where the files go."""
+"""The command line of contrib/packaging/man, and the places of the files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Exit codes: 0 written, 1 cannot be written, 2 wrong usage.
 
 
 def main() -> None:
-    """Write everything."""
+    """Write all files."""
     words = sys.argv[1:]
     if words in (["-h"], ["--help"]):
         print(USAGE, end="")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def files(prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield what is written: paths below share/, and texts."""
+    """Yield the path below share/ and the text of each file."""
     for name, section, text in pages.all_pages():
         yield f"man/man{section}/{name}.{section}", text
     zsh = "vendor-completions" if prefix.rstrip("/") == "/usr" else "site-functions"

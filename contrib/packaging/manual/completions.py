@@ -1,4 +1,4 @@
-"""Completions: click's own. A shell asks the command itself what may come next, so they never go out of date."""
+"""Completions by click's own templates. A shell asks the command itself what may come next, so they stay current."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def of_shell(shell: str) -> Iterator[tuple[str, str]]:
         raise ValueError(f"click has no completion for {shell}")
     for name, command in COMMANDS.items():
         complete = kind(command, {}, name, f"_{name.upper()}_COMPLETE")
-        # Not source(): that of bash runs the bash of this machine to see how old it is.
+        # Not source(): bash's method runs the bash of this machine to see how old it is.
         yield name, complete.source_template % complete.source_vars()

@@ -1,4 +1,4 @@
-"""Reads what our own documents use of Markdown: headings, paragraphs, lists, tables and code. No more than that."""
+"""Reads the parts of Markdown that our own documents use: headings, paragraphs, lists, tables and code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ITEM = re.compile(r"(\*|\d+\.) +(.*)")
 
 
 def add(page: Page, text: str) -> None:
-    """Add a document to a page. ``##`` begins a section, ``###`` one in it; the title above is left out."""
+    """Add a document to a page. ``##`` begins a section, ``###`` a section in it. The title above is left out."""
     blocks = text.splitlines()
     while blocks:
         line = blocks[0]
@@ -56,5 +56,5 @@ def _heading(page: Page, line: str) -> None:
 
 
 def _cells(row: str) -> list[str]:
-    """Return the cells of a row; a bar in them is escaped."""
+    """Return the cells of a row; a bar inside a cell is escaped."""
     return [cell.replace(r"\|", "|").strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]]

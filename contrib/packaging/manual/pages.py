@@ -1,4 +1,4 @@
-"""The four pages: of the commands from what --help says, of the settings from what spoold.config says, and the spec."""
+"""The four pages: two of commands, made from --help, one of the settings, made from spoold.config, and the spec."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _see_also(page: Page, name: str) -> None:
 
 
 def of_command(name: str, section: int, command: click.Group, about: str) -> str:
-    """Return the page of a command and all commands in it."""
+    """Return the page of a command and of all commands in it."""
     page = _page(name, section, about)
     context = click.Context(command, info_name=name)
     page.heading("SYNOPSIS")
@@ -89,7 +89,7 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
 
 
 def _languages(page: Page) -> None:
-    """Add the built-in table of languages, and what it says of tables at its beginning."""
+    """Add the built-in table of languages, and the text about tables at the beginning of its file."""
     text = Path(tongues.BUILT_IN).read_text()
     page.heading("LANGUAGES")
     page.paragraph("**spoolctl run** knows these by the endings of files. `--language` takes their names.")
@@ -104,7 +104,7 @@ def _languages(page: Page) -> None:
 
 
 def commands(command: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
-    """Yield the commands in a group, in the order of --help: the words that call them, and their contexts."""
+    """Yield the commands in a group in the order of --help: the words that call each, the command, and its context."""
     for name in command.list_commands(context):
         each = command.get_command(context, name)
         if each is not None and not each.hidden:
@@ -130,7 +130,7 @@ def _options(page: Page, command: click.Command, context: click.Context) -> None
 
 
 def table(text: str) -> str:
-    """Return the rows of the table that is in a text."""
+    """Return the rows of the table in a text."""
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
@@ -168,7 +168,7 @@ def of_settings() -> str:
 
 
 def _assignment(setting: Described) -> str:
-    """Return a setting with its default, as it is written."""
+    """Return a setting with its default, as a file has it."""
     if isinstance(setting.default, dict):
         return rf"\fB{escaped(setting.name)}\fR = {{}}" if setting.section else rf"\fB[{escaped(setting.name)}]\fR"
     text = msgspec.toml.encode({setting.name: setting.default}).decode().strip()
@@ -190,7 +190,7 @@ def meaning(setting: Described) -> str:
 
 
 def _readable(setting: Described) -> str:
-    """Say of a large default what it is in a larger unit, where that is a whole number."""
+    """Return a large default in a larger unit, where that gives a whole number, else ""."""
     value = setting.default
     if not isinstance(value, int | float):
         return ""
@@ -204,7 +204,7 @@ def _readable(setting: Described) -> str:
 
 
 def of_layout() -> str:
-    """Return the page of the spool."""
+    """Return the page of the spool's layout."""
     page = _page("spool-layout", 5, "the directories, files and states of a spool")
     _, _, text = (ROOT / "spool-layout.md").read_text().partition("\n")
     page.heading("DESCRIPTION")

@@ -1,4 +1,4 @@
-"""Writes roff with the macros of man(7), and tables for tbl(1): what both groff and mandoc read."""
+"""Writes roff with the macros of man(7), and tables for tbl(1). Both groff and mandoc read it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-# As they stand in a text: code is bold, links are their words.
+# Marks inside a line of text. Code becomes bold, and a link becomes its words.
 INLINE = re.compile(
     r"(?P<ticks>``?)(?P<code>.+?)(?P=ticks)|\*\*(?P<bold>.+?)\*\*|\*(?P<italic>[^\s*](?:[^*]*[^\s*])?)\*"
     r"|\[(?P<link>[^\]]+)\]\([^)]+\)"
@@ -43,17 +43,17 @@ def inline(text: str) -> str:
 
 
 def _safe(line: str) -> str:
-    """Return a line that is no request to roff."""
+    """Return the line so that roff does not take it for a request."""
     return rf"\&{line}" if line.startswith((".", r"\(aq")) else line
 
 
 def _breakable(text: str) -> str:
-    """Let a long name be broken where its parts end: a column of a table may be narrower than that."""
+    """Allow breaks in long names where their parts end, since a column of a table may be narrower than a name."""
     return re.sub(r"(?<=\w[/_=@])(?=[^\s/])|(?<=>)(?=[@.])|(?<=[a-z]{2})(?=[A-Z])", r"\\:", text)
 
 
 class Page:
-    """One page; text is given with Markdown's marks for what stands in a line."""
+    """One page. Its texts may have Markdown's marks for parts of a line."""
 
     def __init__(self, name: str, section: int, *, date: str, version: str, about: str) -> None:
         self._lines = ["'\\\" t", f'.TH {name.upper()} {section} {date} "spoold {version}" "spoold"', ".nh"]
@@ -62,7 +62,7 @@ class Page:
         self._text(f"{escaped(name)} \\- {inline(about)}")
 
     def text(self) -> str:
-        """Return all of it."""
+        """Return the page."""
         return "\n".join(self._lines) + "\n"
 
     def heading(self, title: str) -> None:
@@ -81,7 +81,7 @@ class Page:
         self._text(inline(text))
 
     def item(self, tag: str, text: str) -> None:
-        """Add what ``tag`` (roff) is about."""
+        """Add an item: ``tag``, which is roff, and the text about it."""
         self._add(".TP", tag)
         self._text(inline(text))
         self._opened = False
@@ -102,7 +102,7 @@ class Page:
         self._opened = False
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Add a table; the first row is its head. The last column is the widest, and its words are filled."""
+        """Add a table. The first row is its head. The last column is the widest, and its words are filled."""
         head, *body = rows
         self._break()
         self._add(".TS", "allbox;", " ".join(["lb"] * len(head)), " ".join(["l"] * (len(head) - 1) + ["lx"]) + ".")
@@ -126,7 +126,7 @@ class Page:
         self._add(self._filled(text))
 
     def _filled(self, text: str) -> str:
-        """Return roff that is to be filled in short lines, as tools like them."""
+        """Return roff that is to be filled, in short lines, which tools prefer."""
         lines = textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
         return "\n".join(map(_safe, lines)) or r"\&"
 

@@ -1,4 +1,4 @@
-"""An engine that does nothing: what is left is the cost of the spool, all of it real."""
+"""An engine that does nothing. What is left is the cost of the spool, and all of the spool is real."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Nothing:
     """A sandbox that has the answer already."""
 
     def prepare(self) -> None:
-        """Nothing to prepare."""
+        """Prepare nothing."""
 
     def run(
         self,
@@ -32,7 +32,7 @@ class Nothing:
         judge: Judge | None = None,
         on_output: Callable[[str, Phase], None] | None = None,
     ) -> JobResult:
-        """Run nothing, and tell of it as the real one does."""
+        """Run nothing, and report it as a real sandbox does."""
         del cancelled, on_output
         for number in range(len(job.cases)):
             if judge and judge.wants(number):
@@ -43,7 +43,7 @@ class Nothing:
         return JobResult(compile=SKIPPED_PHASE, run=RAN)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Close nothing."""
 
 
 def make(settings: Settings, runtime: Runtime) -> Sandbox:
@@ -53,6 +53,6 @@ def make(settings: Settings, runtime: Runtime) -> Sandbox:
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield that there is nothing to look at."""
+    """Yield a finding that there is nothing to check."""
     del settings, runtime
     yield Subject("an engine that does nothing").note("no job is run: each has the same answer, at once")
