@@ -7,6 +7,7 @@ For VERIFY in place of an expression the whole store is verified.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import threading
@@ -15,17 +16,18 @@ import msgspec
 
 from spoold.config import Settings
 from spoold.host import userns
-from spoold.model.errors import SpooldError
+from spoold.model.errors import SpooldError, TemporaryError
 from spoold.nix.build import NixBuilder
 from spoold.nix.verify import verify
 
 VERIFY = "verify"
+TRIES = 10  # processes that the kernel kills elsewhere, one after the other
 
 
 def main() -> None:
     userns.at_start()
     builder = NixBuilder(msgspec.json.decode(sys.stdin.readline(), type=Settings))
-    answer(str(builder.prepare().bash))
+    answer(prepared(builder))
     for number in itertools.count():
         line = sys.stdin.readline()
         if not line:
@@ -40,6 +42,14 @@ def main() -> None:
             answer(f"{type(error).__name__}: {error}")
         else:
             answer(result)
+
+
+def prepared(builder: NixBuilder) -> str:
+    """Prepare it, again where the kernel killed a process of another test, as the daemon does after its rest."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(TemporaryError):
+            return str(builder.prepare().bash)
+    return str(builder.prepare().bash)
 
 
 def answer(value: object) -> None:

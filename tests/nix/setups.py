@@ -29,14 +29,13 @@ from spoold.model.job import BuildResult
 from spoold.nix.build import NixBuilder
 from spoold.nix.verify import Verified, verify
 from tests import engines, users
-from tests.nix.as_builder import VERIFY
+from tests.nix.as_builder import TRIES, VERIFY
 
 Kind = Literal["root", "unit", "desk", "systemd"]
 KINDS: tuple[Kind, ...] = ("root", "unit", "desk")  # everywhere; the last one where systemd is process 1
 SYSTEMS_PYTHON = "/usr/bin/python3"
 PACKAGES = ("msgspec",)
 MEMBERS = 4
-TRIES = 10
 FIRST_SUBORDINATE = 3_000_000
 RIGHTS = "+setuid,+setgid"
 
