@@ -22,7 +22,7 @@ StopOnFailure = bool | Literal["group"]
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is right: what is printed, where ``stdout`` is given, and the exit code, which else is 0."""
+    """The right result of a case: its ``stdout``, where that is given, and its ``exit_code``, 0 by default."""
 
     stdout: str | None = None
     encoding: Encoding = "utf8"
@@ -37,7 +37,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One case. ``env`` and ``limits`` are laid over the request's, all else replaces it.
+    """One case. ``env`` and ``limits`` are laid over those of the request. Other keys replace the request's.
 
     Without ``expected`` a case is right if its program ends well. A response tells little of a ``hidden`` case, and
     none of its files come back.

@@ -54,7 +54,7 @@ class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The limits of one phase as a client may ask for them; ``None`` means the operator's default."""
+    """The limits that a client asks for in one phase. ``None`` means the operator's default."""
 
     time: Seconds | None = None
     cpu_time: Seconds | None = None

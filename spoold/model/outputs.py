@@ -24,7 +24,7 @@ DOT = re.compile(r"\A(?:\./++)++(?=[^/])")  # it never backtracks, since each st
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Files that come back: those of the work directory that ``path`` stands for."""
+    """Files of the work directory that come back: those that match the pattern ``path``."""
 
     path: str
     required: bool = False

@@ -17,7 +17,7 @@ from spoold.model.paths import StorePath
 
 
 class Status(StrEnum):
-    """Where a submission is; the second group is final."""
+    """The state of a submission. The states of the second group are final."""
 
     PENDING = "pending"
     INSTALLING_DEPENDENCIES = "INSTALLING_DEPENDENCIES"
@@ -183,7 +183,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(StrEnum):
-    """What came of a case. Only a checker finds that one is ``partial``, or fails itself: ``judge_error``."""
+    """The verdict on a case. ``partial`` comes from a checker alone. ``judge_error`` is not the program's fault."""
 
     ACCEPTED = "accepted"
     WRONG_ANSWER = "wrong_answer"
@@ -211,7 +211,7 @@ class ReturnedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one case; ``difference`` is where its output is not right, ``message`` what else there is to say.
+    """The result of one case. ``difference`` tells where its output is wrong, and ``message`` explains the verdict.
 
     ``outputs`` are its files that came back, and ``outputs_missing`` the required patterns that matched none.
     """
@@ -227,7 +227,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of several cases: the first verdict that is none of success, how many were accepted, their points."""
+    """The score of several cases: the first verdict that is a failure, the number accepted, and the points."""
 
     verdict: Verdict
     accepted: int
@@ -237,13 +237,13 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(Score, frozen=True, kw_only=True):
-    """What came of all cases, and of each group, by its name."""
+    """The score of all cases, and that of each group by its name."""
 
     groups: dict[str, Score] | UnsetType = UNSET
 
 
 class OutputsTar(msgspec.Struct, frozen=True, kw_only=True):
-    """The file beside the response that has all files that came back; ``size`` is in bytes."""
+    """The tar beside the response that holds all files that came back. ``size`` is in bytes."""
 
     name: str
     size: int
@@ -251,7 +251,7 @@ class OutputsTar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fetching(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of what a build needs has come from binary caches: store paths, and their unpacked bytes."""
+    """The progress of a build's downloads from binary caches, in store paths and in their unpacked bytes."""
 
     paths: int
     all_paths: int
@@ -260,7 +260,7 @@ class Fetching(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
-    """What a submission waits for: a build that is ``queued`` or ``building``, be it that it is ``fetching``."""
+    """The build that a submission waits for: it is ``queued`` or ``building``, and may be ``fetching`` paths."""
 
     build_id: str
     state: str
@@ -268,7 +268,7 @@ class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, kw_only=True):
-    """The response object. The first two keys are set in what is published, and unset inside a Submission object.
+    """The response object. Its first two keys are set in a published response, and unset in a Submission object.
 
     ``request_sha256`` is also unset where not all bytes of the dropped file were read. ``uid`` is set where neither an
     entry nor the name of the answer tells the owner. Moments are of the file system's clock, see :func:`moment`, and

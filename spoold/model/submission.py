@@ -32,7 +32,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class File(_Part, frozen=True):
-    """A file of the request, or a directory, whose name ends in ``/``. ``content`` is text in ``encoding``."""
+    """A file of the request, or a directory if its name ends in ``/``. ``content`` is text in ``encoding``."""
 
     name: str
     content: str | None = None
@@ -50,7 +50,7 @@ class File(_Part, frozen=True):
 
 
 class LimitRequests(_Part, frozen=True):
-    """The limits that a client asks for, by phase; of ``dependencies`` only ``time`` means something."""
+    """The limits that a client asks for, by phase. ``dependencies`` has a limit of ``time`` alone."""
 
     dependencies: RequestedLimits | None = None
     compile: RequestedLimits | None = None
@@ -88,7 +88,7 @@ class Program(_Part, frozen=True):
 
 
 class Checker(Program, frozen=True):
-    """The grader's own program, which says whether what a case printed is right, by a ``protocol`` of other judges."""
+    """The grader's own program. It tells whether an output is right, by a ``protocol`` that other judges use too."""
 
     protocol: Protocol = "kattis"
     args: list[str] = []
@@ -96,7 +96,7 @@ class Checker(Program, frozen=True):
 
 
 class Request(Program, frozen=True):
-    """What a client drops into ``incoming/``."""
+    """The request that a client drops into ``incoming/``."""
 
     inputs: str = ""
     inputs_encoding: Encoding = "utf8"

@@ -15,7 +15,7 @@ CUT = "..."
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the printed output first differs: line and byte of that line, counted from 1, and an excerpt of both.
+    """The place where an output first differs: its line, the byte in that line (both from 1), and both excerpts.
 
     An excerpt shows at most 100 bytes of the output as printable text. All other bytes are in escapes, such as ``\\n``
     and ``\\xff``. ``expected`` is None where nothing more is expected, ``printed`` where the output ends.

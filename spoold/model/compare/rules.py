@@ -19,7 +19,7 @@ Tolerance = Annotated[float, msgspec.Meta(ge=0, le=MAX_TOLERANCE)]
 
 
 class Compare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a client says of the rules; what they leave out is as ``like`` or else the default has it."""
+    """The rules of a comparison. Those that are left out are the rules of ``like``, or else the defaults."""
 
     by: By | None = None
     case_sensitive: bool | None = None
