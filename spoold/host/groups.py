@@ -164,7 +164,7 @@ class Group(NamedTuple):
 def settle() -> Groups:
     """Return where this process can make groups with limits; raises :class:`OperatorError` where it cannot."""
     unified = cgroups.delegable()
-    bases = _unified() if unified else cgroups.trees(cgroups.OF_JOBS)
+    bases = _unified() if unified else _by_tree()
     missing = [name for name in NEEDED if name not in bases or not os.access(bases[name], os.W_OK)]
     if missing:
         also = "" if unified else "; on version 1 that gives them to root alone, see Engines in the operator's page"
@@ -182,6 +182,14 @@ def _unified() -> dict[str, Path]:
         return {}
     enabled = (parent / "cgroup.subtree_control").read_text().split()
     return {name: parent for name in (*NEEDED, *WANTED) if name in enabled}
+
+
+def _by_tree() -> dict[str, Path]:
+    """Return the same place below our own group in each tree, since a runtime takes one path for all of them."""
+    own = cgroups.trees("")
+    if all((own[name] / cgroups.OF_JOBS).is_dir() for name in NEEDED if name in own):
+        return {name: place / cgroups.OF_JOBS for name, place in own.items()}
+    return own
 
 
 def _below(tree: Path, place: Path) -> str:

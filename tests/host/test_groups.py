@@ -154,3 +154,26 @@ def test_without_one_of_the_controllers_nothing_is_made(mount: Path, monkeypatch
         groups.settle()
     (mount / "cgroup.subtree_control").write_text("memory pids cpu\n")
     assert set(groups.settle().bases) == {"memory", "pids", "cpu"}
+
+
+@pytest.mark.parametrize("made", [("memory", "pids"), ("memory", "pids", "unified"), ("unified",), ("memory",), ()])
+def test_on_version_1_jobs_are_at_the_same_place_in_each_tree(
+    mount: Path, monkeypatch: pytest.MonkeyPatch, made: tuple[str, ...]
+) -> None:
+    """A runtime makes groups by one path. One that was left in some trees alone would keep groups from being found."""
+    own = {name: mount / name / "unit" for name in ("memory", "pids", "cpu", "unified")}
+    for name, place in own.items():
+        (place / "jobs" if name in made else place).mkdir(parents=True)
+    trees = {name.replace("unified", ""): place for name, place in own.items()}
+
+    def with_what_is_there(below: str) -> dict[str, Path]:
+        return {name: place / below if (place / below).is_dir() else place for name, place in trees.items()}
+
+    monkeypatch.setattr(cgroups, "trees", with_what_is_there)
+    monkeypatch.setattr(cgroups, "delegable", lambda: False)
+    monkeypatch.setattr("spoold.host.groups.os.access", lambda *_: True)
+    below = "jobs" if {"memory", "pids"} <= set(made) else ""
+    found = groups.settle()
+    assert found.bases == {name: place / below for name, place in trees.items()}
+    assert found.same
+    assert found.path(found.group("x")) == str(Path("/unit", below, "x"))

@@ -78,9 +78,10 @@ def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple
 
 
 def left(user: pwd.struct_passwd) -> list[Path]:
-    """Return the groups that are there of a user's jobs, and what the Prolog made elsewhere."""
+    """Return the groups that are there of a user's jobs, and those that the Prolog gave the user elsewhere."""
     found = [*cgroups.MOUNT.glob(f"*/slurm_*/uid_{user.pw_uid}")]
-    return found + [place / cgroups.OF_JOBS for place in cgroups.trees("").values() if (place / "jobs").exists()]
+    elsewhere = [place / cgroups.OF_JOBS for place in cgroups.trees("").values()]
+    return found + [place for place in elsewhere if place.exists() and place.stat().st_uid == user.pw_uid]
 
 
 def test_a_job_gets_groups_that_are_gone_after_it(
