@@ -35,7 +35,7 @@ class Keeper(NamedTuple):
     last_used: float | None
 
 
-@click.command(short_help="What keeps a store path, and by which references?")
+@click.command(short_help="Show what keeps a store path, by which references.")
 @click.argument("path", metavar="PATH")
 @click.option("--all", "all_", is_flag=True, help=f"Show all builds that need it, not only the last {SHOWN} used.")
 @JSON
