@@ -101,7 +101,7 @@ OPTIONS = {
         help="Of your submissions, those with a higher priority run first; -100 to 100.",
     ),
     "progress": click.option(
-        "--progress", is_flag=True, help="Show the output so far while the program runs; see --follow."
+        "--progress", is_flag=True, help="Publish the output so far while the program runs; see --follow."
     ),
 }
 

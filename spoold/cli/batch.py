@@ -50,7 +50,9 @@ GOES_ON = "Those on their way go on, and nothing is lost: the same command waits
     shell_complete=completing.languages,
     help="The language of the files, if their endings do not tell it.",
 )
-@click.option("--again", is_flag=True, help="Try again what was cancelled, was refused, or failed without being run.")
+@click.option(
+    "--again", is_flag=True, help="Try programs again that were cancelled, were refused, or failed without being run."
+)
 @click.option(
     "--leave-out", is_flag=True, help="Leave out files that cannot be sent, such as links out of a DIRECTORY."
 )

@@ -74,7 +74,7 @@ class _Row(msgspec.Struct, frozen=True, rename={"id": "Submission_id"}):
     type=click.IntRange(min=1),
     default=50,
     show_default=True,
-    help="The most submissions to list.",
+    help="List at most this many submissions.",
 )
 @JSON
 @pass_place

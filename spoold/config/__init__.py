@@ -115,7 +115,7 @@ class ShareSettings(_Section, frozen=True):
 
 
 class LeaseSettings(_Section, frozen=True):
-    """Who holds an entry, and for how long."""
+    """How long a worker may hold an entry, and how often an entry is tried."""
 
     renewal: Annotated[
         float, setting("how often a worker renews the mtime of the entry that it works on", "seconds", gt=0)
@@ -193,7 +193,7 @@ class ExecutorSettings(_Section, frozen=True):
 
 
 class TurnsSettings(_Section, frozen=True):
-    """Whose job or build is next, where several users wait for one place."""
+    """Whose job or build is next if several users wait for one place."""
 
     weights: Annotated[
         dict[str, Annotated[float, msgspec.Meta(gt=0, le=1000)]],
@@ -206,7 +206,7 @@ class TurnsSettings(_Section, frozen=True):
 
 
 class MetricsSettings(_Section, frozen=True):
-    """What the daemons count and measure, for Prometheus, by way of the textfile collector of its node_exporter."""
+    """Counts and times of the daemons, for the textfile collector of Prometheus' node_exporter."""
 
     directory: Annotated[
         str,

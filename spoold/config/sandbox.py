@@ -10,7 +10,7 @@ from spoold.model.setting import setting
 
 
 class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Docker, where that is the engine."""
+    """Docker, if it is the engine."""
 
     host: Annotated[
         str, setting("the address at which the engine listens; empty means $DOCKER_HOST or the default socket")
@@ -25,7 +25,7 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class OciSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """runc or crun alone, where that is the engine."""
+    """runc or crun without Docker, if oci is the engine."""
 
     runtime: Annotated[
         str,
@@ -45,7 +45,7 @@ class OciSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where programs run, whichever engine carries them."""
+    """The containers in which programs run, with any engine."""
 
     engine: Annotated[
         str, setting("the engine that runs jobs: docker, oci, or a Python module that provides an engine")

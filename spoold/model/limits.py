@@ -104,7 +104,7 @@ class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class OutputLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits on the files that come back of a request: of its run, or of all its cases together."""
+    """Limits on the files that a request gets back from its run, or from all its cases together."""
 
     files: Annotated[int, setting("how many files may come back", ge=1, le=4096)] = 64
     file_size: Annotated[int, setting("the size of one file", "bytes", ge=1)] = 4 * MIB

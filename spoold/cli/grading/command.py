@@ -127,7 +127,9 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Of your submissions, those with a higher priority run first; -100 to 100.",
 )
 @click.option("--jobs", type=click.IntRange(1), default=JOBS, show_default=True, help="How many solutions run at once.")
-@click.option("--again", is_flag=True, help="Try again what was cancelled, was refused, or failed without being run.")
+@click.option(
+    "--again", is_flag=True, help="Try solutions again that were cancelled, were refused, or failed without being run."
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="The longest time to wait for all. [default: no limit]")
 @file_options
 @JSON
