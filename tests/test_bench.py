@@ -324,7 +324,7 @@ def test_the_command_that_runs_languages_tells_of_them_and_refuses_others() -> N
     assert "contrib/development/languages [LANGUAGE...]" in told
     refused = subprocess.run([command, "elvish"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "there is no program in elvish; there are: bash" in refused.stderr
+    assert "there is no program in elvish; choose one of: bash" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_every_setting_is_there_with_its_default(man: Path) -> None:
 def test_what_a_reload_takes_over_is_marked(man: Path) -> None:
     text = plain(man, "man5/spoold.toml.5")
     assert (
-        "settle = 10.0 A file that does not parse is refused once it has not changed for so long. In seconds. Taken"
+        "settle = 10.0 A file that does not parse is refused once it has not changed for this long. In seconds. Taken"
         in text
     )
     assert "Where the spool is. .TP" in text, "a reload does not take that over"

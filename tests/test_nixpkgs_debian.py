@@ -187,7 +187,7 @@ def test_make_leaves_a_directory_of_somebody_else_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     done = subprocess.run([str(MAKE), str(tmp_path)], check=False, timeout=60, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "was not made by this program" in done.stderr
+    assert "this program did not make it" in done.stderr
     assert (tmp_path / "mine").read_text() == "precious"
 
 

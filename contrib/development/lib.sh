@@ -79,7 +79,7 @@ need_build_users() {
         name=$(id -un)
         for file in subuid subgid; do
             if ! grep -qs -e "^$name:" -e "^$EUID:" "/etc/$file"; then
-                say "giving $name a range of subordinate ids in /etc/$file, for the users that builds run as"
+                say "adding a range of subordinate ids for $name to /etc/$file: builds run as these users"
                 n=$(awk -F: '{ if ($2 + $3 > n) n = $2 + $3 } END { print (n > 100000 ? n : 100000) }' "/etc/$file" || echo 100000)
                 as_root usermod "--add-${file}s" "$n-$((n + 65535))" "$name"
             fi
@@ -87,7 +87,7 @@ need_build_users() {
         return 0
     fi
     ! getent group nixbld >/dev/null || return 0
-    say "creating the group nixbld and the users nixbld1 to nixbld16 in it, which Nix runs builds as"
+    say "creating the group nixbld with the users nixbld1 to nixbld16: Nix runs builds as these users"
     groupadd --system nixbld
     for n in {1..16}; do
         useradd --system --gid nixbld --groups nixbld --no-create-home --home-dir /var/empty \
@@ -106,9 +106,9 @@ some_docker() { [ -n "${DOCKER_HOST:-}" ] || [ -S /var/run/docker.sock ] || comm
 
 install_packages() {
     [ $# -gt 0 ] || return 0
-    command -v apt-get >/dev/null || fail "missing: $*; they are installed with apt-get, which is not here:" \
-        "install them in your system's way, or use Debian 12 or Ubuntu 24.04, or later"
-    may_become_root || fail "missing: $*; install them as root with 'apt-get install $*', or install sudo"
+    command -v apt-get >/dev/null || fail "missing: $*. This system has no apt-get to install them with." \
+        "Install them in your system's way, or use Debian 12 or Ubuntu 24.04, or later"
+    may_become_root || fail "missing: $*. Install them as root with 'apt-get install $*', or install sudo"
     say "installing with apt-get: $*"
     update_lists
     # Recommended packages would bring a nix-daemon and other services that nobody here asks for.
@@ -152,8 +152,8 @@ find_python() {
 no_python() {
     local version
     version=$(python3 -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing)
-    echo "Python 3.11 or newer with venv is needed, and python3 here is $version;" \
-        "Debian 12 and Ubuntu 24.04 have one (packages python3 and python3-venv)"
+    echo "Python 3.11 or newer with venv is needed, and python3 here is $version." \
+        "Debian 12 and Ubuntu 24.04 have it in the packages python3 and python3-venv"
 }
 
 # make_venv [dev]: sets $python to a Python with the dependencies in pyproject.toml. With dev it has the development tools
@@ -262,7 +262,7 @@ claim_state() {
         fi
         exec {state_lock}>&-
     done
-    fail "eight others are using $cache/state-$1-*: wait for one of them"
+    fail "eight other runs are using $cache/state-$1-*: wait until one of them ends"
 }
 
 # prune_cache: removes directories that no run has used for a month.
@@ -307,7 +307,7 @@ provide_machine() {
     local packages
     debian=
     if [ "$EUID" -ne 0 ] || ! debian_mirror >/dev/null; then
-        say "no Debian to boot: that takes root, and Debian"
+        say "tests/boot has no Debian to boot: making one needs root, on Debian"
         return 0
     fi
     # The first word of each line of Depends; debootstrap cannot know that libdbi-perl provides what nix-bin depends on.
@@ -332,8 +332,8 @@ start_docker() {
     fi
     # sudo asks for its password here, where it can.
     [ "$EUID" -eq 0 ] || { may_become_root && sudo -v; } ||
-        fail "no Docker Engine answers${docker_refusal:-}, and starting one needs root: run this as root or with sudo" \
-            "installed and allowed; or install docker.io and join its group (usermod -aG docker NAME)"
+        fail "no Docker Engine answers${docker_refusal:-}, and starting one needs root. Run this as root, or where you may use" \
+            "sudo. Or install docker.io and join its group (usermod -aG docker NAME)"
     command -v dockerd >/dev/null || install_packages "${docker_packages[@]}"
     # The installation may have started it.
     if [ "${1:-}" != --private ] && use_running_docker; then
@@ -355,7 +355,7 @@ use_running_docker() {
             say "using the Docker Engine at $where"
             return 0
         fi
-        say "the Docker Engine at $where is of no use:$docker_refusal"
+        say "the Docker Engine at $where does not answer:$docker_refusal"
     done
     return 1
 }
@@ -399,8 +399,8 @@ with_crun() {
 
 check_cgroups() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -d /sys/fs/cgroup/memory ] || fail \
-        "no control groups are mounted, and Docker needs them: as root run" \
-        "'mount -t cgroup2 none /sys/fs/cgroup' (in a chroot: 'mount --rbind /sys /its/sys' from outside)"
+        "no control groups are mounted, and Docker needs them. As root, run" \
+        "'mount -t cgroup2 none /sys/fs/cgroup' (for a chroot: 'mount --rbind /sys /its/sys' from outside)"
 }
 
 start_private_docker() {

@@ -36,13 +36,13 @@ def run(*command: str, cwd: Path | None = None) -> str:
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise MakeError(
-            f"{command[0]} is not here; this needs a Debian or Ubuntu machine (packages apt and dpkg)"
+            f"{command[0]} is not installed; this needs a Debian or Ubuntu machine with the packages apt and dpkg"
         ) from None
     if done.returncode != 0:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         detail = "\n".join([*lines[:LINES], *([f"... and {len(lines) - LINES} lines more"] if lines[LINES:] else [])])
         raise MakeError(
-            f"{' '.join(command[:2])} failed: {detail}\n  if the package index is old or empty: "
+            f"{' '.join(command[:2])} failed: {detail}\n  if the package index is old or empty, "
             f"run `apt-get update` as root and try again"
         )
     return done.stdout
@@ -165,7 +165,7 @@ def download(wanted: list[Wanted], cache: Path) -> dict[str, Path]:
         path = by_sum.get(deb.sha256)
         if path is None:
             raise MakeError(
-                f"the {deb.name} that apt-get downloaded does not have the sha256 of apt's index\n"
+                f"apt-get downloaded a {deb.name} whose sha256 is not the one in apt's index\n"
                 f"  run `apt-get update` as root and try again"
             )
         path.chmod(0o444)

@@ -71,7 +71,7 @@ def read(out: Path) -> Lock | None:
         if out.is_dir() and not any(out.iterdir()):
             return None
         raise MakeError(
-            f"{out} exists and was not made by this program (no readable lock.json in it)\n"
+            f"{out} exists, but this program did not make it: it has no readable lock.json\n"
             f"  name another directory, or remove that one"
         ) from None
     return Lock(content) if isinstance(content, dict) else Lock({})

@@ -222,7 +222,7 @@ class Resolver:
             if len(lines) > 1:
                 raise MakeError(
                     f"Debian packages need each other in a circle: {' -> '.join([*circle, circle[0]])}\n"
-                    f"  have the line of one of them in packages.txt merge the others"
+                    f"  merge them: name the others in the line of one of them in packages.txt"
                 )
             kept = by_name[(lines or sorted(circle))[0]]
             for name in circle:

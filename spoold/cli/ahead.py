@@ -38,12 +38,17 @@ class Build(NamedTuple):
 Answers = dict[str, Response]
 
 
-@click.command(short_help="Build shells ahead.")
+@click.command(short_help="Build shells before submissions need them.")
 @click.argument("sources", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
 @click.option(
-    "--nixpkgs", "pin", default="default", show_default=True, metavar="NAME", help="The pin of what names no other."
+    "--nixpkgs",
+    "pin",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The pin for shells that name no other.",
 )
-@click.option("--wait", is_flag=True, help="Wait until all are built, and show what came of them.")
+@click.option("--wait", is_flag=True, help="Wait until all are built, and show the results.")
 @TIMEOUT
 @JSON
 @pass_place

@@ -57,48 +57,51 @@ OPTIONS = {
         "--stdin",
         metavar="FILE",
         shell_complete=completing.files,
-        help="What run.sh reads on standard input; - is our own.",
+        help="The standard input of run.sh; - is that of this command.",
     ),
     "arg": click.option(
         "--arg",
         "arguments",
         multiple=True,
         metavar="ARG",
-        help="An argument of run.sh; may be repeated. No secrets: all users of the host can read it meanwhile.",
+        help="An argument of run.sh; may be repeated. Give no secrets: all users of the host can read it meanwhile.",
     ),
     "env": click.option(
         "--env",
         "variables",
         multiple=True,
         metavar="NAME=VALUE",
-        help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a FILE.",
+        help="A variable of run.sh; may be repeated. Others can read this command line, so put secrets into a FILE.",
     ),
     "limit": click.option(
         "--limit",
         "limits",
         multiple=True,
         metavar="[PHASE.]KEY=VALUE",
-        help="A limit, of run unless a phase is named: run.time=2, compile.memory=512M. May be repeated.",
+        help="A limit: run.time=2, compile.memory=512M. Without a phase it is a limit of run. May be repeated.",
     ),
     "packages": click.option(
         "--packages",
         multiple=True,
         metavar="NAMES",
-        help="Packages of nixpkgs that it needs, such as 'python3 jq', in place of a cutor.nix.",
+        help="Packages of nixpkgs that the program needs, such as 'python3 jq', in place of a cutor.nix.",
     ),
-    "nixpkgs": click.option("--nixpkgs", metavar="NAME", help="The pin that packages are of."),
+    "nixpkgs": click.option("--nixpkgs", metavar="NAME", help="The pin that packages come from."),
     "output": click.option(
         "--output",
         "outputs",
         multiple=True,
         metavar="PATTERN",
-        help="Files that come back, such as 'plot*.png'; may be repeated.",
+        help="Files to return, such as 'plot*.png'; may be repeated.",
     ),
     "priority": click.option(
-        "--priority", type=int, metavar="N", help="Which of yours goes first: the higher; -100 to 100."
+        "--priority",
+        type=int,
+        metavar="N",
+        help="Of your submissions, those with a higher priority run first; -100 to 100.",
     ),
     "progress": click.option(
-        "--progress", is_flag=True, help="Have the output so far shown while it runs; see --follow."
+        "--progress", is_flag=True, help="Publish the output so far while the program runs; see --follow."
     ),
 }
 

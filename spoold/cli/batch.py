@@ -20,7 +20,7 @@ from spoold.model.errors import ClientError
 GOES_ON = "Those on their way go on, and nothing is lost: the same command waits for them, and runs the others"
 
 
-@click.command(short_help="Run many programs, and tell what came of each.")
+@click.command(short_help="Run many programs, and show the result of each.")
 @click.argument(
     "sources",
     metavar="FILE|DIRECTORY|LIST.jsonl|-...",
@@ -29,7 +29,9 @@ GOES_ON = "Those on their way go on, and nothing is lost: the same command waits
     type=click.Path(exists=True, allow_dash=True, path_type=Path),
     shell_complete=completing.files,
 )
-@click.option("--jobs", type=click.IntRange(1), default=sweep.JOBS, show_default=True, help="How many at once.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=sweep.JOBS, show_default=True, help="How many programs run at once."
+)
 @click.option(
     "--table",
     metavar="FILE.csv",
@@ -40,17 +42,21 @@ GOES_ON = "Those on their way go on, and nothing is lost: the same command waits
     "--html",
     metavar="FILE",
     shell_complete=completing.files,
-    help="Write a page to look at: what failed first, outputs, times; - is standard output.",
+    help="Write a page for a browser: failures first, with outputs and times; - is standard output.",
 )
 @click.option(
     "--language",
     metavar="NAME",
     shell_complete=completing.languages,
-    help="The language of the files, where their endings do not tell it.",
+    help="The language of the files, if their endings do not tell it.",
 )
-@click.option("--again", is_flag=True, help="Try once more what was cancelled, refused, or failed without being run.")
-@click.option("--leave-out", is_flag=True, help="Go without what cannot travel, such as links out of a DIRECTORY.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="How long to wait for all at most. [default: no limit]")
+@click.option(
+    "--again", is_flag=True, help="Try programs again that were cancelled, were refused, or failed without being run."
+)
+@click.option(
+    "--leave-out", is_flag=True, help="Leave out files that cannot be sent, such as links out of a DIRECTORY."
+)
+@click.option("--timeout", type=float, metavar="SECONDS", help="The longest time to wait for all. [default: no limit]")
 @asked.request_options
 @JSON
 @pass_place

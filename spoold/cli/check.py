@@ -24,8 +24,8 @@ from spoold.upkeep.repair import repair as carry_out
 from spoold.upkeep.unexplained import Action, Unexplained
 
 
-@click.command(short_help="Name what no state explains; repair it.")
-@click.option("--repair", is_flag=True, help="Do what is said of each file.")
+@click.command(short_help="Find files that no state explains, and repair them.")
+@click.option("--repair", is_flag=True, help="Repair each file as the output says.")
 @JSON
 @pass_settings
 def command(settings: Settings, *, repair: bool, as_json: bool) -> int:

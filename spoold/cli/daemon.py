@@ -19,19 +19,19 @@ from spoold.spool import layout
 
 Read = partial[Settings]  # reads the settings, at the start and at SIGHUP
 HELP = {
-    Role.INTAKE: "Take submissions from incoming/ into the spool. There is one of it on a spool.",
+    Role.INTAKE: "Take submissions from incoming/ into the spool. Run one intake on a spool.",
     Role.EXECUTOR: (
-        "Run submissions in Docker sandboxes and publish the responses. There may be several on a spool, each with an "
-        "[executor] name of its own."
+        "Run submissions in sandboxes and publish the responses. Several executors can run on a spool, each with its "
+        "own [executor] name."
     ),
-    Role.BUILDER: "Install dependencies with Nix; the only writer of the Nix store. There is one of it on a spool.",
+    Role.BUILDER: "Install dependencies with Nix. Only the builder writes the Nix store. Run one builder on a spool.",
     Role.HEALTH: (
-        "Put back what dead workers held. End what cost too many attempts, and remove what is old. There is one of it "
-        "on a spool."
+        "Put back the entries that dead workers held. End entries that cost too many attempts, and remove old ones. "
+        "Run one health daemon on a spool."
     ),
     Role.SCALE: (
-        "Have Slurm start executors while there is work for them. They are as many as the settings allow for each "
-        "pool ([scale.pools.NAME]). There is one of it on a spool, where sbatch, squeue and scancel work."
+        "Make Slurm start executors while there is work for them. The settings limit their number for each pool "
+        "([scale.pools.NAME]). Run one scale daemon on a spool, on a host where sbatch, squeue and scancel work."
     ),
 }
 MORE = """
@@ -41,7 +41,8 @@ Examples:
   spoold {role}
   spoold --config ./spoold.toml --log-level debug {role}
 
-Signals: SIGTERM and SIGINT drain, a second one hurries; SIGHUP reads the settings again.
+Signals: SIGTERM and SIGINT make the daemon drain and stop. After a second one it does not wait for running
+work. SIGHUP makes it read the settings again.
 
 Exit codes: 0 stopped by SIGTERM or SIGINT and drained, 1 it cannot start: the text on stderr says why and what to do.
 """
@@ -49,13 +50,13 @@ Exit codes: 0 stopped by SIGTERM or SIGINT and drained, 1 it cannot start: the t
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", metavar="FILE", help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]")
-@click.option("--spool", metavar="DIRECTORY", help="The spool, in place of [spool] path of the settings.")
+@click.option("--spool", metavar="DIRECTORY", help="The spool, in place of [spool] path in the settings.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="What is logged, and what is more urgent.",
+    help="The least urgent level that is logged.",
 )
 @click.version_option(package_name="spoold")
 @click.pass_context
@@ -100,12 +101,37 @@ for _role, _text in HELP.items():
 
 
 @command.command(Role.EXECUTOR, help=HELP[Role.EXECUTOR] + MORE.format(role=Role.EXECUTOR))
-@click.option("--name", metavar="NAME", help="Which of several on one spool this is, in place of [executor] name.")
-@click.option("--slots", metavar="NUMBER", type=click.IntRange(min=1), help="In place of [executor] slots.")
-@click.option("--idle", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] idle.")
-@click.option("--lifetime", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] lifetime.")
-@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] drain.")
-@click.option("--route-only", is_flag=True, default=None, help="As [executor] route_only.")
+@click.option("--name", metavar="NAME", help="The name of this executor, in place of [executor] name.")
+@click.option(
+    "--slots",
+    metavar="NUMBER",
+    type=click.IntRange(min=1),
+    help="How many programs run at once, in place of [executor] slots.",
+)
+@click.option(
+    "--idle",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="End after this long without work, in place of [executor] idle.",
+)
+@click.option(
+    "--lifetime",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Take no more jobs this long after the start, in place of [executor] lifetime.",
+)
+@click.option(
+    "--drain",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Let jobs run this long when stopping, in place of [executor] drain.",
+)
+@click.option(
+    "--route-only",
+    is_flag=True,
+    default=None,
+    help="Only file builds and leave jobs to others, as [executor] route_only does.",
+)
 @click.pass_obj
 def run_executor(read: Read, /, name: str | None, **more: object) -> None:
     """Run one executor."""
@@ -116,7 +142,7 @@ def run_executor(read: Read, /, name: str | None, **more: object) -> None:
     serve(named(), [Role.EXECUTOR], named)
 
 
-@command.command("fetch", short_help="Run the proxy by which the builder downloads.")
+@command.command("fetch", short_help="Run the proxy through which the builder downloads.")
 @click.pass_obj
 def run_fetch(read: Read) -> None:
     """Run the proxy that lets downloads of the builder through to the hosts in the settings, and to no others.
@@ -141,7 +167,7 @@ def run_fetch(read: Read) -> None:
     serving.run(read)
 
 
-@command.command("all", short_help="Run all of them in one process, for a desk or a demo.")
+@command.command("all", short_help="Run all daemons in one process, for a desk or a demo.")
 @click.pass_obj
 def run_all(read: Read) -> None:
     """Run all daemons in one process, for a desk or a demo. Make the spool if there is none.

@@ -16,9 +16,9 @@ from spoold.model.setting import CHOSEN, Described, Section, describe
 
 WIDTH = 100
 HEAD = """\
-# Settings of spoold. Each is commented out, with its default; take the "#" away to set one. Unknown ones are errors.
-# What is marked with (reload) is taken over by `systemctl reload 'spoold-*'`, all else needs a restart.
-# `spoolctl config` prints all as they are in force, `spoolctl doctor` says what is wrong.
+# Settings of spoold. Each is commented out, with its default. To set one, remove its "#". Unknown ones are errors.
+# `systemctl reload 'spoold-*'` takes over the settings that are marked with (reload). All others need a restart.
+# `spoolctl config` prints all settings in force. `spoolctl doctor` says what is wrong with them.
 """
 NIXPKGS = '#default = "/srv/nixpkgs-24.11.tar.gz"\n'  # pins have no default to show
 
@@ -55,10 +55,11 @@ def _lines(section: Section) -> Iterator[str]:
 
 
 def _sentence(setting: Described, path: str) -> str:
-    unit = f", in {setting.unit}" if setting.unit else ""
-    choices = f"; one of: {', '.join(setting.choices)}" if setting.choices else ""
+    meaning = setting.description[0].upper() + setting.description[1:]
+    unit = f" In {setting.unit}." if setting.unit else ""
+    choices = f" One of: {', '.join(setting.choices)}." if setting.choices else ""
     live = " (reload)" if any(is_live(".".join(path.split(".")[:depth])) for depth in (1, 2)) else ""
-    return f"{setting.description}{unit}{choices}{live}"
+    return f"{meaning}.{choices}{unit}{live}"
 
 
 def _comment(words: str) -> str:

@@ -21,7 +21,9 @@ from spoold.spool.builds import BuildStore
 
 
 @click.group(invoke_without_command=True, short_help="List the packages in the dependency cache.")
-@click.option("--local", is_flag=True, help="Read the Build store instead of asking an executor: for the operator.")
+@click.option(
+    "--local", is_flag=True, help="Read the Build store instead of asking an executor. This is for the operator."
+)
 @TIMEOUT
 @JSON
 @click.pass_context
@@ -70,7 +72,7 @@ def _show(packages: list[Package], *, as_json: bool) -> None:
         click.echo("the cache has no packages of builds that you used", err=True)
 
 
-@command.command(short_help="Is what the cache holds still what was built?")
+@command.command(short_help="Check that the cache still holds what was built.")
 @JSON
 @pass_settings
 def verify(settings: Settings, *, as_json: bool) -> int:

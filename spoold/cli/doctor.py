@@ -30,8 +30,8 @@ COLOURS = {
 }
 
 
-@click.command(short_help="Is this host fit to run strangers' programs?")
-@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, and for what could not be looked at.")
+@click.command(short_help="Check that this host can run strangers' programs safely.")
+@click.option("--strict", is_flag=True, help="Exit with 1 also for warnings and for checks that could not be made.")
 @JSON
 @pass_settings
 def command(settings: Settings, *, strict: bool, as_json: bool) -> int:

@@ -31,9 +31,16 @@ _BUILD = re.compile(r"[0-9a-f]{8,64}")
 
 @click.command(short_help="Write environments into a signed file.")
 @click.argument("wanted", nargs=-1, required=True, metavar="BUILD|FILE|DIRECTORY...")
-@click.option("--output", "-o", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Where to.")
 @click.option(
-    "--nixpkgs", "pin", default="default", show_default=True, metavar="NAME", help="The pin of what names no other."
+    "--output", "-o", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The file to write."
+)
+@click.option(
+    "--nixpkgs",
+    "pin",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The pin for shells that name no other.",
 )
 @click.option("--without-nixpkgs", "bare", is_flag=True, help="Leave out the trees of the pins, which may be large.")
 @JSON

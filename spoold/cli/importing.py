@@ -35,7 +35,7 @@ DIGITS = 32  # digits of the SHA-256 of a file, which name the directory of its 
 @click.command("import", short_help="Take environments from a signed file of another host.")
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--keep", is_flag=True, help="Keep what the file has for later builds, also once all of it is in the store."
+    "--keep", is_flag=True, help="Keep the file's contents for later builds, even once all of it is in the store."
 )
 @TIMEOUT
 @JSON

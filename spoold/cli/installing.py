@@ -68,10 +68,10 @@ def init(settings: Settings, *, as_json: bool) -> None:
 
 @click.command(short_help="Print the settings in force.")
 @click.option(
-    "--defaults", "as_file", is_flag=True, help="Print a file with every setting, explained and commented out."
+    "--defaults", "as_file", is_flag=True, help="Print a file in which every setting is explained and commented out."
 )
 @click.option(
-    "--migrate", is_flag=True, help="Rewrite the file with the names that settings have today; say which had others."
+    "--migrate", is_flag=True, help="Rewrite the file with the current names of settings, and say which had old names."
 )
 @JSON
 @pass_place

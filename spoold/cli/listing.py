@@ -53,7 +53,7 @@ class _Row(msgspec.Struct, frozen=True, rename={"id": "Submission_id"}):
     submitted: float
 
 
-@click.command("list", short_help="List what was submitted from here.")
+@click.command("list", short_help="List the submissions that you made from here.")
 @click.argument("prefix", metavar="[PREFIX]", default="", shell_complete=completing.ids)
 @click.option(
     "--state",
@@ -61,13 +61,20 @@ class _Row(msgspec.Struct, frozen=True, rename={"id": "Submission_id"}):
     multiple=True,
     metavar="STATE",
     type=click.Choice([*GROUPS, *GOING, *map(str.lower, ENDED), GONE], case_sensitive=False),
-    help=f"Those in this state; may be repeated. going is {', '.join(GOING)}; failed is {', '.join(FAILED).lower()}; "
-    "ended is that, completed, rejected, cancelled and internal_error. Others are gone.",
+    help=f"Only submissions in this state; may be repeated. going means {', '.join(GOING)}. failed means "
+    f"{', '.join(FAILED).lower()}. ended means failed, completed, rejected, cancelled or internal_error. gone means "
+    "that the response is no longer kept.",
 )
-@click.option("--newer", metavar="AGE", callback=_age, help="Those that were submitted within this time: 90min, 2d.")
-@click.option("--older", metavar="AGE", callback=_age, help="Those that were submitted before that.")
+@click.option("--newer", metavar="AGE", callback=_age, help="Only submissions younger than this: 90min, 2d.")
+@click.option("--older", metavar="AGE", callback=_age, help="Only submissions older than this: 90min, 2d.")
 @click.option(
-    "-n", "--last", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="So many at most."
+    "-n",
+    "--last",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="List at most this many submissions.",
 )
 @JSON
 @pass_place

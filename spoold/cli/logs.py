@@ -16,8 +16,8 @@ from spoold.model.errors import ClientError
 
 @click.command(short_help="Print what a program printed, so far or in all.")
 @click.argument("id_", metavar="ID", shell_complete=completing.ids)
-@click.option("-f", "--follow", is_flag=True, help="Go on until it has ended, and print what is new.")
-@click.option("--raw", is_flag=True, help="Write to a terminal what was printed to the byte, control characters too.")
+@click.option("-f", "--follow", is_flag=True, help="Print new output until the program has ended.")
+@click.option("--raw", is_flag=True, help="Write the output to a terminal byte for byte, control characters included.")
 @TIMEOUT
 @JSON
 @pass_place

@@ -26,7 +26,7 @@ from spoold.upkeep.requeue import requeue as requeue_finished
 POLL = 0.1  # seconds between two looks for the report
 
 
-@click.command(short_help="Delete dependencies that are unused.")
+@click.command(short_help="Delete unused dependencies.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @TIMEOUT
 @JSON

@@ -6,8 +6,8 @@ import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 TIMEOUT = click.option(
-    "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="How long to wait at most."
+    "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="The longest time to wait."
 )
 RAW = click.option(
-    "--raw", is_flag=True, help="Write what the program printed to our own output and error, to the byte."
+    "--raw", is_flag=True, help="Write the program's output and error to stdout and stderr, byte for byte."
 )

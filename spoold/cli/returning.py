@@ -19,7 +19,7 @@ from spoold.client.response import Case, Response, ReturnedFile
 from spoold.model.errors import ClientError
 
 
-@click.command(short_help="Write the files that came back.")
+@click.command(short_help="Write the files that a submission returned.")
 @click.argument("id_", metavar="ID", shell_complete=completing.ids)
 @click.option(
     "-C",
@@ -27,9 +27,9 @@ from spoold.model.errors import ClientError
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     default=os.curdir,
-    help="Where they are written; it is made where it is missing. [default: here]",
+    help="The directory to write to, which is made if it is missing. [default: here]",
 )
-@click.option("--case", metavar="NAME", help="Those of this case alone, without a directory for it.")
+@click.option("--case", metavar="NAME", help="Write only the files of this case, without a directory for it.")
 @click.option("--over", is_flag=True, help="Replace files that are there already.")
 @JSON
 @pass_place

@@ -47,25 +47,29 @@ class _Command(click.Command):
 
 @click.command(cls=_Command, short_help="Run a program: its files, or a line of code.")
 @click.argument("files", metavar="[FILE...]", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("-c", "code", metavar="CODE", help="Run this, in bash or the --language; FILEs are beside it.")
+@click.option("-c", "code", metavar="CODE", help="Run this code, in bash or the --language. The FILEs are beside it.")
 @click.option(
     "--language",
     metavar="NAME",
     shell_complete=completing.languages,
-    help="The language, where the ending of the first FILE tells none or more than one.",
+    help="The language, if the ending of the first FILE tells none or more than one.",
 )
-@click.option("--packages", multiple=True, metavar="NAMES", help="Packages that it needs besides: 'jq python3'.")
-@click.option("--time", metavar="TIME", help="How long it may run, on the clock and of CPU time: 2, 500ms, 5min.")
-@click.option("--memory", metavar="SIZE", help="How much memory it may use: 64M, 2G.")
+@click.option(
+    "--packages", multiple=True, metavar="NAMES", help="Further packages that the program needs: 'jq python3'."
+)
+@click.option(
+    "--time", metavar="TIME", help="How long the program may run, in wall-clock time and in CPU time: 2, 500ms, 5min."
+)
+@click.option("--memory", metavar="SIZE", help="How much memory the program may use: 64M, 2G.")
 @asked.options_of("env", "limit", "nixpkgs")
 @click.option(
     "--output",
     "outputs",
     multiple=True,
     metavar="PATTERN",
-    help="Files that are written here when it has ended, such as 'plot*.png'; may be repeated.",
+    help="Files to write here when the program has ended, such as 'plot*.png'; may be repeated.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the request as JSON, and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the request as JSON and run nothing.")
 @TIMEOUT
 @JSON
 @pass_place

@@ -18,7 +18,7 @@ from spoold.model.response import Response
 
 
 @click.command(
-    short_help="Show a response, or how far it is.",
+    short_help="Show a response, or how far a submission has come.",
     context_settings={"ignore_unknown_options": True},  # a refused file may be called -x.json
 )
 @click.argument("id_", metavar="ID", shell_complete=completing.ids)

@@ -49,7 +49,7 @@ def _show_end(submission: client.Submission, *, as_json: bool, raw: bool, wanted
 
 @click.command(short_help="Wait for responses, and show them.")
 @click.argument("ids_", metavar="ID...", nargs=-1, required=True, shell_complete=completing.ids)
-@click.option("--any", "any_of", is_flag=True, help="The first that comes is enough.")
+@click.option("--any", "any_of", is_flag=True, help="End when the first response comes.")
 @RAW
 @TIMEOUT
 @JSON
@@ -86,7 +86,7 @@ def _after(
     return shown
 
 
-@click.command(short_help="End a submission, whatever state it is in.")
+@click.command(short_help="End a submission in any state.")
 @click.argument("id_", metavar="ID", shell_complete=completing.ids)
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
 @TIMEOUT

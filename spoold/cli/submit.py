@@ -21,10 +21,12 @@ from spoold.client import names
 @click.argument("source", metavar="FILE|DIRECTORY|-", type=click.Path(exists=True, allow_dash=True, path_type=Path))
 @click.option("--id", "id_", metavar="ID", help="The submission's id. [default: the name and a random part]")
 @asked.request_options
-@click.option("--leave-out", is_flag=True, help="Go without what cannot travel, such as links out of a DIRECTORY.")
-@click.option("--dry-run", is_flag=True, help="Print the request as JSON, and submit nothing.")
+@click.option(
+    "--leave-out", is_flag=True, help="Leave out files that cannot be sent, such as links out of a DIRECTORY."
+)
+@click.option("--dry-run", is_flag=True, help="Print the request as JSON and submit nothing.")
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
-@click.option("--follow", is_flag=True, help="Wait, and meanwhile show on stderr what it prints.")
+@click.option("--follow", is_flag=True, help="Wait, and show on stderr what the program prints.")
 @RAW
 @TIMEOUT
 @JSON

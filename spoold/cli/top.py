@@ -85,15 +85,15 @@ class Sample(msgspec.Struct, frozen=True):
     per_second: dict[str, float] | None = None
 
 
-@click.command(short_help="Show the queues and workers as they are.")
-@click.option("--once", is_flag=True, help="Print one look and end; so it is where stdout is no terminal.")
+@click.command(short_help="Show queues and workers, live.")
+@click.option("--once", is_flag=True, help="Print one look and end. This is the default if stdout is not a terminal.")
 @click.option(
     "--interval",
     type=click.FloatRange(min=0.1),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks.",
+    help="The time between two looks.",
 )
 @JSON
 @pass_settings

@@ -35,9 +35,9 @@ class Keeper(NamedTuple):
     last_used: float | None
 
 
-@click.command(short_help="What keeps a store path, and by which references?")
+@click.command(short_help="Show what keeps a store path, by which references.")
 @click.argument("path", metavar="PATH")
-@click.option("--all", "all_", is_flag=True, help=f"Show all builds that need it, not only the last {SHOWN} used.")
+@click.option("--all", "all_", is_flag=True, help=f"Show all builds that need PATH, not only the last {SHOWN} used.")
 @JSON
 @pass_settings
 def command(settings: Settings, *, path: str, all_: bool, as_json: bool) -> int:

@@ -15,6 +15,9 @@ import msgspec
 
 from spoold.config.nix import BuilderSettings as BuilderSettings
 from spoold.config.nix import NixSettings as NixSettings
+from spoold.config.sandbox import DockerSettings as DockerSettings
+from spoold.config.sandbox import OciSettings as OciSettings
+from spoold.config.sandbox import SandboxSettings as SandboxSettings
 from spoold.model.collection import Rules
 from spoold.model.limits import MIB, Limits
 from spoold.model.retention import Rules as Retention
@@ -38,38 +41,51 @@ class SpoolSettings(_Section, frozen=True):
 
     path: Annotated[str, setting("where the spool is")] = "/var/spool/spoold"
     remote: Annotated[
-        bool, setting("true where the spool is mounted from another host: inotify sees nothing there, so poll")
+        bool, setting("true if the spool is mounted from another host. inotify sees no changes there, so daemons poll")
     ] = False
-    scan: Annotated[float, setting("a full look at the directories, also when no event came", "seconds", gt=0)] = 5.0
-    remote_scan: Annotated[float, setting("the same where the spool is remote", "seconds", gt=0)] = 1.0
+    scan: Annotated[
+        float, setting("how often the directories are scanned in full, even if no event came", "seconds", gt=0)
+    ] = 5.0
+    remote_scan: Annotated[
+        float, setting("how often the directories of a remote spool are scanned", "seconds", gt=0)
+    ] = 1.0
     settle: Annotated[
-        float, setting("a file that does not parse is refused once it has not changed for so long", "seconds", ge=0)
+        float, setting("a file that does not parse is refused once it has not changed for this long", "seconds", ge=0)
     ] = 10.0
     upload: Annotated[
-        float, setting("a file that is not whole is refused so long after it was first seen", "seconds", gt=0)
+        float, setting("a file that is incomplete is refused this long after it was first seen", "seconds", gt=0)
     ] = 3600.0
     max_file: Annotated[int, setting("the largest file that a client may drop", "bytes", ge=1)] = 16 * MIB
     max_files: Annotated[int, setting("how many files a submission may have", ge=1)] = 1000
     answers: Annotated[
         Literal["acl", "owner"],
         setting(
-            "how an owner reads a response. acl: it is the daemons', and an access control list lets its owner read. "
-            "owner: it is given away, where the file system keeps no lists; then its owner can change it"
+            "how an owner can read a response. acl: the response belongs to the daemons, and an access control list "
+            "lets its owner read it. owner: the response is given to its owner, for file systems without such lists. "
+            "The owner can then change it"
         ),
     ] = "acl"
     published_by: Annotated[
         Literal["executor", "health"],
         setting(
-            "who shows a response. executor: whoever ran it. health: executors only commit, and health lets the owner "
-            "read; for executors that may not, as on nodes of a cluster. The same for all daemons of a spool"
+            "which daemon makes a response readable for its owner. executor: the one that ran the submission. health: "
+            "executors only commit responses, and health publishes them. Choose health if executors lack the rights "
+            "to publish, as on nodes of a cluster. All daemons of a spool need the same value"
         ),
     ] = "executor"
     readers: Annotated[
         list[Annotated[str, msgspec.Meta(pattern=READER)]],
-        setting("who may read all responses, beside their owners: user:NAME and group:NAME, or numbers; with acl only"),
+        setting(
+            "who may read all responses, besides their owners: user:NAME and group:NAME, or numbers in place of "
+            "names. This needs answers = 'acl'"
+        ),
     ] = []
-    min_free: Annotated[int, setting("what must be free of the spool's disk", "bytes", ge=0)] = 256 * MIB
-    min_free_inodes: Annotated[int, setting("how many inodes of it must be free", ge=0)] = 10_000
+    min_free: Annotated[
+        int, setting("how much must be free on the spool's disk to take in submissions", "bytes", ge=0)
+    ] = 256 * MIB
+    min_free_inodes: Annotated[
+        int, setting("how many inodes must be free on the spool's disk to take in submissions", ge=0)
+    ] = 10_000
 
     def __post_init__(self) -> None:
         """Make the path absolute, since it is also the name by which an executor knows its own containers."""
@@ -83,39 +99,54 @@ class ShareSettings(_Section, frozen=True):
     """
 
     bytes: Annotated[
-        int, setting("how much of the spool's disk; if negative, a quarter of that file system", "bytes", ge=-1)
+        int,
+        setting(
+            "how much of the spool's disk an owner may use; if negative, a quarter of that file system", "bytes", ge=-1
+        ),
     ] = -1
     entries: Annotated[
         int,
-        setting("how many; if negative, as many as a quarter of its inodes are enough for, four each", ge=-1),
+        setting(
+            "how many entries an owner may have; if negative, as many as a quarter of the file system's inodes are "
+            "enough for, at four inodes an entry",
+            ge=-1,
+        ),
     ] = -1
 
 
 class LeaseSettings(_Section, frozen=True):
-    """Who holds an entry, and for how long."""
+    """How long a worker may hold an entry, and how often an entry is tried."""
 
-    renewal: Annotated[float, setting("how often whoever works on an entry renews its mtime", "seconds", gt=0)] = 5.0
-    limit: Annotated[float, setting("what is not renewed for so long goes back to the start", "seconds", gt=0)] = 30.0
-    check: Annotated[float, setting("how often health looks at what is held", "seconds", gt=0)] = 5.0
-    attempts: Annotated[int, setting("after so many attempts that failed an entry is given up", ge=1, le=100)] = 3
+    renewal: Annotated[
+        float, setting("how often a worker renews the mtime of the entry that it works on", "seconds", gt=0)
+    ] = 5.0
+    limit: Annotated[
+        float, setting("an entry that was not renewed for this long goes back to the start", "seconds", gt=0)
+    ] = 30.0
+    check: Annotated[float, setting("how often health looks at the entries that workers hold", "seconds", gt=0)] = 5.0
+    attempts: Annotated[int, setting("an entry is given up after this many failed attempts", ge=1, le=100)] = 3
     pause: Annotated[
         float,
-        setting("before the second attempt; before each further one it is twice as long, up to 300 s", "seconds", ge=0),
+        setting(
+            "the pause before the second attempt; each further pause is twice as long, up to 300 s", "seconds", ge=0
+        ),
     ] = 5.0
 
 
 class ExecutorSettings(_Section, frozen=True):
     """How many programs run at once."""
 
-    name: Annotated[str, setting("tells executors on one spool apart"), msgspec.Meta(pattern=NAME)] = "default"
+    name: Annotated[str, setting("the name that tells executors on one spool apart"), msgspec.Meta(pattern=NAME)] = (
+        "default"
+    )
     slots: Annotated[
         int, setting("how many programs run at once; 0 means one per CPU that the executor may use", ge=0)
     ] = 0
     memory: Annotated[
         int,
         setting(
-            "what programs that run at once may take together; 0 means what the host has, less a tenth of it and "
-            "512 MiB at least",
+            "how much memory the programs that run at once may take together; 0 means the host's memory, less a tenth "
+            "of it or 512 MiB, whichever is more",
             "bytes",
             ge=0,
         ),
@@ -123,17 +154,21 @@ class ExecutorSettings(_Section, frozen=True):
     drain: Annotated[
         float,
         setting(
-            "for so long a stopping executor lets jobs run; then they are put back and lose no attempt", "seconds", ge=0
+            "how long a stopping executor lets its jobs run; after that they are put back and lose no attempt",
+            "seconds",
+            ge=0,
         ),
     ] = 60.0
     idle: Annotated[
         float,
-        setting("an executor of a pool ends after so long without a job or an answer; 0 means never", "seconds", ge=0),
+        setting(
+            "an executor of a pool ends after this long without a job or an answer; 0 means never", "seconds", ge=0
+        ),
     ] = 0.0
     lifetime: Annotated[
         float,
         setting(
-            "an executor of a pool takes no more jobs so long after its start, drains and ends; 0 means never",
+            "this long after its start, an executor of a pool takes no more jobs, drains and ends; 0 means never",
             "seconds",
             ge=0,
         ),
@@ -141,8 +176,8 @@ class ExecutorSettings(_Section, frozen=True):
     route_only: Annotated[
         bool,
         setting(
-            "true makes it a router: it files builds and gives answers that need no sandbox, leaves jobs to others, "
-            "needs no engine, and does not end for being idle"
+            "true makes this executor a router: it files builds, gives answers that need no sandbox, and leaves jobs "
+            "to other executors. A router needs no engine and does not end for being idle"
         ),
     ] = False
 
@@ -157,105 +192,35 @@ class ExecutorSettings(_Section, frozen=True):
         return bool(self.idle or self.lifetime)
 
 
-class DockerSettings(_Section, frozen=True):
-    """Docker, where that is the engine."""
-
-    host: Annotated[str, setting("where the engine listens; empty means $DOCKER_HOST or the default socket")] = ""
-    runtime: Annotated[
-        str,
-        setting(
-            "one of the engine's OCI runtimes; empty means crun where the engine has it and a container starts with "
-            "it, else the engine's own"
-        ),
-    ] = ""
-
-
-class OciSettings(_Section, frozen=True):
-    """runc or crun alone, where that is the engine."""
-
-    runtime: Annotated[
-        str,
-        setting(
-            "the OCI runtime, by its name or its path; empty means crun where that is installed and a container starts "
-            "with it, else runc"
-        ),
-    ] = ""
-    state: Annotated[
-        str,
-        setting(
-            "where containers are kept, on a disk that lets programs start; empty means $STATE_DIRECTORY, as the unit "
-            "sets it, or for root /var/lib/spoold-executor, or .local/state/spoold-executor of the user"
-        ),
-    ] = ""
-
-
-class SandboxSettings(_Section, frozen=True):
-    """Where programs run, whichever engine carries them."""
-
-    engine: Annotated[
-        str, setting("what carries jobs: docker; oci; or a module of Python's that provides an engine")
-    ] = "docker"
-    mode: Annotated[
-        Literal["single-use", "recycled"],
-        setting(
-            "single-use gives each job a container of its own; recycled has a container serve jobs one after the "
-            "other, each behind namespaces of its own"
-        ),
-    ] = "single-use"
-    replace_after: Annotated[
-        int, setting("a recycled container is replaced after so many jobs, or after anything unusual", ge=1)
-    ] = 200
-    replace_on_owner_change: Annotated[
-        bool, setting("replace a recycled container before it serves a job of another user")
-    ] = False
-    waiting: Annotated[
-        int,
-        setting(
-            "how many started containers wait for a job; if negative, as many as there are slots, and where they are "
-            "not recycled more for bursts, up to 48, in a 32nd of the memory"
-        ),
-    ] = -1
-    pin_cpus: Annotated[
-        bool,
-        setting(
-            "whether each job runs on one CPU, which with no more slots than CPUs is its own; starting one takes "
-            "some 20 ms longer, and several processes of one job share that CPU"
-        ),
-    ] = False
-    view: Annotated[
-        Literal["auto", "required", "off"],
-        setting(
-            "whether a job sees its own closure of the Nix store only: where that is possible, or else no job runs, "
-            "or never"
-        ),
-    ] = "auto"
-
-
 class TurnsSettings(_Section, frozen=True):
-    """Whose job or build is next, where several users wait for one place."""
+    """Whose job or build is next if several users wait for one place."""
 
     weights: Annotated[
         dict[str, Annotated[float, msgspec.Meta(gt=0, le=1000)]],
         setting(
-            "how much of the time a user gets beside others, who have 1: by name, by uid:NUMBER, or for each member of "
-            "group:NAME, such as { alice = 2, 'group:staff' = 4 }; their own counts before those of groups, and of "
-            "these the largest"
+            "how much of the time a user gets beside other users, who have 1. A key is a user's name, uid:NUMBER, or "
+            "group:NAME for each member of a group, such as { alice = 2, 'group:staff' = 4 }. A user's own weight "
+            "counts before those of groups, and of these the largest counts"
         ),
     ] = {}
 
 
 class MetricsSettings(_Section, frozen=True):
-    """What the daemons count and measure, for Prometheus, by way of the textfile collector of its node_exporter."""
+    """Counts and times of the daemons, for the textfile collector of Prometheus' node_exporter."""
 
     directory: Annotated[
-        str, setting("where each daemon keeps a file of its own, spoold-*.prom; empty: nothing is measured")
+        str,
+        setting(
+            "the directory where each daemon keeps a file of its own, spoold-*.prom; empty means that nothing is "
+            "measured"
+        ),
     ] = ""
-    interval: Annotated[float, setting("how often they are written", "seconds", ge=1)] = 15.0
+    interval: Annotated[float, setting("how often the files are written", "seconds", ge=1)] = 15.0
     status_page: Annotated[
         str,
         setting(
-            "a page of counts and times for a browser, which health writes as often: its name beside the files, such "
-            "as status.html, or its path; empty: none"
+            "a page of counts and times for a browser, which health writes at the same interval. Give its name beside "
+            "the files, such as status.html, or its path; empty means no page"
         ),
     ] = ""
 
@@ -281,7 +246,7 @@ class Settings(_Section, frozen=True):
     nixpkgs: Annotated[
         dict[str, str],
         setting(
-            "the pins that requests choose from, by name: each a directory, a tarball, a URL or a store path; "
-            "one called default must be there for a builder to start"
+            "the pins that requests choose from, by name. Each is a directory, a tarball, a URL or a store path. A "
+            "builder starts only if there is one called default"
         ),
     ] = {}

@@ -20,68 +20,76 @@ class BuilderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """
 
     parallel: Annotated[int, setting("how many builds run at once", ge=1)] = 2
-    patience: Annotated[float, setting("after which a build makes room for others that wait", "seconds", ge=0)] = 5.0
+    patience: Annotated[
+        float, setting("a build that takes longer than this makes room for builds that wait", "seconds", ge=0)
+    ] = 5.0
     slow: Annotated[
-        int, setting("how many more may go on that made room; with 0 each keeps its place to the end", ge=0)
+        int,
+        setting("how many builds that made room may go on besides; with 0 each build keeps its place to the end", ge=0),
     ] = 4
-    failure_memory: Annotated[float, setting("for so long a failed build is answered from memory", "seconds", ge=0)] = (
-        60.0
-    )
+    failure_memory: Annotated[
+        float, setting("how long the failure of a build is remembered and given as the answer", "seconds", ge=0)
+    ] = 60.0
     limits: BuildLimits = BuildLimits()
 
 
 class NixSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Nix and its store."""
 
-    state: Annotated[str, setting("the directory of the store, which is nix/ below it")] = "/var/lib/spoold"
-    system: Annotated[str, setting("what Nix calls this kind of machine")] = "x86_64-linux"
-    substituters: Annotated[list[str], setting("the binary caches to ask; none if empty")] = []
+    state: Annotated[str, setting("the directory that contains the store, as nix/")] = "/var/lib/spoold"
+    system: Annotated[str, setting("Nix's name for this kind of machine")] = "x86_64-linux"
+    substituters: Annotated[list[str], setting("the binary caches to ask; empty means none")] = []
     trusted_public_keys: Annotated[
-        list[str], setting("whose signatures are trusted on what binary caches give, and on what is imported")
+        list[str],
+        setting("the public keys whose signatures are trusted, on paths from binary caches and on imported files"),
     ] = []
     signing_key: Annotated[
-        str, setting("the file with the secret key that signs what is exported; root alone needs to read it")
+        str, setting("the file with the secret key that signs exported files; only root needs to read it")
     ] = ""
     fetch: Annotated[
         list[str],
         setting(
-            "the hosts from which sources that are pinned by a hash may be downloaded: exact names, at ports 80 and "
-            "443 or at the one named, such as 'mirror.example.org:8080'; none if empty"
+            "the hosts from which sources that are pinned by a hash may be downloaded. Each is an exact name, for "
+            "ports 80 and 443, or with the port that is allowed, such as 'mirror.example.org:8080'. Empty means none"
         ),
     ] = []
     fetch_inside: Annotated[
         list[str],
         setting(
-            "networks that are not the Internet's, such as 10.1.2.0/24, in which such hosts may be; names that lead to "
-            "any other private, link-local or loopback address are refused"
+            "networks outside the Internet that such hosts may be in, such as 10.1.2.0/24. Names that lead to any "
+            "other private, link-local or loopback address are refused"
         ),
     ] = []
     netrc: Annotated[
-        str, setting("the file with names and passwords for binary caches and for pins that are URLs, as curl has it")
+        str,
+        setting(
+            "the file with names and passwords for binary caches and for pins that are URLs, in the format of curl's "
+            ".netrc"
+        ),
     ] = ""
     certificates: Annotated[
         str,
         setting(
-            "the file of certificate authorities by which binary caches, pins that are URLs and the hosts in fetch "
-            "are known, in PEM; if empty, those of the host"
+            "the file of certificate authorities, in PEM, by which binary caches, pins that are URLs and the hosts in "
+            "fetch are verified; empty means those of the host"
         ),
     ] = ""
     jail_user: Annotated[  # not nobody, since other programs run as that: no system gives out this uid
-        int, setting("the uid under which expressions are evaluated when the builder runs as root")
+        int, setting("the uid that evaluates expressions if the builder runs as root")
     ] = 60705
     build_users: Annotated[
         str,
         setting(
-            "the group whose members run builds. auto: those of spoold-build under the builder's unit, those of nixbld "
-            "when root runs the builder, and an ordinary user's subordinate ids. Empty: builds run as the builder's "
-            "own user, and can rewrite what others use; only where all submissions are your own"
+            "the group whose members run builds. auto: spoold-build under the builder's unit, nixbld if root runs the "
+            "builder, and the subordinate ids of an ordinary user. Empty: builds run as the builder's own user and "
+            "can rewrite what others use. Leave it empty only if all submissions are your own"
         ),
     ] = "auto"
     enter: Annotated[
         Literal["captured", "nix-shell"],
         setting(
-            "what sets up the environment of a job's phases in its sandbox: what the builder captured of it, or "
-            "nix-shell itself, each time"
+            "how the environment of a job's phases is set up in its sandbox. captured: from what the builder captured "
+            "of it. nix-shell: by nix-shell itself, each time"
         ),
     ] = "captured"
 

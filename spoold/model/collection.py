@@ -48,14 +48,14 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When unused dependencies are deleted, the least recently used first. 0 switches a rule off."""
 
-    max_age: Annotated[float, setting("what was not used for so long goes", "seconds", ge=0)] = 30 * 86400.0
+    max_age: Annotated[float, setting("delete builds that nobody used for this long", "seconds", ge=0)] = 30 * 86400.0
     # The spool keeps a record of each build, with up to twice [builder.limits] log bytes of its output.
-    max_count: Annotated[int, setting("of more builds than that the unused go", ge=0)] = 10_000
-    max_size: Annotated[int, setting("while the store is larger, what is unused goes", "bytes", ge=0)] = 0
-    min_free: Annotated[int, setting("while less of its disk is free, what is unused goes", "bytes", ge=0)] = (
-        2 * 1024**3
-    )
-    interval: Annotated[float, setting("how often it is looked", "seconds", ge=0)] = 3600.0
+    max_count: Annotated[int, setting("delete unused builds while there are more builds than this", ge=0)] = 10_000
+    max_size: Annotated[int, setting("delete unused builds while the store is larger than this", "bytes", ge=0)] = 0
+    min_free: Annotated[
+        int, setting("delete unused builds while less than this is free on the store's disk", "bytes", ge=0)
+    ] = 2 * 1024**3
+    interval: Annotated[float, setting("how often these rules are applied; 0 means never", "seconds", ge=0)] = 3600.0
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -168,26 +168,33 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Limits of one build."""
 
     time: Annotated[float, setting("how long a build may take, with its downloads", "seconds", gt=0)] = 600
-    silence: Annotated[float, setting("how long it may print nothing", "seconds", gt=0)] = 300
-    evaluation_time: Annotated[float, setting("how long its expression may be evaluated", "seconds", gt=0)] = 60
-    evaluation_memory: Annotated[int, setting("what its evaluation may take", "bytes", gt=0)] = 2 * 1024**3
+    silence: Annotated[float, setting("how long a build may print nothing", "seconds", gt=0)] = 300
+    evaluation_time: Annotated[
+        float, setting("how long the evaluation of a build's expression may take", "seconds", gt=0)
+    ] = 60
+    evaluation_memory: Annotated[int, setting("how much memory the evaluation may take", "bytes", gt=0)] = 2 * 1024**3
     memory: Annotated[
         int,
         setting(
-            "what its processes may take together; where the unit has a MemoryMax=, 15/16 of that at most",
+            "how much memory a build's processes may take together; if the unit has a MemoryMax=, 15/16 of that at "
+            "most",
             "bytes",
             gt=0,
         ),
     ] = 4 * 1024**3
-    log: Annotated[int, setting("what is kept of what it prints, of each stream", "bytes", gt=0)] = 1024**2
-    output: Annotated[int, setting("what it may add to the store", "bytes", gt=0)] = 10 * 1024**3
-    files: Annotated[int, setting("how many files that may be", gt=0)] = 1_000_000
+    log: Annotated[int, setting("how much of a build's output is kept, for each stream", "bytes", gt=0)] = 1024**2
+    output: Annotated[int, setting("how much a build may add to the store", "bytes", gt=0)] = 10 * 1024**3
+    files: Annotated[int, setting("how many files a build may add to the store", gt=0)] = 1_000_000
     fetch_bytes: Annotated[
-        int, setting("what downloading one pinned source may transfer, both ways together", "bytes", gt=0)
+        int, setting("how much the download of one pinned source may transfer, both ways together", "bytes", gt=0)
     ] = 1024**3
-    fetch_time: Annotated[float, setting("how long downloading one may take", "seconds", gt=0)] = 300
+    fetch_time: Annotated[float, setting("how long the download of one pinned source may take", "seconds", gt=0)] = 300
     derivations: Annotated[
-        int, setting("how many derivations but for sources may be built for it, since no binary cache has them", gt=0)
+        int,
+        setting(
+            "how many derivations one build may include that no binary cache has; sources do not count",
+            gt=0,
+        ),
     ] = 150
 
 

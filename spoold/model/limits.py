@@ -37,18 +37,20 @@ class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     time: Annotated[Seconds, setting("wall-clock time", "seconds")]
     cpu_time: Annotated[Seconds, setting("CPU time of the phase's processes together", "seconds")]
-    memory: Annotated[Count, setting("all memory of them together, files in the work directory included", "bytes")]
-    stdout: Annotated[Count, setting("what is kept of standard output", "bytes")]
-    stderr: Annotated[Count, setting("what is kept of standard error", "bytes")]
-    processes: Annotated[Count, setting("processes and threads at once")]
-    file_size: Annotated[Count, setting("of one file", "bytes")]
-    open_files: Annotated[Count, setting("descriptors of one process")]
-    stack: Annotated[Count, setting("of one process", "bytes")] = 64 * MIB
+    memory: Annotated[
+        Count, setting("all memory of these processes together, files in the work directory included", "bytes")
+    ]
+    stdout: Annotated[Count, setting("how much of standard output is kept", "bytes")]
+    stderr: Annotated[Count, setting("how much of standard error is kept", "bytes")]
+    processes: Annotated[Count, setting("how many processes and threads there may be at once")]
+    file_size: Annotated[Count, setting("the size of one file", "bytes")]
+    open_files: Annotated[Count, setting("how many descriptors one process may have")]
+    stack: Annotated[Count, setting("the stack of one process", "bytes")] = 64 * MIB
     on_output_limit: Annotated[
         AtOutputLimit,
         setting(
-            "what becomes of a phase that writes more than stdout or stderr allow: continue drops the rest, end ends "
-            "it; of a maximum it means nothing"
+            "what happens to a phase that writes more than stdout or stderr allow: continue drops the rest, end ends "
+            "the phase. In a maximum this has no effect"
         ),
     ] = "continue"
 
@@ -102,14 +104,19 @@ class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class OutputLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits on the files that come back of a request: of its run, or of all its cases together."""
+    """Limits on the files that a request gets back from its run, or from all its cases together."""
 
-    files: Annotated[int, setting("how many at most", ge=1, le=4096)] = 64
-    file_size: Annotated[int, setting("of one file", "bytes", ge=1)] = 4 * MIB
-    total: Annotated[int, setting("all of them together", "bytes", ge=1)] = 16 * MIB
+    files: Annotated[int, setting("how many files may come back", ge=1, le=4096)] = 64
+    file_size: Annotated[int, setting("the size of one file", "bytes", ge=1)] = 4 * MIB
+    total: Annotated[int, setting("the size of all files together", "bytes", ge=1)] = 16 * MIB
     inline: Annotated[
         int,
-        setting("what of them the response itself has; where that is not all, a tar beside it has all", "bytes", ge=0),
+        setting(
+            "how much of the files the response itself contains; if there is more, a tar beside the response has all "
+            "of it",
+            "bytes",
+            ge=0,
+        ),
     ] = 1 * MIB
 
 
@@ -121,22 +128,24 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     work_size: Annotated[
         int,
         setting(
-            "what /job, /tmp and /dev/shm of a job may hold each, within its memory limit; 0: the largest memory limit",
+            "how much /job, /tmp and /dev/shm of a job may each hold, within its memory limit; 0 means the largest "
+            "memory limit",
             "bytes",
             ge=0,
         ),
     ] = 0
-    work_inodes: Annotated[int, setting("how many files and directories each of them may have", ge=1)] = 262144
+    work_inodes: Annotated[int, setting("how many files and directories each of these may have", ge=1)] = 262144
     outputs: OutputLimits = OutputLimits()
 
     kept: Annotated[
         int,
-        setting("what compile.sh may leave in the work directory of a submission with cases", "bytes", ge=0),
+        setting("how much compile.sh may leave in the work directory of a submission with cases", "bytes", ge=0),
     ] = 256 * MIB
     cases_time: Annotated[
         float,
         setting(
-            "for so long cases of one submission are begun, with their checks; those that are left are skipped",
+            "for how long further cases of one submission are started, with their checks; the cases that are left are "
+            "skipped",
             "seconds",
             gt=0,
         ),

@@ -28,33 +28,37 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Where something has to go before its ``max_age``, it goes from the owner who has the most.
     """
 
-    max_age: Annotated[float, setting("what is older goes", "seconds", ge=0)] = 30 * 86400.0
-    max_count: Annotated[int, setting("so many answers stay at the most", ge=0)] = 1_000_000
-    max_size: Annotated[int, setting("so much stays at the most", "bytes", ge=0)] = 16 * 1024**3
+    max_age: Annotated[float, setting("remove submissions that ended longer ago than this", "seconds", ge=0)] = (
+        30 * 86400.0
+    )
+    max_count: Annotated[int, setting("how many answers are kept at most", ge=0)] = 1_000_000
+    max_size: Annotated[int, setting("how much disk the answers may take together", "bytes", ge=0)] = 16 * 1024**3
     min_age: Annotated[
         float,
         setting(
-            "whatever the others say, an answer stays for so long, to be fetched; unless the disk is full and its "
-            "owner has a quarter of it",
+            "an answer is kept for this long whatever the other rules say, so that it can be fetched. It can go "
+            "earlier only if the disk is full and its owner has a quarter of it",
             "seconds",
             ge=0,
         ),
     ] = 3600.0
     min_free: Annotated[
-        int, setting("what should be free of the spool's disk, or a fifth of a small one", "bytes", ge=0)
+        int, setting("how much of the spool's disk should be free; on a small disk, a fifth of it", "bytes", ge=0)
     ] = 512 * 1024**2
     quarantine_age: Annotated[
-        float, setting("the max_age of quarantine/, to which the other rules apply as well", "seconds", ge=0)
+        float, setting("the max_age of quarantine/; the other rules apply there as well", "seconds", ge=0)
     ] = 90 * 86400.0
-    interval: Annotated[float, setting("how often it is looked; 0: never", "seconds", ge=0)] = 600.0
+    interval: Annotated[float, setting("how often these rules are applied; 0 means never", "seconds", ge=0)] = 600.0
     archive: Annotated[
         list[str],
         setting(
-            "a command that gets the names of files in its working directory, one a line on standard input, before "
-            "they are removed; where it fails they stay"
+            "a command to run before files are removed. It gets their names on standard input, one a line, and the "
+            "files are in its working directory. If it fails, the files stay"
         ),
     ] = []
-    archive_timeout: Annotated[float, setting("how long it may take, else it failed", "seconds", gt=0)] = 300.0
+    archive_timeout: Annotated[
+        float, setting("how long the archive command may take; after that it has failed", "seconds", gt=0)
+    ] = 300.0
 
 
 class Amount(NamedTuple):

@@ -26,9 +26,9 @@ from spoold.model.errors import ClientError
 
 FILES = {
     "csv": "Write a table of comma-separated values, a row for each solution; - is standard output.",
-    "html": "Write a page to look at: verdicts by case, differences, times; hidden cases too, so it is for graders.",
-    "junit": "Write a report in JUnit's XML.",
-    "gradescope": "Write Gradescope's results.json; of several solutions a directory with one for each.",
+    "html": "Write a page for graders: verdicts by case, differences and times. It shows hidden cases too.",
+    "junit": "Write a report in JUnit's XML format.",
+    "gradescope": "Write Gradescope's results.json; for several solutions, a directory with one for each.",
     "ctrf": "Write a report in the Common Test Report Format.",
 }
 PACKAGE_FILE = "problem.yaml"
@@ -78,7 +78,7 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="DIRECTORY",
     shell_complete=completing.directories,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the cases are: N.in, and N.out or N.ans. Directories in it are groups.",
+    help="The directory of the cases: N.in, and N.out or N.ans. Directories in it are groups.",
 )
 @click.option("--compare", metavar="WORDS", help="How outputs are compared, such as tokens, or 'kattis float=1e-6'.")
 @click.option(
@@ -91,35 +91,46 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--protocol",
     type=click.Choice(["kattis", "testlib", "cms"]),
-    help="How the checker is called. [default: testlib where it uses testlib.h, else kattis]",
+    help="How the checker is called. [default: testlib if it uses testlib.h, otherwise kattis]",
 )
-@click.option("--time", metavar="SECONDS", help="CPU time of each case; on the clock it is twice as much.")
-@click.option("--memory", metavar="SIZE", help="Memory of each case, such as 256M.")
+@click.option("--time", metavar="SECONDS", help="The CPU time limit of each case. The wall-clock limit is twice that.")
+@click.option("--memory", metavar="SIZE", help="The memory limit of each case, such as 256M.")
 @click.option(
-    "--limit", "limits", multiple=True, metavar="[PHASE.]KEY=VALUE", help="Another limit, as of `submit`; repeatable."
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="[PHASE.]KEY=VALUE",
+    help="Another limit, as for `submit`; may be repeated.",
 )
 @click.option(
     "--points",
     multiple=True,
     metavar="[GROUP=]POINTS",
-    help="What all cases, or those of a group, are worth together; repeatable. [default: 1 each]",
+    help="The points of all cases, or of a group's cases, together; may be repeated. [default: 1 each]",
 )
 @click.option("--stop", is_flag=True, help="Skip the cases after one that fails.")
 @click.option(
-    "--hide", is_flag=True, help="Have responses tell little of hidden cases too: for those who hand them on."
+    "--hide", is_flag=True, help="Make responses tell little of hidden cases too. Use it if you hand responses on."
 )
 @click.option(
     "--language",
     metavar="NAME",
     shell_complete=completing.languages,
-    help="The language of the solutions, where their endings do not tell it.",
+    help="The language of the solutions, if their endings do not tell it.",
 )
-@click.option("--packages", multiple=True, metavar="NAMES", help="Packages of nixpkgs that solutions need beside it.")
-@click.option("--nixpkgs", metavar="NAME", help="The pin that packages are of.")
-@click.option("--priority", type=int, metavar="N", help="Which of yours goes first: the higher; -100 to 100.")
-@click.option("--jobs", type=click.IntRange(1), default=JOBS, show_default=True, help="How many at once.")
-@click.option("--again", is_flag=True, help="Try once more what was cancelled, refused, or failed without being run.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="How long to wait for all at most. [default: no limit]")
+@click.option("--packages", multiple=True, metavar="NAMES", help="Further packages of nixpkgs that solutions need.")
+@click.option("--nixpkgs", metavar="NAME", help="The pin that packages come from.")
+@click.option(
+    "--priority",
+    type=int,
+    metavar="N",
+    help="Of your submissions, those with a higher priority run first; -100 to 100.",
+)
+@click.option("--jobs", type=click.IntRange(1), default=JOBS, show_default=True, help="How many solutions run at once.")
+@click.option(
+    "--again", is_flag=True, help="Try solutions again that were cancelled, were refused, or failed without being run."
+)
+@click.option("--timeout", type=float, metavar="SECONDS", help="The longest time to wait for all. [default: no limit]")
 @file_options
 @JSON
 @pass_place

@@ -30,12 +30,17 @@ class _Line(msgspec.Struct):
     response: msgspec.Raw = msgspec.Raw()
 
 
-@click.command(short_help="Make a page to look at from responses in files.")
+@click.command(short_help="Make a page for a browser from responses in files.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
-    "--output", "-o", default="report.html", show_default=True, metavar="FILE", help="Where to; - is standard output."
+    "--output",
+    "-o",
+    default="report.html",
+    show_default=True,
+    metavar="FILE",
+    help="The page to write; - is standard output.",
 )
-@click.option("--title", default="Report", show_default=True, help="What the page is called.")
+@click.option("--title", default="Report", show_default=True, help="The title of the page.")
 @JSON
 def command(*, files: tuple[str, ...], output: str, title: str, as_json: bool) -> int:
     """Make one page of HTML from responses in files: verdicts by case, differences, times and memory.
