@@ -29,7 +29,7 @@ def decoded(data: bytes, what: str) -> Response:
     try:
         return msgspec.json.decode(data, type=Response)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ClientError(f"{what} cannot be read; is it of another version of spoold? {error}") from error
+        raise ClientError(f"{what} cannot be read. Perhaps another version of spoold wrote it: {error}") from error
 
 
 def look(transport: Transport, id_: str) -> Response | None:
@@ -137,5 +137,5 @@ def idle_cancel(spool: str, id_: str) -> str:
     path = os.path.join(spool, "incoming", f"{id_}.cancel")
     with contextlib.suppress(OSError):
         if os.lstat(path).st_size == 0:
-            return f"{path} is empty, and does nothing: write the id into it, or use `spoolctl cancel {id_}`"
+            return f"{path} is empty, so it cancels nothing: write the id into it, or use `spoolctl cancel {id_}`"
     return ""

@@ -160,7 +160,7 @@ def write_values(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     write(path, text.encode(errors="backslashreplace"))
     if harmless:
         click.echo(
-            f"{printable(path)}: {harmless} cells look like formulas of a spreadsheet: they begin with ' there",
+            f"{printable(path)}: {harmless} cells look like spreadsheet formulas, so a ' was put before them",
             err=True,
         )
 

@@ -178,7 +178,7 @@ def test_what_cannot_be_reached_says_why(room: Room, reach: Callable[..., client
     "where", ["ssh://-oProxyCommand=x/y", "ssh://a b/c", "ssh://h:x/y", "ssh:///x", "ssh://-l@h/x", "ssh://h/a%0Ab"]
 )
 def test_an_address_is_no_option_of_ssh(where: str) -> None:
-    with pytest.raises(client.UnreachableError, match="no spool's address"):
+    with pytest.raises(client.UnreachableError, match="not the address of a spool"):
         ssh.parse(where)
 
 
