@@ -16,9 +16,9 @@ from spoold.model.setting import CHOSEN, Described, Section, describe
 
 WIDTH = 100
 HEAD = """\
-# Settings of spoold. Each is commented out, with its default; take the "#" away to set one. Unknown ones are errors.
-# What is marked with (reload) is taken over by `systemctl reload 'spoold-*'`, all else needs a restart.
-# `spoolctl config` prints all as they are in force, `spoolctl doctor` says what is wrong.
+# Settings of spoold. Each is commented out and shows its default: remove the "#" to set it. An unknown one is an error.
+# `systemctl reload 'spoold-*'` applies the ones that are marked with (reload). All others need a restart.
+# `spoolctl config` prints the settings in force, and `spoolctl doctor` says what is wrong.
 """
 NIXPKGS = '#default = "/srv/nixpkgs-24.11.tar.gz"\n'  # pins have no default to show
 

@@ -127,8 +127,8 @@ def doubt(spool: str, id_: str) -> str:
 def why_not_taken(path: str) -> str:
     """Return why a file is still in the drop box."""
     return (
-        f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
-        "owner has used up a share of it. It is taken in as soon as that is over"
+        f"{path} was not taken in yet: it is still arriving, intake does not run, the spool's disk is full, or its "
+        "owner has used up their share of it. Intake takes it in as soon as that is over"
     )
 
 

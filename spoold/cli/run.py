@@ -188,7 +188,7 @@ class _Run:
         id_ = self._submission.id
         try:
             self._spool.cancel(self._submission)
-            click.echo(f"\n{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it", err=True)
+            click.echo(f"\n{id_}: its cancel was requested. `spoolctl status {id_}` shows the result", err=True)
         except client.SpoolError as error:
             click.echo(f"\n{id_}: it could not be cancelled, so it continues: {error}", err=True)
         return exits.INTERRUPTED
@@ -206,7 +206,7 @@ class _Run:
             contents = returned.contents(self._spool.transport, response, self._submission.id, files)
             returned.save(contents, files, os.curdir, over=True)
         for pattern in response.outputs_missing:
-            click.echo(f"spoolctl: no file matched {printable(pattern)}, so none came back", err=True)
+            click.echo(f"spoolctl: no file came back for {printable(pattern)}", err=True)
 
 
 def code_of(response: Response) -> int:

@@ -194,13 +194,13 @@ def test_a_file_that_nobody_takes_in_is_told_of(tmp_path: Path, monkeypatch: pyt
         ctl_command, ["--spool", str(tmp_path), "submit", str(request), "--id", "x"]
     )
     assert (done.exit_code, done.stdout) == (0, "x\n")
-    assert "was not taken in yet: it still arrives, intake does not run" in done.stderr
+    assert "was not taken in yet: it is still arriving, intake does not run" in done.stderr
 
 
 def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     bench.sandbox.gate.clear()
     id_ = ctl(bench, "submit", str(program)).split()[0]
-    assert f"asked to be cancelled; `spoolctl status {id_}` tells" in ctl(bench, "cancel", id_)
+    assert f"its cancel was requested. `spoolctl status {id_}` shows" in ctl(bench, "cancel", id_)
     assert json.loads(ctl(bench, "cancel", id_, "--wait", "--json"))["status"] == "CANCELLED"
     bench.sandbox.gate.set()
     done = ctl(bench, "submit", str(program), "--id", "b", "--wait")

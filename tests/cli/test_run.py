@@ -157,7 +157,7 @@ def test_an_interrupt_cancels_it(bench: Bench, script: Path) -> None:
         assert runs.stdout.readline() == b"runs\n"
         runs.send_signal(signal.SIGINT)
         said = runs.stderr.read().decode()
-    match = re.search(r"(hello-[0-9a-f]{12}): asked to be cancelled; `spoolctl status", said)
+    match = re.search(r"(hello-[0-9a-f]{12}): its cancel was requested\. `spoolctl status", said)
     assert (runs.returncode, "Traceback" in said) == (exits.INTERRUPTED, False)
     assert match
     bench.until(lambda: bench.has("done", f"{match[1]}.response.json"), lambda: None)
@@ -184,7 +184,7 @@ def test_that_nothing_takes_it_in_is_said(tmp_path: Path, script: Path) -> None:
     line = [sys.executable, "-m", "spoold.cli.ctl", "run", str(script)]
     with subprocess.Popen(line, env=environment(tmp_path / "spool"), stdin=-3, stdout=-1, stderr=-1) as runs:
         assert runs.stderr
-        assert b"was not taken in yet: it still arrives, intake does not run" in runs.stderr.readline()
+        assert b"was not taken in yet: it is still arriving, intake does not run" in runs.stderr.readline()
         runs.send_signal(signal.SIGINT)
         runs.communicate()
     _, err = ran(tmp_path / "spool", script, "--timeout", "0.1", code=exits.TIMED_OUT)

@@ -204,7 +204,7 @@ def test_that_nothing_takes_it_in_is_said_while_it_is_waited_for(empty: Path, pr
         said = waits.stderr.readline()
         waits.send_signal(signal.SIGINT)
         assert "`spoolctl wait program-" in waits.stderr.read()
-    assert "was not taken in yet: it still arrives, intake does not run" in said
+    assert "was not taken in yet: it is still arriving, intake does not run" in said
     assert "Look at `spoolctl top`" in said
 
 
