@@ -64,7 +64,7 @@ def read(path: str) -> Response | None:
     try:
         return _checked(path)
     except PermissionError:
-        raise ClientError(f"{path} is not yours to read") from None
+        raise ClientError(f"{path} belongs to another user") from None
 
 
 def read_own(path: str) -> Response | None:

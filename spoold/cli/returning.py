@@ -64,7 +64,7 @@ def outputs(place: Place, *, id_: str, directory: Path, case: str | None, over: 
     try:
         written = returned.save(found, about, directory, over=over)
     except client.RequestError as error:
-        raise ClientError(f"{error}" if over else f"{error}, or replace what is there with --over") from error
+        raise ClientError(f"{error}" if over else f"{error}, or replace the file with --over") from error
     missing = _missing(response, case)
     if as_json:
         click.echo(msgspec.json.encode({"files": written, "missing": missing}))

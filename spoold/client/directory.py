@@ -120,7 +120,7 @@ class Directory:
                 try:
                     return read(path), True
                 except PermissionError:
-                    raise AnswerError(f"{path} is not yours to read") from None
+                    raise AnswerError(f"{path} belongs to another user") from None
         return None, self.is_dropped(f"{id_}.json")
 
     def cancel(self, id_: str) -> None:

@@ -284,7 +284,7 @@ class Shell:
         """Return the response, or the response so far."""
         done = self._run(LOOK, id_)
         if done.code not in (0, UNKNOWN, LIES):
-            raise AnswerError(f"{id_}: its response is not yours to read")
+            raise AnswerError(f"{id_}: its response belongs to another user")
         return (done.out, True) if done.code == 0 else (None, done.code == LIES)
 
     def cancel(self, id_: str) -> None:

@@ -75,7 +75,7 @@ class Submission:
         is_response = name == names.response_name(self.id)
         try:
             if not data:
-                self._refuse(f"{self.id}: its response is not yours to read", is_response=is_response)
+                self._refuse(f"{self.id}: its response belongs to another user", is_response=is_response)
             elif self._is_ours(data, is_response=is_response, transport=transport):
                 self.raw, self._response = data, response.read(data)
         except AnswerError as error:

@@ -114,9 +114,9 @@ def test_another_users(reach: Callable[..., client.Spool], bob: User) -> None:
     mine, theirs = reach(), reach(user=bob)
     submission = mine.submit(hello())
     assert mine.wait(submission, 60).ok
-    with pytest.raises(client.AnswerError, match="not yours"):
+    with pytest.raises(client.AnswerError, match="belongs to another user"):
         theirs.status(submission.id)
-    with pytest.raises(client.AnswerError, match="not yours"):
+    with pytest.raises(client.AnswerError, match="belongs to another user"):
         theirs.wait(submission.id, 60)
     taken = theirs.submit(hello(), id=submission.id)
     assert theirs.wait(taken, 60).status == "REJECTED"
