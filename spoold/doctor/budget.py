@@ -73,7 +73,7 @@ def _builds(settings: Settings, host: int, jobs: int) -> Finding:
         return what.fine(f"{_mib(builds)} at most, beside all jobs")
     return what.note(
         f"builds may take {_mib(builds)}, and jobs {_mib(jobs)}: this host has too little memory for both at once",
-        "lower executor.memory to the memory that builds leave, or lower MemoryMax= of spoold-builder.service, or "
+        "lower executor.memory to the memory that builds leave, set MemoryMax= of spoold-builder.service, or lower "
         "builder.limits.memory",
     )
 

@@ -23,14 +23,14 @@ def examine(settings: NixSettings) -> Iterator[Finding]:
     named = caches.named(settings)
     if not settings.fetch:
         yield WHAT.note(
-            f"sources that no binary cache of this host ({named}) has are not downloaded: [nix] fetch names no host"
+            f"sources that are in no binary cache of this host ({named}) are not downloaded: [nix] fetch names no host"
         )
         return
     wrong = list(_unreachable(settings))
     yield from wrong
     if not wrong:
         hosts = ", ".join(settings.fetch)
-        yield WHAT.fine(f"sources that no binary cache of this host ({named}) has are downloaded from {hosts}")
+        yield WHAT.fine(f"sources that are in no binary cache of this host ({named}) are downloaded from {hosts}")
     if seat.owner(settings) not in (None, os.geteuid()):
         yield from _proxy()
 
