@@ -188,7 +188,7 @@ def test_a_pin_that_is_not_here_is_in_the_file(exported: Exported, tmp_path: Pat
     wrong = msgspec.structs.replace(runtime, nixpkgs={"default": f"/nix/store/{32 * 'a'}-nixpkgs"})
     BuildStore(there).runtime.provide(wrong)
     result = spoolctl(there, "import", str(exported.file))
-    assert f"`spoolctl nixpkgs add NAME {pin}` takes it from" in said(result)
+    assert f"`spoolctl nixpkgs add NAME {pin}` adds it from" in said(result)
     assert "called 'default'" in said(result)
     assert brought(there)
     fresh = host(tmp_path / "bare", exported.settings, trusted_public_keys=[exported.public])
