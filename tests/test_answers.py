@@ -234,7 +234,7 @@ def test_status_for_the_owner(place: Path, way: str) -> None:
         return reading.doubt(str(shared.root), "a") == ""
 
     def be_kept_out() -> bool:
-        with pytest.raises(ClientError, match="not yours to read"):
+        with pytest.raises(ClientError, match="belongs to another user"):
             reading.look(directory.Directory(str(shared.root)), "a")
         return True
 

@@ -199,7 +199,7 @@ def _show_left_out(left_out: list[LeftOut]) -> None:
 def code(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> int:
     """Return the exit code for the responses that came in time."""
     if len(answers) < len(builds):
-        click.echo("not all are built: they go on, and `spoolctl status ID` tells of each", err=True)
+        click.echo("not all are built yet. The builds continue, and `spoolctl status ID` shows each", err=True)
         return exits.TIMED_OUT
     if left_out or any(response.status is not Status.COMPLETED for response in answers.values()):
         return exits.NOT_COMPLETED

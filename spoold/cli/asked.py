@@ -138,16 +138,16 @@ def data_of(source: Path, asked: Asked, *, leave_out: bool) -> bytes:
 def _of_directory(source: Path, asked: Asked, *, leave_out: bool) -> dict[str, Any]:
     found = tree.read(source)
     if found.left_out:
-        click.echo(f"left out, since no program needs it: {', '.join(found.left_out)}", err=True)
+        click.echo(f"left out, because no program needs them: {', '.join(found.left_out)}", err=True)
     for problem in found.problems:
         click.echo(f"{problem.name}: {problem.why}" + ("; left out" if leave_out else ""), err=True)
     if found.problems and not leave_out:
         raise ClientError(
-            f"{printable(str(source))}: not submitted; with --leave-out it goes without what is named above"
+            f"{printable(str(source))}: not submitted. Correct the files above, or submit without them: --leave-out"
         )
     tree.require_program(source, found)
     if asked.packages and any(file["name"] == EXPRESSION for file in found.files):
-        raise ClientError(f"--packages: there is a {EXPRESSION} in it, which names the packages already")
+        raise ClientError(f"--packages: the directory has a {EXPRESSION}, which already names packages: use only one")
     return {"files": found.files}
 
 
@@ -157,7 +157,7 @@ def laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
         names = [name for words in asked.packages for name in words.split()]
         files = request.get("files") or []
         if any(file.get("name") == EXPRESSION for file in files):
-            raise ClientError(f"--packages: the request has a {EXPRESSION}, which names the packages already")
+            raise ClientError(f"--packages: the request has a {EXPRESSION}, which already names packages: use only one")
         request["files"] = [*files, client.file(EXPRESSION, client.packages(names))]
     if asked.stdin is not None:
         request["inputs"], request["inputs_encoding"] = encoded(inputs(asked.stdin))
@@ -191,7 +191,7 @@ def inputs(path: str) -> bytes:
 def _variable(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise click.UsageError("--env takes NAME=VALUE")
+        raise click.UsageError("--env: write NAME=VALUE")
     return name, value
 
 
@@ -200,7 +200,7 @@ def _limits(limits: dict[str, Any], asked: tuple[str, ...]) -> dict[str, Any]:
         match = LIMIT.fullmatch(text)
         phase = (match["phase"] or "run") if match else ""
         if match is None or phase not in PHASES:
-            raise click.UsageError(f"--limit {text}: say [PHASE.]KEY=VALUE, with a phase of {', '.join(PHASES)}")
+            raise click.UsageError(f"--limit {text}: write [PHASE.]KEY=VALUE. PHASE is one of {', '.join(PHASES)}")
         limits[phase] = dict(limits.get(phase) or {}) | {match["key"]: _limit(match["key"], match["value"])}
     return limits
 
@@ -217,8 +217,8 @@ def _limit(key: str, value: str) -> float | str:
         return int(match["number"])
     keys = (*TIMES, *SIZES, *COUNTS, *WORDS)
     raise click.UsageError(
-        f"--limit {key}={value}: a key is one of {', '.join(keys)}; times are seconds, or have s, ms or min, sizes are "
-        "bytes, or have K, M or G"
+        f"--limit {key}={value}: KEY is one of {', '.join(keys)}. A time is in seconds, or ends in s, ms or min. A "
+        "size is in bytes, or ends in K, M or G"
     )
 
 
@@ -234,8 +234,8 @@ def check(data: bytes, source: Path, max_files: int = MANY) -> None:
     hint = (
         ""
         if source.is_dir() or source == STDIN or source.suffix == ".json"
-        else ". A request is a JSON file. `spoolctl run FILE` runs a program; one of several files goes into a "
-        "directory, with a run.sh that starts it"
+        else ". A request is a JSON file. `spoolctl run FILE` runs a program. Put a program of several files "
+        "into a directory, with a run.sh that starts it"
     )
     where = "standard input" if source == STDIN else printable(os.fspath(source))
     check_bytes(data, where, hint, max_files=max_files)

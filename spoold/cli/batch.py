@@ -17,7 +17,7 @@ from spoold.cli.progress import Progress
 from spoold.client.response import COMPLETED
 from spoold.model.errors import ClientError
 
-GOES_ON = "Those on their way go on, and nothing is lost: the same command waits for them, and runs the others"
+GOES_ON = "The submitted ones continue, and nothing is lost. The same command waits for them, and runs the others"
 
 
 @click.command(short_help="Run many programs, and show the result of each.")
@@ -110,7 +110,7 @@ def batch(
     found = reader.find(list(sources))
     programs.said_of(found.left_out)
     if not found.programs:
-        raise ClientError("there is no program in that: `spoolctl batch --help` says what is one")
+        raise ClientError("there is no program in the arguments: `spoolctl batch --help` says what counts as one")
     with client.Spool(place.spool) as spool:
         return _run(spool, found.programs, jobs, Files(table, html), timeout, again=again, as_json=as_json)
 
@@ -184,5 +184,5 @@ def _tell(results: list[sweep.Result], files: Files, span: float, *, as_json: bo
         tables.show(records.table(results, terminal=sys.stdout.isatty()))
     click.echo(records.summary(results, span), err=as_json or files.on_stdout)
     if any(result.was_there and result.response.status in sweep.AGAIN for result in results):
-        click.echo("some were not run, and were so before: --again tries them once more", err=True)
+        click.echo("some were not run, now or before: --again tries them once more", err=True)
     return records.code(results)

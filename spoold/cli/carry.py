@@ -97,7 +97,7 @@ def unpack(file: BinaryIO, directory: Path) -> Environments:
             for member in tar:
                 content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
                 if content is None or not _is_known(member.name):
-                    raise ClientError(f"{member.name!a} is nothing that an export has")
+                    raise ClientError(f"{member.name!a} is no file that an export has")
                 if member.name == LIST:
                     environments = decode(content.read(MOST), Environments, LIST)
                     continue
@@ -105,11 +105,11 @@ def unpack(file: BinaryIO, directory: Path) -> Environments:
                     while part := content.read(1 << 20):
                         target.write(part)
     except (tarfile.TarError, EOFError, FileExistsError) as error:
-        raise ClientError(f"no file of `spoolctl deps export`, or a part of one: {error}") from error
+        raise ClientError(f"not a file of `spoolctl deps export`, or only a part of one: {error}") from error
     except msgspec.DecodeError as error:
         raise ClientError(f"{LIST} cannot be read: {error}") from error
     if environments is None:
-        raise ClientError(f"no file of `spoolctl deps export`: {LIST} is missing")
+        raise ClientError(f"not a file of `spoolctl deps export`: {LIST} is missing")
     return environments
 
 

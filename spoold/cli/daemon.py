@@ -136,7 +136,7 @@ for _role, _text in HELP.items():
 def run_executor(read: Read, /, name: str | None, **more: object) -> None:
     """Run one executor."""
     if name is not None and not re.fullmatch(NAME, name):
-        raise click.UsageError(f"--name {name!a}: letters, digits, '.', '_' and '-', the first a letter or digit")
+        raise click.UsageError(f"--name {name!a}: use letters, digits, '.', '_' and '-', the first a letter or digit")
     said = {"name": name} | more
     named = partial(read, executor={key: value for key, value in said.items() if value is not None})
     serve(named(), [Role.EXECUTOR], named)

@@ -48,7 +48,7 @@ def command(context: click.Context, local: bool, timeout: float, as_json: bool) 
         newer: list[NewerFormatError] = []
         _show(BuildStore(settings).packages(None, newer.append), as_json=as_json)
         if newer:
-            click.echo(f"builds of a newer version of spoold are not listed: {len(newer)}", err=True)
+            click.echo(f"not listed: {len(newer)} builds of a newer version of spoold", err=True)
         return exits.OK
     with client.Spool(place.spool) as spool:
         asked = spool.submit(b'{"kind": "list-dependencies"}\n', stem="deps")
@@ -89,7 +89,7 @@ def verify(settings: Settings, *, as_json: bool) -> int:
 
     Exit codes: 0 every path is as it was built, 1 a path is not: do what the message says.
     """
-    with Console(stderr=True, quiet=as_json).status("hashing all that is in the store"):
+    with Console(stderr=True, quiet=as_json).status("hashing everything in the store"):
         found = verified(settings.nix)
     if as_json:
         click.echo(msgspec.json.encode(found))
@@ -100,8 +100,8 @@ def verify(settings: Settings, *, as_json: bool) -> int:
     if not found.damaged:
         return exits.OK
     click.echo(
-        "do not trust what ran with these. The store is a cache: stop the builder, remove "
-        f"{settings.nix.state}/nix, run `spoolctl init`, and start it again; all is built anew",
+        "do not trust results of jobs that used these. The store is only a cache. Stop the builder, remove "
+        f"{settings.nix.state}/nix, run `spoolctl init`, and start the builder: it builds everything again",
         err=True,
     )
     return exits.FAILED

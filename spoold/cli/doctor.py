@@ -70,13 +70,13 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
     }
     console = Console(stderr=True, quiet=quiet)
     for room, look in rooms.items():
-        with console.status(f"looking at {room}"):
+        with console.status(f"checking {room}"):
             try:
                 for finding in look():
                     yield room, finding
             except (SpooldError, OSError) as error:
                 remedy = "run the doctor as root" if isinstance(error, PermissionError) else ""
-                yield room, Finding(Level.UNKNOWN, room, f"the look at it ended early: {error}", remedy)
+                yield room, Finding(Level.UNKNOWN, room, f"the check ended early: {error}", remedy)
 
 
 def _runtime(settings: Settings) -> Runtime | None:

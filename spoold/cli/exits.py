@@ -43,7 +43,7 @@ def of(status: str, wanted: str) -> int:
 
 def timed_out(ids: str, timeout: float) -> int:
     """Say that the time to wait is over, and return the exit code for that."""
-    say(f"{ids}: no response within {timeout:g} s; it is not lost: `spoolctl wait {ids}` waits again", TIMED_OUT)
+    say(f"{ids}: no response within {timeout:g} s. Nothing is lost: `spoolctl wait {ids}` waits again", TIMED_OUT)
     return TIMED_OUT
 
 

@@ -63,8 +63,8 @@ def command(settings: Settings, *, wanted: tuple[str, ...], output: Path, pin: s
     layout.check(settings.spool.path)
     if not settings.nix.signing_key:
         raise OperatorError(
-            "[nix] signing_key names no file: `nix-store --generate-binary-cache-key NAME SECRET PUBLIC` makes a key, "
-            "and the public one for hosts that import"
+            "[nix] signing_key names no file: `nix-store --generate-binary-cache-key NAME SECRET PUBLIC` makes a key. "
+            "Hosts that import need the public one"
         )
     builds = BuildStore(settings)
     runtime = builds.runtime.usable()
@@ -76,7 +76,7 @@ def command(settings: Settings, *, wanted: tuple[str, ...], output: Path, pin: s
         pins = set(runtime.nixpkgs.values())
         paths += sorted({each.nixpkgs for each, _ in found} & pins)
     environments = Environments(system=runtime.system, runtime=_of_runtime(runtime), builds=[each for each, _ in found])
-    with Console(stderr=True, quiet=as_json).status("copying and signing all that is needed"):
+    with Console(stderr=True, quiet=as_json).status("copying and signing store paths"):
         size = _write(settings, environments, paths, output)
     if as_json:
         told = {"file": str(output), "size": size, "builds": [each.build_id for each, _ in found]}
@@ -100,7 +100,7 @@ def _ids(builds: BuildStore, runtime: Runtime, wanted: tuple[str, ...], pin: str
         for shell, sources in named.shells.items():
             path = runtime.nixpkgs.get(shell.nixpkgs)
             if path is None:
-                raise OperatorError(f"there is no pin called {shell.nixpkgs!a}; there are {sorted(runtime.nixpkgs)}")
+                raise OperatorError(f"there is no pin called {shell.nixpkgs!a}; the pins are {sorted(runtime.nixpkgs)}")
             build_id = ids.build_id(shell.expression, path, runtime.system, runtime.nix)
             if build_id not in finished:
                 raise OperatorError(f"{warm.names(sources)}: not built; `spoolctl deps build` builds it")
@@ -110,10 +110,10 @@ def _ids(builds: BuildStore, runtime: Runtime, wanted: tuple[str, ...], pin: str
 
 def _by_beginning(word: str, finished: list[str]) -> str:
     if not _BUILD.fullmatch(word):
-        raise OperatorError(f"{word!a} is no file, and no id of a build: 64 digits from 0 to f, or the first 8 or more")
+        raise OperatorError(f"{word!a} is no file and no id of a build: give its 64 hex digits, or 8 or more of them")
     found = [each for each in finished if each.startswith(word)]
     if len(found) != 1:
-        raise OperatorError(f"{len(found)} builds begin with {word}")
+        raise OperatorError(f"{len(found)} builds begin with {word}: give the digits of one")
     return found[0]
 
 
@@ -128,7 +128,7 @@ def _carried(builds: BuildStore, runtime: Runtime, wanted: list[str]) -> list[tu
         except (LeaseLostError, msgspec.DecodeError) as error:
             raise OperatorError(f"build {build_id} cannot be read: {error}") from error
         if record is None or not record.result.shell:
-            raise OperatorError(f"build {build_id} failed; there is no environment of it")
+            raise OperatorError(f"build {build_id} failed, so it has no environment to export")
         pin = names.get(filed.nixpkgs, "")
         each = Carried(build_id=build_id, expression=filed.expression, pin=pin, nixpkgs=filed.nixpkgs)
         found.append((each, record.result.shell))

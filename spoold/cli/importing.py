@@ -62,7 +62,7 @@ def command(settings: Settings, *, file: Path, keep: bool, timeout: float, as_js
     runtime = builds.runtime.usable()
     if runtime is None:
         raise OperatorError(
-            f"no builder has provided a runtime yet. All that it needs is in {place}: start it, then import again"
+            f"no builder has provided a runtime yet. {place} has all that it needs: start it, then import again"
         )
     asked = [(each, _shell(each, runtime, place)) for each in environments.builds]
     _forget_failures(builds, runtime, [shell for _, shell in asked])
@@ -77,7 +77,7 @@ def command(settings: Settings, *, file: Path, keep: bool, timeout: float, as_js
     if code == exits.OK and not keep:
         shutil.rmtree(place)
     elif code != exits.OK:
-        click.echo(f"what the file has stays in {place} until an import succeeds, or you remove it", err=True)
+        click.echo(f"the contents of the file stay in {place} until an import succeeds or you remove them", err=True)
     return code
 
 
@@ -88,7 +88,7 @@ def _brought(settings: Settings, file: Path) -> tuple[Path, Environments]:
     """
     place = Path(settings.nix.state).absolute() / imports.DIRECTORY
     if not place.is_dir():
-        raise OperatorError(f"{place} is not there: run `spoolctl init`, or start the builder")
+        raise OperatorError(f"{place} is missing: run `spoolctl init`, or start the builder")
     with locked(str(place / ".lock"), exclusive=True), file.open("rb") as content:
         for abandoned in place.glob(".*.part"):
             shutil.rmtree(abandoned)
@@ -108,7 +108,7 @@ def _brought(settings: Settings, file: Path) -> tuple[Path, Environments]:
 
 def _check(settings: Settings, file: Path, cache: Path, environments: Environments) -> None:
     if environments.system != settings.nix.system:
-        raise ClientError(f"{file}: for {environments.system}, and this host is {settings.nix.system}")
+        raise ClientError(f"{file} has environments for {environments.system}, and this host is {settings.nix.system}")
     for path in [cache, *cache.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)  # the builder has to read it, whatever the operator's umask is
     signers = ", ".join(sorted(carry.signers(cache))) or "none"
@@ -117,7 +117,7 @@ def _check(settings: Settings, file: Path, cache: Path, environments: Environmen
     except OperatorError as error:
         ours = ", ".join(key.partition(":")[0] for key in settings.nix.trusted_public_keys) or "none"
         raise OperatorError(
-            f"{file}: nothing is taken from it: {error}\nIt names these keys as its signers: {signers}. "
+            f"{file}: nothing was imported: {error}\nIt names these keys as its signers: {signers}. "
             f"[nix] trusted_public_keys has: {ours}"
         ) from error
 
@@ -127,10 +127,11 @@ def _shell(wanted: Carried, runtime: Runtime, place: Path) -> Shell:
     for name, path in sorted(runtime.nixpkgs.items(), key=lambda pin: pin[0] != wanted.pin):
         if path == wanted.nixpkgs:
             return Shell(wanted.expression, name)
+    there = f"called {wanted.pin!a}" if wanted.pin else "no longer a pin"
     raise OperatorError(
-        f"build {wanted.build_id[:12]} needs the nixpkgs {wanted.nixpkgs}, which is no pin of this host (there it was "
-        f"called {wanted.pin or 'nothing any more'!a}). `spoolctl nixpkgs add NAME {wanted.nixpkgs}` takes it from "
-        f"{place} where the export has it. Then import again"
+        f"build {wanted.build_id[:12]} needs the nixpkgs {wanted.nixpkgs}, which is no pin of this host (on the "
+        f"exporting host it was {there}). `spoolctl nixpkgs add NAME {wanted.nixpkgs}` adds it from "
+        f"{place} if the export has it. Then import again"
     )
 
 

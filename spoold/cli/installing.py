@@ -46,8 +46,8 @@ def init(settings: Settings, *, as_json: bool) -> None:
         hint = lists.settle(settings)
     except PermissionError as error:
         reason = (
-            "run this as root; on NFS, export the spool to this host with no_root_squash; under spoold-spool.service, "
-            "name a spool or a Nix state in a place of its own in ReadWritePaths= of a drop-in"
+            "run this as root. On NFS, export the spool to this host with no_root_squash. If spoold-spool.service runs "
+            "it, name a spool or a Nix state outside the usual places in ReadWritePaths= of a drop-in"
         )
         raise OperatorError(f"{error.filename}: {error.strerror}: {reason}") from error
     if as_json:
@@ -60,8 +60,9 @@ def init(settings: Settings, *, as_json: bool) -> None:
     click.echo(f"{settings.spool.path}: " + ("made" if changed + made else "nothing to do"), err=True)
     if places.was_taken_over(settings.nix.state, made):
         click.echo(
-            f"{settings.nix.state}: was the builder's as a whole, as in earlier versions. Their builds could change "
-            "what others use. Run `spoolctl deps verify` once the builder runs, to see that none did",
+            f"{settings.nix.state}: belonged to the builder as a whole, as in earlier versions. Builds of those "
+            "versions could change the packages of others. Once the builder runs, check with `spoolctl deps verify` "
+            "that none did",
             err=True,
         )
 

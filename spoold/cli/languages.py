@@ -86,7 +86,7 @@ def program(
     sources = _of_directory(paths[0]) if len(paths) == 1 and paths[0].is_dir() else _named(paths)
     packages = tuple(own_packages or ())
     if packages and any(source.name == EXPRESSION for source in sources):
-        raise ClientError(f"--packages: there is a {EXPRESSION} among the files, which names the packages already")
+        raise ClientError(f"--packages: {EXPRESSION} among the files already names packages: use only one")
     if any(source.name == RUN for source in sources):
         return _complete("", sources, {EXPRESSION: _expression(packages)})
     known = tongues.languages() if known is None else known
@@ -102,7 +102,7 @@ def program_of_text(
     main = _Source(f"main.{ending}", text.encode(errors="surrogateescape"))
     sources = [main, *(_named(beside) if beside else ())]
     if any(source.name in (main.name, RUN, EXPRESSION) for source in sources[1:]):
-        raise ClientError(f"there can be no {main.name}, {RUN} and {EXPRESSION} beside -c, which makes them")
+        raise ClientError(f"-c makes {main.name}, {RUN} and {EXPRESSION} itself: give other files other names")
     return _made(sources, main, name, known[name], tuple(own_packages))
 
 
@@ -162,7 +162,7 @@ def _chosen(sources: list[_Source], known: Mapping[str, Language], asked: str | 
     if len(choices[main]) > 1:
         titles = " and ".join(known[name].title or name for name in choices[main])
         choice = " or ".join(f"--language {name}" for name in choices[main])
-        raise ClientError(f"{printable(main.name)}: programs in {titles} end in .{main.ending}: say {choice}")
+        raise ClientError(f"{printable(main.name)}: programs in {titles} end in .{main.ending}: use {choice}")
     return choices[main][0], main
 
 
@@ -190,8 +190,9 @@ def _interpreter(start: str) -> str:
 
 
 def _why_none(source: _Source, known: Mapping[str, Language]) -> str:
-    said = f"no program's name ends in .{printable(source.ending)}" if source.ending else "its name tells no language"
-    return f"{said}: say --language NAME; there are: {', '.join(known)}"
+    ending = printable(source.ending)
+    said = f"no known language has the ending .{ending}" if ending else "its name does not tell its language"
+    return f"{said}: use --language NAME. The languages are: {', '.join(known)}"
 
 
 def _named_for_java(sources: list[_Source], main: _Source, language: Language) -> tuple[list[_Source], _Source, str]:
@@ -224,7 +225,7 @@ def _read(path: str, name: str) -> _Source:
         with open(path, "rb") as file:
             return _Source(name, file.read(), bool(os.fstat(file.fileno()).st_mode & 0o100))
     except IsADirectoryError as error:
-        raise ClientError(f"{printable(path)} is a directory: name the files in it, or it alone") from error
+        raise ClientError(f"{printable(path)} is a directory: name the files in it, or the directory alone") from error
     except OSError as error:
         raise ClientError(f"{printable(path)} cannot be read: {error.strerror}") from error
 

@@ -40,7 +40,7 @@ def _age(_: click.Context, parameter: click.Parameter, value: str | None) -> flo
         return None
     match = AGE.fullmatch(value)
     if match is None:
-        raise click.BadParameter(f"{value}: say a number and s, min, h, d or w, as 90min or 2d", param=parameter)
+        raise click.BadParameter(f"{value}: write a number and s, min, h, d or w, such as 90min or 2d", param=parameter)
     return float(match["number"]) * UNITS[match["unit"]]
 
 
@@ -119,7 +119,7 @@ def listed(
     elif rows:
         tables.show([_table(rows, now)])
     else:
-        click.echo(f"none; {record.path} is the record of what was submitted from here", err=True)
+        click.echo(f"no submissions to list; {record.path} records those that were made from here", err=True)
     return exits.OK
 
 

@@ -85,4 +85,4 @@ def _why_so_little(response: Response) -> str:
     shown = response.compile.stdout_bytes is not None or response.run.stdout_bytes is not None
     if shown or response.status not in ("COMPILING", "RUNNING"):
         return ""
-    return "; its output is shown meanwhile where it was submitted with --progress, from its second second on"
+    return "; its output is shown while it runs only if it was submitted with --progress, and after its first second"

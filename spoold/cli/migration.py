@@ -17,15 +17,15 @@ from spoold.model.renaming import rewritten
 def hint(file: str, found: list[str]) -> str:
     """Return a note on the settings in a file that have former names."""
     names = ", ".join(f"{old} is {MOVED[old]}" for old in found)
-    return f"{file}: some settings have other names today ({names}): `spoolctl config --migrate` rewrites it"
+    return f"{file}: some settings were renamed ({names}): `spoolctl config --migrate` rewrites the file"
 
 
 def told(file: str | None, changed: list[str]) -> str:
     """Return the report of a migration."""
     if file is None:
-        return "there is no file of settings: nothing to rewrite"
+        return "there is no settings file: nothing to rewrite"
     lines = [f"{file}: {old} is {MOVED[old]} now" for old in changed]
-    return "\n".join(lines) or f"{file}: all settings have the names of today"
+    return "\n".join(lines) or f"{file}: all settings have their current names"
 
 
 def migrate(file: str) -> list[str]:
@@ -44,7 +44,7 @@ def migrate(file: str) -> list[str]:
     after = rewritten(before.decode(), MOVED).encode()
     if not _mean_the_same(before, after):
         names = ", ".join(f"{old} to {MOVED[old]}" for old in found)
-        raise OperatorError(f"{file}: it is written in a way that only its owner can change: move {names} by hand")
+        raise OperatorError(f"{file}: spoolctl cannot rewrite a file of this form: move {names} by hand")
     _replace(path, after)
     return found
 

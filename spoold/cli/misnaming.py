@@ -60,13 +60,13 @@ def why_unknown(spool: str, id_: str) -> str:
         if "/" in name or not name.strip(".") or not os.path.lexists(path):
             continue
         if ids.is_upload_in_progress(name):
-            return f"{path} is an upload in progress by its name, which is not looked at: rename it when it is whole"
+            return f"{path} has the name of an upload in progress, so intake ignores it: rename it when it is whole"
         if ids.submission_id(name):
             return why_not_taken(path)
-        return f"{path} is refused when it does not change any more, since its name is no submission's"
+        return f"{path} does not have the name of a submission, so it is refused once it no longer changes"
     if spool and (hidden := _why_refusal_is_hidden(spool, id_)):
         return hidden
-    return "nothing is known of it (yet): no submission of that id, or it still arrives"
+    return "nothing is known of it (yet): there is no submission of that id, or it is still arriving"
 
 
 def _why_refusal_is_hidden(spool: str, name: str) -> str:
@@ -76,7 +76,7 @@ def _why_refusal_is_hidden(spool: str, name: str) -> str:
         return ""
     digits = misnamed.digits_in(called)
     return (
-        "another user's file of that name was refused. To see what came of yours, ask in the directory where it lies, "
-        f"under the name that it has there. Its answer is {done}/{called}@<uid>-<the first {digits} digits of its "
+        "another user's file of that name was refused. To ask about yours, go to the directory where it lies, and "
+        f"use the name that it has there. Its answer is {done}/{called}@<uid>-<the first {digits} digits of its "
         "SHA-256>.refused.json"
     )

@@ -50,7 +50,7 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
     builds.orders.file(name, Order(dry_run=dry_run))
     report = _wait(builds, name, timeout)
     if report is None:
-        click.echo(f"no answer within {timeout:g} s: is a builder running?", err=True)
+        click.echo(f"no answer within {timeout:g} s: check that a builder runs", err=True)
         return exits.TIMED_OUT
     builds.orders.forget(name)
     if report.error:
@@ -81,10 +81,10 @@ def requeue(settings: Settings, *, id_: str, as_json: bool) -> int:
     """
     layout.check(settings.spool.path)
     if ids.submission_id(f"{id_}.json") is None:
-        raise OperatorError(f"{id_!a} is no id")
+        raise OperatorError(f"{id_!a} cannot be an id")
     role = f"requeue-{secrets.token_hex(4)}"
     requeue_finished(Spool(settings, role), id_)
-    click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else f"{id_}: is run once more")
+    click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else f"{id_} is run once more")
     return exits.OK
 
 
@@ -109,5 +109,5 @@ def _show(report: Report) -> None:
     freed, store, free = (render.size(value) for value in (report.freed, report.store_size, report.free))
     console.print(f"{len(report.deleted)} builds, {report.paths} store paths, {freed} {done} deleted")
     if not report.complete:
-        console.print("not all that is unused: builds are running; the rest goes with the next collection")
+        console.print("some unused paths were kept, because builds are running: the next collection deletes them")
     console.print(f"the store has {store}, its disk {free} free")

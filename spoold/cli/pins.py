@@ -64,9 +64,11 @@ def add(settings: Settings, *, name: str, location: str, timeout: float, as_json
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
     if not NAME.fullmatch(name):
-        raise click.UsageError(f"{name!a}: letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
+        raise click.UsageError(
+            f"{name!a}: a name has letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
+        )
     if not LOCATION.fullmatch(location):
-        raise click.UsageError(f"{location!a}: an absolute path, or a URL (https://, http://, file://)")
+        raise click.UsageError(f"{location!a}: give an absolute path, or a URL (https://, http://, file://)")
     _refuse_of_settings(settings, name)
     with _changing(builds):
         before = builds.pins.added()
@@ -154,7 +156,7 @@ def _change(builds: BuildStore, pins: dict[str, str], timeout: float, *, undo: d
     builds.pins.set(pins)
     answer = _wait(builds, pins, timeout)
     if answer is None:
-        click.echo(f"no answer within {timeout:g} s; it is done once a builder runs", err=True)
+        click.echo(f"no answer within {timeout:g} s. The change is made once a builder runs", err=True)
         return exits.TIMED_OUT
     if answer.error:
         if undo is not None:
@@ -165,7 +167,7 @@ def _change(builds: BuildStore, pins: dict[str, str], timeout: float, *, undo: d
 
 def _wait(builds: BuildStore, pins: dict[str, str], timeout: float) -> PinsAnswer | None:
     deadline = time.monotonic() + timeout
-    with Console(stderr=True).status("waiting for the builder; to unpack a nixpkgs takes a while"):
+    with Console(stderr=True).status("waiting for the builder, which may take a while to unpack nixpkgs"):
         while time.monotonic() < deadline:
             answer = builds.pins.answered()
             if answer is not None and answer.pins == pins:

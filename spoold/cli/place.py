@@ -60,7 +60,7 @@ class Place:
         if self.named is None:
             return settings
         if self.named.startswith(ELSEWHERE):
-            raise OperatorError("this works on the host of the spool only: name its directory there")
+            raise OperatorError("this works only on the host of the spool: run it there, with the directory as --spool")
         return replace(settings, spool=replace(settings.spool, path=self.named))
 
 

@@ -45,7 +45,8 @@ def tables(told: Pilots | None) -> list[RenderableType]:
         table.add_row(printable(each.pool), *(str(getattr(each, name)) for name in COUNTS), style=style)
     shown: list[RenderableType] = [table]
     if told.seconds > 3 * AGAIN:
-        shown.append(Text(f"so the scaler said {render.span(told.seconds)} ago: see spoold-scale", style="bold red"))
+        said = f"the scaler reported this {render.span(told.seconds)} ago: check that spoold-scale runs"
+        shown.append(Text(said, style="bold red"))
     elif not told.slurm:
-        shown.append(Text("Slurm does not answer: pilots work on, and none are started", style="bold red"))
+        shown.append(Text("Slurm does not answer: pilots continue, and no new ones start", style="bold red"))
     return shown

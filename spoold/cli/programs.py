@@ -77,7 +77,7 @@ class Reader:
         for program in self._all(paths, found.left_out):
             if program.name in names:
                 raise ClientError(
-                    f"{printable(program.name)}: two programs have that name: name each once, or call one otherwise"
+                    f"{printable(program.name)}: two programs have that name: list each only once, or rename one"
                 )
             names.add(program.name)
             found.programs.append(program)
@@ -125,12 +125,12 @@ class Reader:
             said = _object(line, where)
             name = said.get("name") or said.get("path") or f"line {number}"
             if not isinstance(name, str):
-                raise ClientError(f"{where}: name: it has to be a text")
+                raise ClientError(f"{where}: name: it has to be a string")
             if sum(key in said for key in ("request", "path", "source")) != 1:
                 raise ClientError(f"{where}: it needs one of request, path and source")
             over = {key: value for key, value in said.items() if key not in KEYS}
             if unknown := [key for key in over if key not in Request.__annotations__]:
-                raise ClientError(f"{where}: {printable(unknown[0])}: no such key, here or in a request")
+                raise ClientError(f"{where}: {printable(unknown[0])}: there is no such key, here or in a request")
             if "path" in said and not _is_path(said["path"]):
                 raise ClientError(f"{where}: path: it has to be the path of a file or a directory")
             yield self._of_line(name, said, over, Path() if path == STDIN else path.parent)
@@ -164,7 +164,7 @@ class Reader:
         language = _text(said, "language") if "language" in said else self._language
         file = _text(said, "file") if "file" in said else Path(name).name if language is None else self._file(language)
         if "/" in file or file in ("", ".", ".."):
-            raise ClientError(f"file: {printable(file)!a}: it is the name of one file")
+            raise ClientError(f"file: {printable(file)!a}: it has to be the name of one file, without a directory")
         import tempfile  # noqa: PLC0415 - few lists contain sources
 
         with tempfile.TemporaryDirectory() as directory:
@@ -199,7 +199,7 @@ def require_inside(path: Path, folder: Path) -> None:
     """
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ClientError(
-            f"{printable(str(path))} is a link out of the directory: put a copy there, or name it by itself"
+            f"{printable(str(path))} is a link out of the directory: replace it with a copy, or name it as an argument"
         )
     if path.is_file() and path.stat().st_size > tree.MOST_BYTES:
         raise ClientError(f"{printable(str(path))} is larger than {tree.MOST_BYTES >> 20} MiB")
@@ -236,7 +236,7 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
 def _text(said: Mapping[str, Any], key: str) -> str:
     value = said[key]
     if not isinstance(value, str):
-        raise ClientError(f"{key}: it has to be a text")
+        raise ClientError(f"{key}: it has to be a string")
     return value
 
 
@@ -244,7 +244,7 @@ def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise ClientError(f"source: it is no text: {error.reason}") from error
+        raise ClientError(f"source: it is not text: {error.reason}") from error
 
 
 def _is_path(said: object) -> bool:
@@ -258,4 +258,4 @@ def said_of(left_out: list[str]) -> None:
     """Report the entries of directories that are no programs."""
     if left_out:
         more = f", and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-        click.echo(f"left out, since it is no program: {', '.join(left_out[:20])}{more}", err=True)
+        click.echo(f"left out, because they are no programs: {', '.join(left_out[:20])}{more}", err=True)

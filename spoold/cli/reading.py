@@ -29,7 +29,7 @@ def decoded(data: bytes, what: str) -> Response:
     try:
         return msgspec.json.decode(data, type=Response)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ClientError(f"{what} cannot be read; is it of another version of spoold? {error}") from error
+        raise ClientError(f"{what} cannot be read. Perhaps another version of spoold wrote it: {error}") from error
 
 
 def look(transport: Transport, id_: str) -> Response | None:
@@ -64,7 +64,7 @@ def read(path: str) -> Response | None:
     try:
         return _checked(path)
     except PermissionError:
-        raise ClientError(f"{path} is not yours to read") from None
+        raise ClientError(f"{path} belongs to another user") from None
 
 
 def read_own(path: str) -> Response | None:
@@ -127,8 +127,8 @@ def doubt(spool: str, id_: str) -> str:
 def why_not_taken(path: str) -> str:
     """Return why a file is still in the drop box."""
     return (
-        f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
-        "owner has used up a share of it. It is taken in as soon as that is over"
+        f"{path} was not taken in yet: it is still arriving, intake does not run, the spool's disk is full, or its "
+        "owner has used up their share of it. Intake takes it in as soon as that is over"
     )
 
 
@@ -137,5 +137,5 @@ def idle_cancel(spool: str, id_: str) -> str:
     path = os.path.join(spool, "incoming", f"{id_}.cancel")
     with contextlib.suppress(OSError):
         if os.lstat(path).st_size == 0:
-            return f"{path} is empty, and does nothing: write the id into it, or use `spoolctl cancel {id_}`"
+            return f"{path} is empty, so it cancels nothing: write the id into it, or use `spoolctl cancel {id_}`"
     return ""

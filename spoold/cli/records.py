@@ -160,7 +160,7 @@ def write_values(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     write(path, text.encode(errors="backslashreplace"))
     if harmless:
         click.echo(
-            f"{printable(path)}: {harmless} cells look like formulas of a spreadsheet: they begin with ' there",
+            f"{printable(path)}: {harmless} cells look like spreadsheet formulas, so a ' was put before them",
             err=True,
         )
 
@@ -180,5 +180,5 @@ def require_writable(*paths: str | None) -> None:
             continue
         place = path if os.path.exists(path) else os.path.dirname(os.path.abspath(path))
         if os.path.isdir(path) or not os.access(place, os.W_OK):
-            why = "it is a directory" if os.path.isdir(path) else "there is no such directory, or it is not yours"
+            why = "it is a directory" if os.path.isdir(path) else "you may not write there"
             raise OperatorError(f"{path} cannot be written: {why if os.path.exists(place) else 'no such directory'}")

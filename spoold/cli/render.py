@@ -143,7 +143,7 @@ def _files(of: Response | CaseResult) -> Iterator[Part]:
             table.add_row(printable(file.name), printable(file.mode), size(file.size))
         yield table
     if isinstance(of.outputs_missing, list):
-        yield f"{of_case}required, and did not come back: {printable(', '.join(of.outputs_missing))}"
+        yield f"{of_case}required, but not returned: {printable(', '.join(of.outputs_missing))}"
 
 
 def _streams(name: str, phase: Phase, most: int) -> Iterator[Part]:

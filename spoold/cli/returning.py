@@ -51,7 +51,8 @@ def outputs(place: Place, *, id_: str, directory: Path, case: str | None, over: 
     with client.Spool(place.spool) as spool:
         response = spool.status(id_)
         if response is None:
-            raise ClientError(f"{id_}: nothing is known of it (yet): no submission of that id, or it still arrives")
+            why = "nothing is known of it (yet): there is no submission of that id, or it is still arriving"
+            raise ClientError(f"{id_}: {why}")
         if not response.ended:
             raise ClientError(f"{id_} has not ended yet: `spoolctl wait {id_}` waits for it")
         found: dict[str, bytes] = {}
@@ -63,7 +64,7 @@ def outputs(place: Place, *, id_: str, directory: Path, case: str | None, over: 
     try:
         written = returned.save(found, about, directory, over=over)
     except client.RequestError as error:
-        raise ClientError(f"{error}" if over else f"{error}, or replace what is there with --over") from error
+        raise ClientError(f"{error}" if over else f"{error}, or replace the file with --over") from error
     missing = _missing(response, case)
     if as_json:
         click.echo(msgspec.json.encode({"files": written, "missing": missing}))
@@ -71,9 +72,9 @@ def outputs(place: Place, *, id_: str, directory: Path, case: str | None, over: 
         for name in written:
             click.echo(printable(os.path.join(directory, name)))
         if not written:
-            click.echo(f"{id_}: no files came back: it asks for them with `outputs`, or --output", err=True)
+            click.echo(f"{id_}: no files came back. A request asks for files with `outputs`, or --output", err=True)
         for pattern in missing:
-            click.echo(f"{id_}: required, and did not come back: {printable(pattern)}", err=True)
+            click.echo(f"{id_}: required, but not returned: {printable(pattern)}", err=True)
     return exits.FAILED if missing else exits.OK
 
 

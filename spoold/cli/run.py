@@ -28,7 +28,7 @@ OF_OUTCOME = {
     "time_limit": "it ran longer than it may (--time allows more)",
     "cpu_limit": "it used more CPU time than it may (--time allows more)",
     "memory_limit": "it used more memory than it may (--memory allows more)",
-    "output_limit": "it printed more than it may",
+    "output_limit": "it printed more than it may (--limit stdout=SIZE or stderr=SIZE allows more)",
     "file_limit": "it wrote a larger file than it may (--limit file_size=SIZE allows more)",
 }
 
@@ -131,7 +131,7 @@ def _program(
     own = [name for words in packages for name in words.split()]
     if code is None:
         if not files:
-            raise click.UsageError("say a FILE to run, or -c CODE")
+            raise click.UsageError("give a FILE to run, or -c CODE")
         return languages.program(files, language, own)
     known = tongues.languages()
     name = tongues.find(known, language or "bash")
@@ -192,9 +192,9 @@ class _Run:
         id_ = self._submission.id
         try:
             self._spool.cancel(self._submission)
-            click.echo(f"\n{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it", err=True)
+            click.echo(f"\n{id_}: its cancel was requested. `spoolctl status {id_}` shows the result", err=True)
         except client.SpoolError as error:
-            click.echo(f"\n{id_}: it goes on, since it cannot be cancelled: {error}", err=True)
+            click.echo(f"\n{id_}: it could not be cancelled, so it continues: {error}", err=True)
         return exits.INTERRUPTED
 
     def _explain(self, response: Response) -> None:
@@ -210,7 +210,7 @@ class _Run:
             contents = returned.contents(self._spool.transport, response, self._submission.id, files)
             returned.save(contents, files, os.curdir, over=True)
         for pattern in response.outputs_missing:
-            click.echo(f"spoolctl: no file came back by {printable(pattern)}", err=True)
+            click.echo(f"spoolctl: no file came back for {printable(pattern)}", err=True)
 
 
 def code_of(response: Response) -> int:
@@ -228,7 +228,7 @@ def why_ended(response: Response) -> str:
     if response.reason:
         return f"{response.status}: {response.reason}"
     if response.status == "DEPENDENCIES_FAILED":
-        return "its packages cannot be had, see above"
+        return "its packages could not be installed, see above"
     if response.status == "COMPILE_FAILED":
         return f"it was not compiled: {OF_OUTCOME.get(response.compile.outcome, 'see above')}"
     if response.run.outcome == "signalled":

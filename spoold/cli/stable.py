@@ -35,8 +35,8 @@ def secret() -> bytes:
         return _read(path)
     except OSError as error:
         raise OperatorError(
-            f"{path}: {error.strerror}: ids are made with it, so that what was submitted is found again; "
-            "name a directory of yours in $XDG_STATE_HOME"
+            f"{path}: {error.strerror}: its key is needed to find earlier submissions again. "
+            "Set $XDG_STATE_HOME to a directory of yours"
         ) from error
 
 
@@ -44,7 +44,7 @@ def _read(path: str) -> bytes:
     with os.fdopen(os.open(path, FLAGS), "rb") as file:
         found = file.read(SIZE + 1)
     if len(found) != SIZE:
-        raise OperatorError(f"{path} is no key of ours: remove it, and a new one is made")
+        raise OperatorError(f"{path} has no key of spoolctl: remove the file, and a new key is made")
     return found
 
 

@@ -112,7 +112,7 @@ def cancel(place: Place, *, id_: str, wait: bool, timeout: float, as_json: bool)
     with client.Spool(place.spool) as spool:
         spool.cancel(id_)
         if not wait:
-            said = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
+            said = f"{id_}: its cancel was requested. `spoolctl status {id_}` shows the result"
             click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else said)
             return exits.OK
         submission = client.Submission(id_)

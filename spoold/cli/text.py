@@ -27,5 +27,5 @@ def readable(data: bytes) -> str:
     shown = printable(text, lines=True)
     odd = len(shown) - len(data.decode(errors="ignore"))
     if "\0" in text and odd > len(data) // 2:
-        return f"({len(data)} bytes that are no text: --raw writes them)"
+        return f"({len(data)} bytes that are not text: --raw writes them)"
     return shown

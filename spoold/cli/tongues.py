@@ -53,12 +53,12 @@ def table(files: Iterable[str]) -> dict[str, Language]:
     for file in files:
         for name, keys in _parsed(file).items():
             if not isinstance(keys, dict):
-                raise OperatorError(f"{file}: {name} is no table: write [{name}], and the keys below it")
+                raise OperatorError(f"{file}: {name} is no table: write [{name}] with the keys below it")
             raw[name] = raw.get(name, {}) | keys
             try:
                 known[name] = msgspec.convert(raw[name], Language)
             except msgspec.ValidationError as error:
-                hint = f"; the keys are {', '.join(Language.__struct_fields__)}" if "unknown" in str(error) else ""
+                hint = f". The keys are {', '.join(Language.__struct_fields__)}" if "unknown" in str(error) else ""
                 raise OperatorError(f"{file}: [{name}]: {error}{hint}") from error
     return dict(sorted(known.items()))
 
@@ -70,7 +70,7 @@ def _parsed(file: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise OperatorError(f"{file} cannot be read: {error.strerror}; mend it, or remove it") from error
+        raise OperatorError(f"{file} cannot be read: {error.strerror}. Correct or remove it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OperatorError(f"{file}: {error}") from error
 
@@ -82,4 +82,4 @@ def find(known: Mapping[str, Language], asked: str) -> str:
             return name
         if found := next((each for each, language in known.items() if name in language.aliases), None):
             return found
-    raise ClientError(f"--language {printable(asked)}: no such language; there are: {', '.join(known)}")
+    raise ClientError(f"--language {printable(asked)}: no such language. The languages are: {', '.join(known)}")

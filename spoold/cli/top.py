@@ -254,8 +254,8 @@ def _name(entry: Aged) -> Text:
 
 def _flow(sample: Sample) -> Table | Text:
     if sample.totals is None:
-        return Text("no rates: they need [metrics] directory in the settings", style="dim")
-    table = Table("what came of it", box=None, pad_edge=False)
+        return Text("no rates: set [metrics] directory in the settings", style="dim")
+    table = Table("results", box=None, pad_edge=False)
     table.add_column("so far", justify="right")
     table.add_column("a minute", justify="right")
     for name, total in sorted(sample.totals.items()):

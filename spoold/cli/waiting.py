@@ -93,7 +93,7 @@ def drop(spool: client.Spool, data: bytes, id_: str, name: str) -> client.Submis
         submission = spool.submit(data, id=id_)
     except KeyboardInterrupt:
         Record(spool).add(id_, name)
-        click.echo(f"\n{id_}: perhaps it was submitted. `spoolctl status {id_}` tells", err=True)
+        click.echo(f"\n{id_}: perhaps it was submitted. `spoolctl status {id_}` tells whether", err=True)
         raise
     Record(spool).add(submission.id, name)
     return submission
@@ -103,8 +103,8 @@ def how_far(response: Response) -> str:
     """Return in a few words how far a submission is."""
     build = response.waiting_for
     if build is not None:
-        what = "its dependencies are built" if build.state == "building" else "its dependencies wait to be built"
-        fetched = f", {now.paths} of {now.all_paths} store paths are fetched" if (now := build.fetching) else ""
+        what = "its dependencies are being built" if build.state == "building" else "its dependencies wait to be built"
+        fetched = f", {now.paths} of {now.all_paths} store paths have been fetched" if (now := build.fetching) else ""
         return f"{what} (build {printable(build.build_id[:12])}){fetched}"
     if response.cases is not None:
         return f"running: {len(response.cases)} cases have ended"
@@ -148,5 +148,5 @@ def wait(
 
 def interrupted(ids: str) -> int:
     """Say how to go on after an interrupted wait. Return the exit code for that."""
-    click.echo(f"\n{ids}: it goes on. `spoolctl wait {ids}` waits again, `spoolctl cancel` ends it", err=True)
+    click.echo(f"\n{ids}: it continues. `spoolctl wait {ids}` waits again, `spoolctl cancel` ends it", err=True)
     return exits.INTERRUPTED

@@ -99,9 +99,9 @@ def _request(path: Path, max_files: int) -> Request:
     try:
         request = read_request_for_any_pin(path.read_bytes(), max_files=max_files)
     except IncompleteError as error:
-        raise ClientError(f"it is no request: {error}") from error
+        raise ClientError(f"it is not a request: {error}") from error
     if request.kind == "list-dependencies":
-        raise ClientError("it asks for a list of packages, and for no shell")
+        raise ClientError("it only asks for the list of packages, so there is nothing to build")
     return request
 
 

@@ -65,7 +65,7 @@ def command(settings: Settings, *, path: str, all_: bool, as_json: bool) -> int:
         return exits.OK
     click.echo(f"{wanted} ({render.size(found.size)})")
     if not keepers:
-        click.echo("nothing keeps it: it goes with the next collection")
+        click.echo("nothing keeps it: the next collection deletes it")
     builds = [each for each in keepers if each.chain.root.startswith(f"{BUILDS}/")]
     shown = builds if all_ else builds[:SHOWN]
     for each in [*(each for each in keepers if each not in builds), *shown]:
@@ -81,7 +81,7 @@ def _store_path(path: str, settings: Settings) -> str:
         path = path.removeprefix(prefix)
     if match := _NAME.fullmatch(path):
         return f"{LOGICAL}/{match[1]}"
-    raise click.UsageError(f"{path!a} is no store path: /nix/store/, 32 letters and digits, '-' and a name are")
+    raise click.UsageError(f"{path!a} is no store path: give /nix/store/, 32 letters and digits, '-' and a name")
 
 
 def _keepers(builds: BuildStore, chains: list[Chain]) -> list[Keeper]:

@@ -68,7 +68,8 @@ class AsyncSpool:
                 await self._done(one)
         except TimeoutError:
             if not one.done:
-                raise TimedOutError(f"{one.id}: no response within {timeout:g} s: it is not lost, wait again") from None
+                why = f"{one.id}: no response within {timeout:g} s. The submission is not lost: wait again"
+                raise TimedOutError(why) from None
         return one.result()
 
     async def _done(self, submission: Submission) -> None:
@@ -122,7 +123,8 @@ class AsyncSpool:
                 ready, _ = await asyncio.wait(on_their_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if not ready:
                     raise TimedOutError(
-                        f"{len(on_their_way)} have no response within {timeout:g} s; wait for them again"
+                        f"{len(on_their_way)} submissions have no response within {timeout:g} s. "
+                        "They are not lost: wait again"
                     )
                 for task in ready:
                     task.result()

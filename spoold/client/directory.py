@@ -84,7 +84,7 @@ class Directory:
                     break
                 if self._holds(name, data):
                     return name
-                raise RequestError(f"{name} lies in {self.path('incoming')} already: choose another --id")
+                raise RequestError(f"{name} is already in {self.path('incoming')}: choose another --id")
         name = f"{names.unguessable(id_)}.json"
         link(path, self.path("incoming", name))
         return name
@@ -120,7 +120,7 @@ class Directory:
                 try:
                     return read(path), True
                 except PermissionError:
-                    raise AnswerError(f"{path} is not yours to read") from None
+                    raise AnswerError(f"{path} belongs to another user") from None
         return None, self.is_dropped(f"{id_}.json")
 
     def cancel(self, id_: str) -> None:
@@ -162,7 +162,7 @@ def read(path: str, most: int | None = None) -> bytes:
         with _opened(path) as file:
             data = file.read(MOST + 1 if most is None else most)
     except BlockingIOError:
-        raise AnswerError(f"{path} cannot be read now: someone holds a lease on it") from None
+        raise AnswerError(f"{path} cannot be read now: another process holds a lease on the file") from None
     if most is None and len(data) > MOST:
         raise AnswerError(f"{path} is larger than any response")
     return data

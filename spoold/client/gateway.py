@@ -31,7 +31,7 @@ class Gateway:
         done = self._connection.run(text, data, most=most)
         if done.code in (DONE, REFUSED, WAITING):
             return done
-        raise UnreachableError(done_text(done) or f"the gateway ended with {done.code}")
+        raise UnreachableError(done_text(done) or f"the gateway ended with exit code {done.code}")
 
     def drop(self, id_: str, data: bytes) -> Dropped:
         """Submit a request. The gateway returns its id.
@@ -46,7 +46,7 @@ class Gateway:
         if done.code != DONE:
             raise RequestError(f"{id_}: {done_text(done)}")
         if not names.is_id(said):
-            raise UnreachableError(f"what answers there is no gateway of spoold's: {said[:80]!a}")
+            raise UnreachableError(f"the host does not answer like a gateway of spoold: {said[:80]!a}")
         return Dropped(said, f"{said}.json", None, digest(data))
 
     def answers(self, names: Collection[str], patience: float) -> dict[str, bytes]:

@@ -43,7 +43,7 @@ def contents(transport: Transport, response: Response, id_: str, files: Iterable
             tar = _tar(transport, response, id_) if tar is None else tar
             data = tar.get(file.sha256, b"")
         if len(data) != file.size or digest(data) != file.sha256:
-            raise AnswerError(f"{id_}: the file {file.name!a} is not as the response tells of it")
+            raise AnswerError(f"{id_}: the file {file.name!a} differs from what the response says of it")
         found[checked_name(file.name)] = data
     return found
 
@@ -52,12 +52,12 @@ def _tar(transport: Transport, response: Response, id_: str) -> dict[str, bytes]
     """Return the contents of the files in the tar, by digest. Their names there also contain the name of the case."""
     about = response.outputs_tar
     if about is None or not 0 <= about.size <= MOST:
-        raise AnswerError(f"{id_}: the response does not tell where the files are")
+        raise AnswerError(f"{id_}: the response does not say where the files are")
     data = transport.tar(id_, about.size)
     if data is None:
-        raise AnswerError(f"{id_}: its files are gone: they were kept as long as the response")
+        raise AnswerError(f"{id_}: its files were deleted: they are kept as long as the response")
     if len(data) != about.size or digest(data) != about.sha256:
-        raise AnswerError(f"{id_}: its files are not what the response tells of")
+        raise AnswerError(f"{id_}: its files are not the ones that the response names")
     import tarfile  # noqa: PLC0415 - it loads slowly, and few responses have a tar
 
     found = {}
@@ -76,7 +76,7 @@ def _tar(transport: Transport, response: Response, id_: str) -> dict[str, bytes]
 def checked_name(name: str) -> str:
     """Return ``name`` if it stays below the directory that it is written to. Raises :class:`AnswerError` otherwise."""
     if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or "\0" in name:
-        raise AnswerError(f"{name!a} is no name of a file that came back")
+        raise AnswerError(f"{name!a} is not a name that a returned file can have")
     return name
 
 
@@ -95,11 +95,10 @@ def save(
             try:
                 _write(root, checked_name(name), data, _mode(modes.get(name, "")), over=over)
             except FileExistsError:
-                raise RequestError(f"{name} is in {os.fspath(directory)} already: it is kept, choose another") from None
+                why = f"{name} is already in {os.fspath(directory)} and was kept: choose another directory"
+                raise RequestError(why) from None
             except OSError as error:
-                raise RequestError(
-                    f"{name}: cannot be written into {os.fspath(directory)}: {error.strerror}"
-                ) from error
+                raise RequestError(f"{name} cannot be written into {os.fspath(directory)}: {error.strerror}") from error
     finally:
         os.close(root)
     return list(contents)

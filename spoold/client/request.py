@@ -126,7 +126,8 @@ def packages(names: Iterable[str]) -> str:
 def _path(name: str) -> str:
     parts = name.split(".")
     if not all(PLAIN.fullmatch(part) for part in parts):
-        raise RequestError(f"{name!a} is no package: say attributes of nixpkgs, as python3 or python3Packages.numpy")
+        why = f"{name!a} is no package: name attributes of nixpkgs, such as python3 or python3Packages.numpy"
+        raise RequestError(why)
     return ".".join(["pkgs", *(part if ATTRIBUTE.fullmatch(part) else f'"{part}"' for part in parts)])
 
 
@@ -140,4 +141,4 @@ def as_bytes(request: Mapping[str, Any] | bytes) -> bytes:
         shown = ascii(error.object[:80])
         raise RequestError(f"{shown}: names of files, arguments and variables have to be UTF-8") from error
     except TypeError as error:
-        raise RequestError(f"the request cannot be JSON: {error}; bytes go through file() and program()") from error
+        raise RequestError(f"the request is not valid JSON: {error}; pass bytes to file() or program()") from error

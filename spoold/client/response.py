@@ -213,4 +213,4 @@ def decoded(text: str, encoding: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise AnswerError("a text of the response is not the base64 that it says") from error
+        raise AnswerError("a text of the response is marked as base64, and is not") from error

@@ -194,7 +194,7 @@ class Spool:
             if finished:
                 pause.reset()
             elif last:
-                raise TimedOutError(f"{watch}: no response within {timeout:g} s; it is not lost: wait for it again")
+                raise TimedOutError(f"{watch}: no response within {timeout:g} s. It is not lost: wait again")
             else:
                 meanwhile()
                 time.sleep(pause.next() if left is None else pause.next(left))

@@ -109,7 +109,7 @@ def parse(where: str, ssh: Iterable[str] | None = None) -> tuple[Connection, str
         host = user = path = ""
         port = None
     if not HOST.fullmatch(host) or (user and not USER.fullmatch(user)) or not path.isprintable():
-        raise NoSpoolError(f"{where!a} is no spool's address: ssh://[user@]host[:port]/path")
+        raise NoSpoolError(f"{where!a} is not the address of a spool: write ssh://[user@]host[:port]/path")
     words = shlex.split(os.environ.get("SPOOLD_SSH", "")) or ["ssh"] if ssh is None else list(ssh)
     to = [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), host]
     return Connection(words, to), path.rstrip("/")
@@ -248,9 +248,9 @@ class Shell:
                 file = names.unguessable(id_)
                 continue
             if done.code:
-                raise RequestError(f"{id_}: it could not be put into the drop box: {done_text(done) or done.code}")
+                raise RequestError(f"{id_}: it could not be written to incoming/: {done_text(done) or done.code}")
             return Dropped(id_, f"{file}.json", int(done.out), digest(data))
-        raise RequestError(f"{id_}: its name in the drop box is used: choose another --id")
+        raise RequestError(f"{id_}: the name is already used in incoming/: choose another --id")
 
     def answers(self, names: Collection[str], patience: float) -> dict[str, bytes]:
         """Ask for all answers at once, and fetch those that are there."""
@@ -284,14 +284,14 @@ class Shell:
         """Return the response, or the response so far."""
         done = self._run(LOOK, id_)
         if done.code not in (0, UNKNOWN, LIES):
-            raise AnswerError(f"{id_}: its response is not yours to read")
+            raise AnswerError(f"{id_}: its response belongs to another user")
         return (done.out, True) if done.code == 0 else (None, done.code == LIES)
 
     def cancel(self, id_: str) -> None:
         """Drop a file that asks for the cancellation, under a name that nobody else can have taken."""
         done = self._run(CANCEL, id_)
         if done.code:
-            raise RequestError(f"{id_}: it cannot be asked to be cancelled: {done_text(done) or done.code}")
+            raise RequestError(f"{id_}: its cancel could not be written: {done_text(done) or done.code}")
 
     def tar(self, id_: str, size: int) -> bytes | None:
         """Return the tar beside a response."""

@@ -78,7 +78,7 @@ def read(directory: str | os.PathLike[str]) -> Found:
             continue
         room -= size
         if room < 0 or len(found.files) >= MOST_FILES:
-            raise RequestError(f"{directory}: that is more than {MOST_FILES} files or {MOST_BYTES >> 20} MiB")
+            raise RequestError(f"{directory} has more than {MOST_FILES} files or {MOST_BYTES >> 20} MiB: remove some")
         found.files.append(made)
     return found
 
@@ -91,7 +91,7 @@ def require_program(directory: str | os.PathLike[str], found: Found) -> None:
     tops = {name.partition("/")[0] for name in names}
     hint = ""
     if len(tops) == 1 and f"{(top := tops.pop())}/{RUN_FILE}" in names:
-        hint = f". All of it is in the folder {top}, where there is one: submit {os.path.join(directory, top)}"
+        hint = f". The folder {top} in it has one: submit {os.path.join(directory, top)}"
     raise RequestError(f"{directory}: there is no {RUN_FILE} in it, which is what is run{hint}")
 
 
@@ -118,7 +118,7 @@ def _directory(name: str, path: str, ancestors: tuple[str, ...], found: Found) -
     real = os.path.realpath(path)
     try:
         if real in ancestors:
-            raise _ProblemError("is a link to a directory in which it is")
+            raise _ProblemError("is a link to a directory that contains it")
         if not _is_below(real, ancestors[0]):
             raise _ProblemError(_out(path))
         empty = not os.listdir(path)
@@ -138,16 +138,16 @@ def _file(root: str, name: str, path: str) -> tuple[File, int]:
     if name.endswith("/"):
         return File(name=name), 0
     if not os.path.exists(path):
-        raise _ProblemError(f"is a link to {shown(os.readlink(path))}, where nothing is")
+        raise _ProblemError(f"is a link to {shown(os.readlink(path))}, which does not exist")
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise _ProblemError("is no file: a socket, pipe or device cannot travel")
+        raise _ProblemError("is no file: a socket, pipe or device cannot be submitted")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as opened:
         if not _is_below(_place(descriptor, path), root):
             raise _ProblemError(_out(path))
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise _ProblemError("is no file any more")
+            raise _ProblemError("is no longer a file")
         data = opened.read(MOST_BYTES + 1)
     return file(name, data, executable=bool(about.st_mode & stat.S_IXUSR)), len(data)
 
@@ -166,7 +166,7 @@ def _is_below(path: str, root: str) -> bool:
 
 def _out(path: str) -> str:
     where = shown(os.readlink(path)) if os.path.islink(path) else "elsewhere"
-    return f"is a link out of the directory, to {where}: put a copy there"
+    return f"is a link out of the directory, to {where}: replace it with a copy"
 
 
 def _what_is_wrong(name: str) -> str:

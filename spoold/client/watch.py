@@ -75,7 +75,7 @@ class Submission:
         is_response = name == names.response_name(self.id)
         try:
             if not data:
-                self._refuse(f"{self.id}: its response is not yours to read", is_response=is_response)
+                self._refuse(f"{self.id}: its response belongs to another user", is_response=is_response)
             elif self._is_ours(data, is_response=is_response, transport=transport):
                 self.raw, self._response = data, response.read(data)
         except AnswerError as error:
@@ -89,7 +89,7 @@ class Submission:
         if not is_response:
             return ours and about.uid in (self.dropped.uid, None)
         if not ours:
-            self._refuse("the response of that id answers another request, and ours has no answer", is_response=True)
+            self._refuse("the response of this id answers another request, and yours has none", is_response=True)
             return False
         # An answer without a digest is for a request that spoold did not read whole. It is ours if our file has been
         # taken in and there is no refusal of it.
@@ -165,7 +165,7 @@ class Watch:
             self._away_since = now if self._away_since is None else self._away_since
             if error.errno in AWAY and now < self._away_since + OUTAGE:
                 return {}
-            raise UnreachableError(f"the spool cannot be read: {error}; nothing is lost, wait again later") from error
+            raise UnreachableError(f"the spool cannot be read: {error}. Nothing is lost: wait again later") from error
         self._away_since = None
         return found
 

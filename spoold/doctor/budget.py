@@ -19,7 +19,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     jobs = settings.executor.memory or for_jobs(host)
     if jobs > host:
         yield WHAT.warning(
-            f"executor.memory, {_mib(jobs)}, is more than the {_mib(host)} of this host: the kernel will end something",
+            f"executor.memory, {_mib(jobs)}, is more than the {_mib(host)} of this host: the kernel will end processes",
             f"set executor.memory to {for_jobs(host)} at most, or to 0",
         )
     yield _slots(settings, jobs)
@@ -36,7 +36,7 @@ def _slots(settings: Settings, jobs: int) -> Finding:
     if slots * each <= jobs:
         return WHAT.fine(seen)
     return WHAT.note(
-        f"{seen}: {max(1, jobs // each)} at once, and the other slots wait",
+        f"{seen}: memory is enough for {max(1, jobs // each)} at once, and the other slots wait",
         "lower limits.compile.default.memory and limits.run.default.memory, or executor.slots",
     )
 
@@ -49,7 +49,7 @@ def _cpus(settings: Settings) -> Finding:
     if slots <= cpus:
         return what.fine(seen)
     return what.warning(
-        f"{seen}: jobs take time from each other, and a program may meet its wall-clock limit for its neighbours",
+        f"{seen}: jobs slow each other down, and a program may meet its wall-clock limit because of another job",
         f"set executor.slots to {cpus} at most, or to 0",
     )
 
@@ -61,7 +61,7 @@ def _limits(settings: Settings, jobs: int) -> Iterator[Finding]:
             if getattr(allowed, kind) != getattr(possible, kind):
                 name = f"limits.{phase}.{kind}.memory"
                 size, top = getattr(allowed, kind).memory, getattr(possible, kind).memory
-                detail = f"{_mib(size)} is more than one job can have here: it gets {_mib(top)}"
+                detail = f"{_mib(size)} is more than a job can get on this host: it gets {_mib(top)}"
                 yield Finding(level, name, detail, f"lower {name}")
 
 
@@ -72,9 +72,9 @@ def _builds(settings: Settings, host: int, jobs: int) -> Finding:
     if jobs + builds <= host:
         return what.fine(f"{_mib(builds)} at most, beside all jobs")
     return what.note(
-        f"builds may take {_mib(builds)}, and jobs {_mib(jobs)}: where both do, this host has not enough",
-        "set executor.memory to what builds leave, MemoryMax= of "
-        "spoold-builder.service, or lower builder.limits.memory",
+        f"builds may take {_mib(builds)}, and jobs {_mib(jobs)}: this host has too little memory for both at once",
+        "lower executor.memory to the memory that builds leave, set MemoryMax= of spoold-builder.service, or lower "
+        "builder.limits.memory",
     )
 
 

@@ -26,7 +26,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     missing = accounts.missing(layout.GROUP, layout.USERS.values())
     if missing:
         remedy = "systemd-sysusers spoold.conf, then spoolctl init"
-        yield ACCOUNTS.refused(f"this host does not have: {', '.join(missing)}", remedy)
+        yield ACCOUNTS.refused(f"missing on this host: {', '.join(missing)}", remedy)
         return
     yield from _memberships()
     try:
@@ -41,8 +41,8 @@ def closed(what: Subject) -> Finding:
     """Return a finding that another user has to look: root, or where a file server squashes root the daemons' user."""
     if os.geteuid() != 0:
         return what.unknown("closed to this user", "run the doctor as root")
-    remedy = "export it to this host with no_root_squash, or run the doctor as the daemons' user"
-    return what.unknown("closed to root, as a file server does that takes root for nobody", remedy)
+    remedy = "export the spool to this host with no_root_squash, or run the doctor as the daemons' user"
+    return what.unknown("closed to root: the file server treats root as nobody", remedy)
 
 
 def _memberships() -> Iterator[Finding]:

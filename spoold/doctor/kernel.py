@@ -22,13 +22,13 @@ def examine() -> Iterator[Finding]:
 
 def _modules() -> Finding:
     """Check whether executing a file of an unknown format starts modprobe; no filter of system calls can see that."""
-    what = Subject("a job that executes what is no program")
+    what = Subject("a job that executes a file of an unknown format")
     off = machine.sysctl("kernel.modules_disabled") == "1" or not machine.sysctl("kernel.modprobe")
     if off or _version(os.uname().release) >= CALM:
-        return what.fine("has the kernel start nothing")
+        return what.fine("does not make the kernel start modprobe")
     return what.warning(
-        "has this kernel start modprobe as root each time, outside of the job's limits",
-        "use Linux 6.14 or later; or, when all modules are loaded that this host needs until its next boot, "
+        "makes this kernel start modprobe as root each time, outside the job's limits",
+        "use Linux 6.14 or later. Or, once every module that this host needs until its next boot is loaded: "
         "sysctl kernel.modules_disabled=1",
     )
 
@@ -38,12 +38,12 @@ def _watches() -> Finding:
     what = Subject("a timer that a job has watched many times")
     most = machine.sysctl(WATCHES)
     if most.isdecimal() and int(most) <= FEW:
-        return what.fine(f"takes little time of others: {WATCHES} is {most}")
+        return what.fine(f"takes little time from other jobs: {WATCHES} is {most}")
     return what.note(
-        "takes time of interrupts, which count as CPU time of whichever job runs just then: "
-        f"{WATCHES} is {most or 'not told'}",
-        f"sysctl {WATCHES}={FEW}, and the same in a file of /etc/sysctl.d, where no other service of this host watches "
-        "more by one user",
+        "takes time in interrupts, which counts as CPU time of the job that runs at that moment: "
+        f"{WATCHES} is {most or 'unknown'}",
+        f"sysctl {WATCHES}={FEW}, and the same line in a file of /etc/sysctl.d, if no other service of this host needs "
+        "more watches for one user",
     )
 
 

@@ -58,7 +58,7 @@ def _version() -> Finding:
     said = proc.run(["nix", "--version"], QUICK, env=JAILED).stdout.data.decode(errors="replace")
     found = re.search(r"\(Nix\) (\S+)", said)
     if found is None:
-        return Subject("Nix").unknown(f"which holes {said.strip()!a} has is not known here", "see its advisories")
+        return Subject("Nix").unknown(f"spoold does not know which holes {said.strip()!a} has", "see its advisories")
     return holes.finding("Nix", found.group(1), packages.version_of("nix"))
 
 
@@ -80,7 +80,7 @@ def _pins(settings: Settings) -> Finding:
         except OSError:
             gone.append(f"{name} ({path})")
     if gone:
-        return what.refused(f"not there: {', '.join(gone)}", "correct [nixpkgs] in the settings")
+        return what.refused(f"missing: {', '.join(gone)}", "correct [nixpkgs] in the settings")
     if closed:
         return what.unknown(f"closed to this user: {', '.join(closed)}", "run the doctor as root")
     return what.fine(", ".join(f"{name}: {path}" for name, path in settings.nixpkgs.items()))
@@ -93,14 +93,14 @@ def _private_caches(settings: NixSettings) -> Iterator[Finding]:
         try:
             found = os.stat(path) if path else None
         except OSError as error:
-            yield what.refused(f"{path}: {error.strerror}; nothing is fetched", "correct the setting")
+            yield what.refused(f"{path}: {error.strerror}; the builder fetches nothing", "correct the setting")
             continue
         if found is None:
             continue
         if secret and stat.S_IMODE(found.st_mode) & 0o007:
             yield what.warning(f"{path} can be read by all users", f"chown {BUILDER} {path}; chmod 400 {path}")
         elif not secret and settings.fetch and not stat.S_IMODE(found.st_mode) & 0o004:
-            yield what.warning(f"the users of builds cannot read {path}, and download with it", f"chmod 644 {path}")
+            yield what.warning(f"builds need {path} to download, and their users cannot read it", f"chmod 644 {path}")
         else:
             yield what.fine(path)
 
@@ -110,19 +110,19 @@ def _users(settings: NixSettings) -> Iterator[Finding]:
     builder = seat.owner(settings)
     if not settings.build_users:
         yield what.refused(
-            "builds run as the builder's own user (nix.build_users is empty), so each of them can rewrite what all "
-            "others run; do this only where all submissions are your own",
+            "builds run as the builder's own user (nix.build_users is empty), so each build "
+            "can rewrite the packages that all others run; do this only if all submissions are your own",
             'set nix.build_users = "auto", and restart the builder',
         )
         return
     if not seat.is_taken(settings) and os.geteuid() != 0:
-        yield what.unknown("the store is another user's", "run the doctor as root, or as that user")
+        yield what.unknown("the store belongs to another user", "run the doctor as root, or as that user")
         return
     if builder not in (None, os.geteuid()):
         yield from _ours_alone(settings, builder)
         users = userns.group_members(userns.BUILD_GROUP)
         if users is None:
-            detail = f"there is no group {userns.BUILD_GROUP} with members, which the builder's unit needs"
+            detail = f"the builder's unit needs a group {userns.BUILD_GROUP} with members, and there is none"
             yield what.refused(detail, "systemd-sysusers spoold.conf; systemctl restart spoold-builder")
             return
     else:
@@ -133,7 +133,7 @@ def _users(settings: NixSettings) -> Iterator[Finding]:
             return
         assert found is not None  # noqa: S101 - for mypy: the settings ask for users
         users = found.users
-    yield what.fine(f"{len(users.uids)} of {users.group}, who own nothing in the store")
+    yield what.fine(f"{len(users.uids)} of {users.group}, and they own nothing in the store")
     yield _shared_uids(users)
 
 
@@ -142,7 +142,7 @@ def _ours_alone(settings: NixSettings, builder: int) -> Iterator[Finding]:
     wanted = accounts.uid_of(BUILDER)
     if wanted is not None and wanted != builder and settings.state == NixSettings().state:
         yield Subject(f"nix.state {settings.state}").warning(
-            f"belongs to {accounts.user_name(builder)}, and the unit's user is {BUILDER}",
+            f"belongs to {accounts.user_name(builder)}, and the builder's unit runs as {BUILDER}",
             f"systemctl stop spoold-builder; chown -hR {BUILDER}: {settings.state}/nix/nix; spoolctl init",
         )
 
@@ -154,8 +154,9 @@ def _shared_uids(users: Users) -> Finding:
     others = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid in uids and entry.pw_name not in users.uids]
     if others:
         shared = ", ".join(sorted(others))
-        return what.refused(f"{shared}: the end of a build would kill all their processes", "give them other uids")
-    return what.fine("nobody else's")
+        detail = f"{shared} have the same uids, so the end of a build would kill all their processes"
+        return what.refused(detail, "give them other uids")
+    return what.fine("nobody else has them")
 
 
 def _bounds(settings: NixSettings) -> Finding:
@@ -166,13 +167,13 @@ def _bounds(settings: NixSettings) -> Finding:
         unit = units.properties(f"{BUILDER}.service", "ControlGroup", "Delegate", "DelegateControllers")
     if _delegated(unit) if unit else cage.available():
         return what.fine("memory and processes are bounded by a control group")
-    mend = "run the builder as root or under its unit; the controllers memory and pids must be there"
+    mend = "run the builder as root or under its unit, with the controllers memory and pids available"
     if not cgroups.delegable():
         mend += "; or boot with systemd.unified_cgroup_hierarchy=1"
     judged = what.warning if unit or os.geteuid() == 0 else what.unknown
     return judged(
-        "no control group can be made here: builds are not bounded in memory, and whenever the host runs short of it "
-        "all of them have to begin anew",
+        "no control group can be made here: the memory of builds has no bound, and whenever the host runs short of "
+        "memory all builds have to start again",
         mend,
     )
 
@@ -195,19 +196,20 @@ def _state(state: Path) -> Iterator[Finding]:
         found, inside = state.stat(), store.stat()
         wrong = places.examine(str(state))
     except FileNotFoundError:
-        yield what.note("not made yet: the builder does that when it starts")
+        yield what.note("not made yet: the builder makes it when it starts")
         return
     except PermissionError:
         yield what.unknown("closed to this user", "run the doctor as the builder's user, or as root")
         return
     if wrong:
-        detail = f"the builder's account could put something else in the store's place: {'; '.join(wrong)}"
+        detail = f"the builder's account could replace the store with something else: {'; '.join(wrong)}"
         yield what.refused(detail, "systemctl stop spoold.target 'spoold-*'; spoolctl init, as root")
     elif stat.S_IMODE(found.st_mode) & 0o007:
         mode = stat.S_IMODE(found.st_mode)
-        yield what.warning(f"mode {mode:04o}: users of this host see what others use", f"chmod o= {state}")
+        detail = f"mode {mode:04o}: users of this host can see which packages others use"
+        yield what.warning(detail, f"chmod o= {state}")
     else:
         yield what.fine("closed to other users")
     if inside.st_mode & stat.S_IROTH:
-        remedy = f"chmod o-r {store}; the builder does that when it starts"
-        yield Subject(str(store)).warning("can be listed: a job could see what others use", remedy)
+        remedy = f"chmod o-r {store}, which the builder also does when it starts"
+        yield Subject(str(store)).warning("can be listed: a job could see which packages others use", remedy)

@@ -25,13 +25,13 @@ WHAT = Subject("protections of sticky directories")
 PROTECTIONS = ("regular", "fifos", "symlinks", "hardlinks")
 MOUNTS = Subject("mounts that users make")
 FUSE = "/etc/fuse.conf"
-QUOTAS = Subject("what one user may take of the spool's disk")
+QUOTAS = Subject("room that one user can take on the spool's disk")
 
 
 def examine(root: str) -> Iterator[Finding]:
     """Yield the findings for the spool at ``root``."""
     if _is_closed(root):
-        yield WHAT.fine("nobody but its user comes to this spool")
+        yield WHAT.fine("only its own user can reach this spool")
         return
     yield _protections()
     yield _mounts()
@@ -56,7 +56,9 @@ def _protections() -> Finding:
         lines = "".join(f"{name} = 1\\n" for name in off)
         remedy = f"printf '{lines}' >/etc/sysctl.d/60-spoold.conf; sysctl --system"
     return WHAT.refused(
-        f"off: {', '.join(off)}. Users of this host can have others write into their files in incoming/", remedy
+        f"off: {', '.join(off)}. A user of this host can trick others into writing to the user's own files in "
+        "incoming/",
+        remedy,
     )
 
 
@@ -66,10 +68,10 @@ def _mounts() -> Finding:
     except OSError:
         lines = []
     if "user_allow_other" not in (line.strip() for line in lines):
-        return MOUNTS.fine("let nobody else in")
+        return MOUNTS.fine("are closed to other users")
     return MOUNTS.warning(
-        "users may let others into them: one over a file in incoming/ can hold up intake, for all",
-        f"take user_allow_other out of {FUSE}",
+        "users may open them to others: a mount over a file in incoming/ can hold up intake, and so everybody",
+        f"remove user_allow_other from {FUSE}",
     )
 
 
@@ -79,11 +81,11 @@ def _quotas(root: str) -> Finding:
         return QUOTAS.fine("is bounded by quotas of the file system")
     if in_force is None:
         return QUOTAS.unknown(
-            f"whether {machine.mount_of(root).kind} has quotas of users is not for this kernel to say",
-            "see to it where the disk is: repquota -a",
+            f"this kernel cannot tell whether {machine.mount_of(root).kind} has quotas of users",
+            "check on the host that has the disk: repquota -a",
         )
     return QUOTAS.note(
-        "no bound on what lies in incoming/: its file system has no quotas of users in force",
-        "have quotas (ext4: tune2fs -O quota; mount with usrquota, xfs with uquota), then such as "
+        "files in incoming/ have no bound: no quotas of users are in force on its file system",
+        "turn on quotas (ext4: tune2fs -O quota; mount with usrquota, xfs with uquota), then set them, for example "
         "setquota -u USER 0 1G 0 10000 MOUNT",
     )

@@ -13,7 +13,7 @@ from spoold.model.findings import Finding, Subject
 from spoold.model.job import Runtime
 from spoold.sandbox.facts import SOCKET
 
-ENGINE = Subject("what carries jobs")
+ENGINE = Subject("sandbox engine")
 # Settings of the kernel that forbid user namespaces when they are 0. (Whether Ubuntu's AppArmor switch forbids them
 # depends on the profile: the trial finds out.)
 SWITCHES = ("user.max_user_namespaces", "kernel.unprivileged_userns_clone")
@@ -36,12 +36,12 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
 
 
 def _processes() -> Finding:
-    what = Subject("processes of jobs and builds, for other users of this host")
+    what = Subject("processes of jobs and builds")
     if machine.hides_processes():
-        return what.fine("are hidden: /proc is mounted with hidepid")
+        return what.fine("are hidden from other users: /proc is mounted with hidepid")
     return what.note(
-        "their command lines can be read, so the arguments of jobs, and which packages they see; never a job's "
-        "environment, input or files",
+        "show their command lines to all users of this host, and with them the arguments of jobs and the packages that "
+        "they see; a job's environment, input and files stay hidden",
         "mount -o remount,hidepid=invisible /proc, and the same option in /etc/fstab",
     )
 
@@ -53,25 +53,25 @@ def _cores() -> Finding:
     if not pattern.startswith("@"):
         return what.fine("are not made")
     return what.refused(
-        f"go to a server on this host whatever their limit is: kernel.core_pattern is {pattern!a}",
+        f"go to a server on this host, whatever limit jobs have: kernel.core_pattern is {pattern!a}",
         "sysctl kernel.core_pattern=core, or a pattern that begins with |",
     )
 
 
 def _sockets() -> Iterator[Finding]:
     """Check how well the memory in sockets can be counted, since on cgroup v1 nobody else counts it."""
-    what = Subject("what a job's sockets hold")
+    what = Subject("memory in a job's sockets")
     size = machine.sysctl("net.core.rmem_default")
     if size.isdecimal() and int(size) > SOCKET:
         yield what.warning(
-            f"may be more than is counted: net.core.rmem_default is {size}",
+            f"may be more than spoold counts: net.core.rmem_default is {size}",
             f"sysctl net.core.rmem_default=212992, or at most {SOCKET}",
         )
     elif machine.tells_of_sockets():
-        yield what.fine("is counted as its memory")
+        yield what.fine("is counted as the job's memory")
     else:
         yield what.note(
-            f"is not told by this kernel: each counts as {SOCKET >> 10} KiB of the job's memory",
+            f"is not told by this kernel: each socket counts as {SOCKET >> 10} KiB of the job's memory",
             "modprobe -a tcp_diag udp_diag",
         )
 

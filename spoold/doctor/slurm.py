@@ -23,7 +23,7 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
     what = Subject("Slurm")
     if found is None:
         yield what.refused(
-            "scontrol does not answer", "install slurm-client here, and see that slurmctld and munge run"
+            "scontrol does not answer", "install slurm-client here, and check that slurmctld and munge run"
         )
         return
     yield what.fine(f"{found.get('ClusterName', 'a cluster')} answers")
@@ -34,12 +34,12 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
     if timeout is not None and timeout >= LONG:
         lease = settings.lease.limit
         yield Subject("Slurm's SlurmdTimeout").note(
-            f"{timeout:.0f} s; pilots of a lost node are replaced after {lease:g} s, and keep their places until then"
+            f"{timeout:.0f} s; pilots of a lost node are replaced after {lease:g} s, and count in their pool until then"
         )
     yield from _groups(settings, found)
     if _preempts(found) and SIGNALLED not in found.get("SlurmctldParameters", ""):
         yield Subject("preemption").warning(
-            "pilots hear of it when their grace is over, so a job that runs loses an attempt",
+            "pilots get no signal before their grace is over, so a job that runs loses an attempt",
             f"set SlurmctldParameters={SIGNALLED}",
         )
 
@@ -49,19 +49,19 @@ def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
     tracks, tasks = found.get("ProctrackType", ""), found.get("TaskPlugin", "")
     if tracks == "proctrack/linuxproc":
         yield Subject("Slurm's ProctrackType").warning(
-            f"{tracks} signals all that a job began: where a pilot is told to end, its programs are as well, and their "
-            "answers say that a signal ended them",
+            f"{tracks} signals all processes of a Slurm job: when a pilot is told to end, so are the programs that it "
+            "runs, and their responses say that a signal ended them",
             "set ProctrackType=proctrack/cgroup",
         )
     if settings.sandbox.engine != "oci":
-        yield Subject("what Slurm allows a pilot").note(
-            f"the engine is {settings.sandbox.engine!a} here: jobs that a daemon starts are not bounded by the job of "
-            "Slurm's, neither in memory nor in cores, and are not ended with it",
-            'set [sandbox] engine = "oci" on the nodes, see Executors that Slurm starts in the operator\'s page',
+        yield Subject("limits of Slurm's jobs").note(
+            f"the engine is {settings.sandbox.engine!a} here: its daemon starts the containers, so the memory and "
+            "cores of the Slurm job do not bound them, and the end of the Slurm job does not end them",
+            'set [sandbox] engine = "oci" on the nodes, see "Executors that Slurm starts" in the operator\'s page',
         )
     elif "task/cgroup" not in tasks:
         yield Subject("Slurm's TaskPlugin").warning(
-            "without task/cgroup Slurm bounds no memory and no cores: a pilot's programs have their own limits alone",
+            "without task/cgroup Slurm bounds no memory and no cores: only their own limits bound a pilot's programs",
             "set TaskPlugin=task/cgroup,task/affinity, with ConstrainRAMSpace and ConstrainCores in cgroup.conf",
         )
 
@@ -69,15 +69,15 @@ def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
 def _drains(settings: Settings, wait: float | None) -> Finding:
     grace = Subject("Slurm's KillWait")
     if wait is None:
-        return grace.unknown("scontrol does not tell it")
+        return grace.unknown("scontrol does not tell its value")
     late = {name: pool.drain for name, pool in settings.scale.pools.items() if pool.drain > wait - SPARE}
     if not late:
         most = max(pool.drain for pool in settings.scale.pools.values())
         return grace.fine(f"{wait:.0f} s, and a drain takes {most:g} s at most")
     said = ", ".join(f"scale.pools.{name}.drain is {drain:g} s" for name, drain in late.items())
     return grace.warning(
-        f"{wait:.0f} s, and {said}: a longer job of a pilot that is cancelled by hand loses an attempt",
-        f"set it to {max(0.0, wait - SPARE):g}, or KillWait to {max(late.values()) + SPARE:g}",
+        f"{wait:.0f} s, and {said}: when a pilot is cancelled by hand, a job that needs longer loses an attempt",
+        f"set the drain to {max(0.0, wait - SPARE):g}, or KillWait to {max(late.values()) + SPARE:g}",
     )
 
 

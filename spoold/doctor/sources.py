@@ -23,14 +23,14 @@ def examine(settings: NixSettings) -> Iterator[Finding]:
     named = caches.named(settings)
     if not settings.fetch:
         yield WHAT.note(
-            f"what is in no binary cache of this host ({named}) is not downloaded: [nix] fetch names no host"
+            f"sources that are in no binary cache of this host ({named}) are not downloaded: [nix] fetch names no host"
         )
         return
     wrong = list(_unreachable(settings))
     yield from wrong
     if not wrong:
         hosts = ", ".join(settings.fetch)
-        yield WHAT.fine(f"what is in no binary cache of this host ({named}) is downloaded from {hosts}")
+        yield WHAT.fine(f"sources that are in no binary cache of this host ({named}) are downloaded from {hosts}")
     if seat.owner(settings) not in (None, os.geteuid()):
         yield from _proxy()
 
@@ -42,10 +42,10 @@ def _unreachable(settings: NixSettings) -> Iterator[Finding]:
         try:
             asyncio.run(resolve(host._replace(port=host.port or PORTS[0]), inside))
         except InsideError as error:
-            remedy = "list the mirror's network in [nix] fetch_inside, or take the host out of [nix] fetch"
+            remedy = "list the mirror's network in [nix] fetch_inside, or remove the host from [nix] fetch"
             yield WHAT.warning(f"{error}: nothing is downloaded from there", remedy)
         except AwayError as error:
-            yield WHAT.warning(f"{error}: nothing is downloaded from there", "correct [nix] fetch, or the resolver")
+            yield WHAT.warning(f"{error}: nothing is downloaded from there", "correct [nix] fetch, or the host's DNS")
 
 
 def _proxy() -> Iterator[Finding]:
@@ -53,4 +53,5 @@ def _proxy() -> Iterator[Finding]:
     found = units.properties(UNIT, "ActiveState", "SubState")
     if found and found["SubState"] != "running":
         detail = f"{UNIT} is {found['ActiveState']} ({found['SubState']}), and nothing is downloaded without it"
-        yield WHAT.warning(detail, f"systemctl restart {UNIT}; after a change of [nix] fetch spoold-builder as well")
+        remedy = f"systemctl restart {UNIT}; after a change of [nix] fetch restart spoold-builder too"
+        yield WHAT.warning(detail, remedy)

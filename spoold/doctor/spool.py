@@ -45,7 +45,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield installation.closed(Subject(f"spool {root}"))
         return
     if missing:
-        yield Subject(f"spool {root}").refused(f"not there: {', '.join(missing)}", "spoolctl init")
+        yield Subject(f"spool {root}").refused(f"missing: {', '.join(missing)}", "spoolctl init")
         return
     yield from _directories(root)
     yield from _mount(settings)
@@ -61,7 +61,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _roles(settings)
         yield _leases(settings)
     else:
-        yield installation.closed(Subject("what goes on in the spool"))
+        yield installation.closed(Subject("state of the spool"))
 
 
 def _is_directory(path: str) -> bool:
@@ -75,7 +75,7 @@ def _directories(root: str) -> Iterator[Finding]:
     what = Subject(f"spool {root}")
     found = {each: os.stat(os.path.join(root, each.path)) for each in layout.DIRECTORIES}
     if len({status.st_dev for status in found.values()}) > 1:
-        yield what.refused("its directories are on several file systems", "put all of it on one")
+        yield what.refused("its directories are on several file systems", "put the whole spool on one")
     owners, shared = {status.st_uid for status in found.values()}, layout.is_shared(root)
     if len(owners) > 1 and not shared:
         yield what.warning(f"its directories belong to several users: {sorted(owners)}", "chown them")
@@ -92,11 +92,11 @@ def _mount(settings: Settings) -> Iterator[Finding]:
     what = Subject(f"file system of the spool: {mount.kind}")
     if mount.remote and not settings.spool.remote:
         yield what.warning(
-            "other hosts may write to it, and inotify does not see that: submissions wait for the next scan",
+            "other hosts may write to it, and inotify does not see their writes: submissions wait for the next scan",
             "set spool.remote = true",
         )
     elif settings.spool.remote and not mount.remote:
-        yield what.note("is local, and spool.remote makes the daemons poll it", "spool.remote = false")
+        yield what.note("is local, and spool.remote makes the daemons poll it", "set spool.remote = false")
     else:
         yield what.fine("remote, and polled" if mount.remote else "local, and watched")
 
@@ -120,7 +120,7 @@ def _renames(root: str) -> Finding:
         fsops.write_private(private, b"")
         if fsops.move(private, renamed) and fsops.publish(renamed, linked) and fsops.note(private, "0"):
             return what.fine("work")
-        return what.refused("a file that was just written is gone", "use another file system")
+        return what.refused("a file that the doctor just wrote is gone", "use another file system")
     except OSError as error:
         remedy = "use a file system that has all three, mounted read-write"
         return what.refused(f"do not work: {error.strerror}", remedy)
@@ -144,8 +144,8 @@ def _owners(settings: Settings) -> Finding:
         return what.fine(f"can be read{', and be given to their owners' if gives else ''}")
     who = f"{user}: " if own else ""
     return what.warning(
-        f"{who}cannot be read where their mode is 0600"
-        f"{', or be given away: only this account could read responses' if gives else ''}",
+        f"{who}cannot be read if their mode is 0600"
+        f"{', or be given to their owners: only this account could read responses' if gives else ''}",
         "run intake as root or with that right (as in systemd/); on NFS as root, and export with no_root_squash, see "
         "contrib/docs/operator.md",
     )
@@ -187,10 +187,10 @@ def _clock(root: str) -> Finding:
         fsops.remove(probe)
     if apart > SKEW:
         return Subject("clock").warning(
-            f"the file server's and this machine's are {apart:.0f} s apart; spoold goes by the former, people do not",
-            "keep both with NTP",
+            f"the clocks of the file server and of this machine are {apart:.0f} s apart; spoold uses the file server's",
+            "set both clocks with NTP",
         )
-    return Subject("clock").fine("this machine's and the file system's agree")
+    return Subject("clock").fine("this machine and the file system agree")
 
 
 def _roles(settings: Settings) -> Iterator[Finding]:
@@ -208,7 +208,7 @@ def _roles(settings: Settings) -> Iterator[Finding]:
         else:
             remedy = _start(role)
             if host := elsewhere(settings.spool.path, role):
-                remedy = f"nothing, while that host lives; else what starts it here: {remedy}"
+                remedy = f"nothing, while that host lives. To start it here: {remedy}"
             yield Subject(f"daemon {role}").note(
                 f"does not run on this host{f', last on {host!a}' if host else ''}", remedy
             )
@@ -237,7 +237,7 @@ def _leases(settings: Settings) -> Finding:
     ]
     if stale:
         return what.warning(
-            f"{len(stale)} entries are held by nobody, such as {stale[0]!a}",
-            "start `spoold health`, which puts them back",
+            f"{len(stale)} entries are held by no worker, for example {stale[0]!a}",
+            "start `spoold health`: it puts them back into their queues",
         )
-    return what.fine("no entry is held by nobody")
+    return what.fine("every held entry has a worker")

@@ -50,7 +50,7 @@ def _mount(settings: Settings) -> Iterator[Finding]:
     what = Subject(f"file system of nix.state: {mount.kind}")
     builder = elsewhere(settings.spool.path, Role.BUILDER)
     if os.statvfs(path).f_flag & os.ST_RDONLY:
-        yield what.fine("read-only: the store is another host's, and executors here only read it")
+        yield what.fine("read-only: the store belongs to another host, and executors here only read it")
     elif builder:
         detail = f"the builder is on {builder!a}, and executors here only read it"
         yield what.note(detail, "mount it read-only")
@@ -64,16 +64,16 @@ def _seen(name: str, seen: Seen) -> Iterator[Finding]:
     if seen.lacks:
         yield what.refused(f"{how} lacks {seen.lacks}: no job can run there", MOUNT)
     elif seen.remote and not seen.read_only:
-        yield what.note(f"{how} has what the builder provides, and could be written to", "mount it read-only")
+        yield what.note(f"{how} has everything that the builder provides, and is writable here", "mount it read-only")
     else:
-        yield what.fine(f"{how} has what the builder provides")
+        yield what.fine(f"{how} has everything that the builder provides")
 
 
 def _from_there(where: str, seen: Seen) -> Iterator[Finding]:
     """Judge what an executor noted about its host, as this command would judge it there."""
     if seen.engine:
         yield Subject(f"sandbox engine, {where}").refused(
-            f"no work is taken: {seen.engine}", "mend that there, or run `spoolctl doctor` on that host for more"
+            f"no work is taken: {seen.engine}", "correct it on that host, or run `spoolctl doctor` there for more"
         )
     spool = seen.spool
     if spool is None:
@@ -81,19 +81,19 @@ def _from_there(where: str, seen: Seen) -> Iterator[Finding]:
     what = Subject(f"spool, {where}")
     if not spool.shows:
         yield what.refused(
-            "no list can be set from there, so owners cannot read their responses",
+            "no access control list can be set from there, so owners cannot read their responses",
             'set published_by = "health" in the table [spool] of all settings',
         )
     elif spool.remote and not spool.polled:
         yield what.warning(
-            f"{spool.file_system}, of which inotify tells nothing there: submissions wait for the next scan",
+            f"{spool.file_system}, and inotify reports nothing of it there: submissions wait for the next scan",
             "set spool.remote = true in the settings of that host",
         )
     else:
         yield what.fine(f"{spool.file_system}, {'polled' if spool.polled else 'watched'}")
     if abs(spool.apart) > SKEW:
         yield Subject(f"clock, {where}").warning(
-            f"it was {abs(spool.apart):.0f} s {'ahead of' if spool.apart > 0 else 'behind'} the file system's; spoold "
-            "goes by that, and people who read logs do not",
-            "keep it with NTP",
+            f"it was {abs(spool.apart):.0f} s {'ahead of' if spool.apart > 0 else 'behind'} the file system's, which "
+            "spoold uses; logs have the time of that host",
+            "set it with NTP",
         )

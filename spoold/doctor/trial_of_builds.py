@@ -92,7 +92,7 @@ def _jail(store: Store, settings: NixSettings) -> Finding:
         finished = proc.run(inside, QUICK, env=JAILED, pid_namespace=True)
     said = finished.stdout.data.decode(errors="replace").strip()
     if finished.ok and said == '"closed"':
-        return what.fine("works, and sees nothing of the host")
+        return what.fine("works, and hides the host's files")
     reason = finished.stderr.data.decode(errors="replace").strip() or said
     return what.refused(f"does not work: {reason}", "see bubblewrap(1)")
 
@@ -102,7 +102,7 @@ def _builds(settings: NixSettings, runtime: Runtime | None) -> list[Finding]:
     what = Subject("Nix's build sandbox")
     if runtime is None:
         remedy = "start `spoold builder`, then ask the doctor again, as root"
-        return [what.unknown("what a builder has made is not there, or closed to this user", remedy)]
+        return [what.unknown("the runtime that a builder makes is missing, or closed to this user", remedy)]
     if not seat.is_taken(settings):
         try:
             question = msgspec.json.encode((settings, runtime))
@@ -115,7 +115,9 @@ def _builds(settings: NixSettings, runtime: Runtime | None) -> list[Finding]:
             seen = _looked(store, runtime)
         return [_sandbox(what, seen), _inputs(settings, runtime)]
     except SpooldError as error:
-        return [what.refused(f"does not work: {error}", "the builder needs namespaces, and users")]
+        return [
+            what.refused(f"does not work: {error}", "let the builder make namespaces, and give it users for builds")
+        ]
 
 
 def _sandbox(what: Subject, seen: str) -> Finding:
@@ -138,7 +140,7 @@ def _inputs(settings: NixSettings, runtime: Runtime) -> Finding:
     if written.strip() == "kept":
         return what.fine("a build that writes to its input is refused")
     return what.refused(
-        "a build can write to its input, so one submission could rewrite what another needs",
+        "a build can write to its input, so one submission could rewrite the packages of another",
         'set nix.build_users = "auto", and restart the builder',
     )
 

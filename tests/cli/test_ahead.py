@@ -63,7 +63,7 @@ def test_a_wait_for_builds_is_bounded(bench: Bench, tmp_path: Path) -> None:
     words = ("deps", "build", str(write(tmp_path / "a.nix", "# a")), "--wait", "--timeout", "0.3")
     shown = ctl(bench, *words, code=exits.TIMED_OUT)
     assert "not yet" in shown
-    assert "they go on" in shown
+    assert "The builds continue" in shown
 
 
 def test_without_a_wait_it_says_where_to_ask(bench: Bench, tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_folders_are_looked_through_and_no_link_is_followed(tmp_path: Path) -> N
     [
         ("x.nix", b"\xff", "not UTF-8"),
         ("x.nix", b"#" * (1024 * 1024 + 1), "more than 1048576 characters"),
-        ("x.json", b"{", "it is no request"),
+        ("x.json", b"{", "it is not a request"),
         ("x.json", b'{"files": []}', "run.sh"),
-        ("x.json", b'{"kind": "list-dependencies"}', "no shell"),
+        ("x.json", b'{"kind": "list-dependencies"}', "nothing to build"),
     ],
 )
 def test_what_names_no_shell(tmp_path: Path, name: str, content: bytes, words: str) -> None:

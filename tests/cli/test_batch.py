@@ -116,7 +116,7 @@ def test_200_programs_that_are_killed_and_resumed_twice(bench: Bench, tmp_path: 
         assert b"Traceback" not in said
         if word == signal.SIGINT:
             assert running.returncode == exits.INTERRUPTED
-            assert b"the same command waits for them" in said
+            assert b"The same command waits for them" in said
     table = tmp_path / "r.csv"
     batch(bench, listed, "--jobs", "20", "--table", table)
     assert [(row["name"], row["stdout"]) for row in rows(table)] == [(f"n{n}", str(n * n)) for n in range(200)]
@@ -165,7 +165,7 @@ def test_one_that_is_refused_keeps_no_other_from_being_run(bench: Bench, tmp_pat
         ("REJECTED", False),
     ]
     assert "there is no run.sh" in found[1]["reason"]
-    assert "no program's name ends in .unheard" in done.stdout.decode()
+    assert "no known language has the ending .unheard" in done.stdout.decode()
     assert len(ran(bench)) == 1
     printed = [
         json.loads(line) for line in batch(bench, "-", "--json", data=data, code=exits.REFUSED).stdout.splitlines()
@@ -283,7 +283,7 @@ def test_numbers_stay_numbers(cell: str) -> None:
 
 def test_outputs_that_are_no_text_or_are_hostile(capfd: pytest.CaptureFixture[str]) -> None:
     row = dict(zip(records.COLUMNS, records.row(result(stdout="YQD/", stdout_encoding="base64")), strict=True))
-    assert row["stdout"].startswith("(3 bytes that are no text")
+    assert row["stdout"].startswith("(3 bytes that are not text")
     assert "\\x1b[31m" in records.row(result(stdout="\x1b[31m\n"))
     long = records.row(result(stdout="x" * 100_000))[records.COLUMNS.index("stdout")]
     assert len(long) < 32_767

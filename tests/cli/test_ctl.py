@@ -124,7 +124,7 @@ def test_what_it_prints_is_followed(bench: Bench, program: Path, tmp_path: Path)
         assert following.stderr
         assert following.stdout
         said = [following.stderr.readline() for _ in range(3)]
-        assert (said[0], said[2]) == ("left out, since no program needs it: .git\n", "one\n")
+        assert (said[0], said[2]) == ("left out, because no program needs them: .git\n", "one\n")
         assert said[1].endswith(": submitted\n"), "the id is said before anything is waited for"
         (tmp_path / "1").touch()
         assert following.stderr.readline() == "two\n"
@@ -161,7 +161,7 @@ def test_what_is_followed_is_said_once_and_what_is_missed_is_counted(tmp_path: P
 def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: Path) -> None:
     bench.sandbox.gate.clear()
     said = ctl(bench, "submit", str(program), "--wait", "--timeout", "0.3", code=exits.TIMED_OUT)
-    assert "it is not lost: `spoolctl wait my-program-" in said
+    assert "Nothing is lost: `spoolctl wait my-program-" in said
 
 
 def test_no_answer_is_taken_for_that_to_another_request(bench: Bench, program: Path) -> None:
@@ -194,13 +194,13 @@ def test_a_file_that_nobody_takes_in_is_told_of(tmp_path: Path, monkeypatch: pyt
         ctl_command, ["--spool", str(tmp_path), "submit", str(request), "--id", "x"]
     )
     assert (done.exit_code, done.stdout) == (0, "x\n")
-    assert "was not taken in yet: it still arrives, intake does not run" in done.stderr
+    assert "was not taken in yet: it is still arriving, intake does not run" in done.stderr
 
 
 def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     bench.sandbox.gate.clear()
     id_ = ctl(bench, "submit", str(program)).split()[0]
-    assert f"asked to be cancelled; `spoolctl status {id_}` tells" in ctl(bench, "cancel", id_)
+    assert f"its cancel was requested. `spoolctl status {id_}` shows" in ctl(bench, "cancel", id_)
     assert json.loads(ctl(bench, "cancel", id_, "--wait", "--json"))["status"] == "CANCELLED"
     bench.sandbox.gate.set()
     done = ctl(bench, "submit", str(program), "--id", "b", "--wait")
@@ -216,7 +216,7 @@ def test_a_file_that_cancels_nothing_is_told_of(tmp_path: Path) -> None:
     path.parent.mkdir()
     assert reading.idle_cancel(str(tmp_path), "a") == ""
     path.touch()
-    assert f"{path} is empty, and does nothing" in reading.idle_cancel(str(tmp_path), "a")
+    assert f"{path} is empty, so it cancels nothing" in reading.idle_cancel(str(tmp_path), "a")
     path.write_text("a\n")
     assert reading.idle_cancel(str(tmp_path), "a") == ""
 
@@ -230,7 +230,7 @@ def test_status_tells_of_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "spoold.cli.ctl", "--spool", str(tmp_path), "status", "a"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "pending" in done.stdout
-    assert "is empty, and does nothing" in done.stderr
+    assert "is empty, so it cancels nothing" in done.stderr
 
 
 def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> No
     bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
     assert "COMPLETED" in ctl(bench, "status", "a")
     assert "no such submission" in ctl(bench, "requeue", "nobody", code=exits.FAILED)
-    assert "no id" in ctl(bench, "requeue", "../a", code=exits.FAILED)
+    assert "cannot be an id" in ctl(bench, "requeue", "../a", code=exits.FAILED)
 
 
 def make_newer(path: Path) -> None:
@@ -253,7 +253,7 @@ def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench) -> None:
     bench.assert_nothing_is_left()
     for path in (bench.root / "builds" / "done").glob("*.response.json"):
         make_newer(path)
-    assert "builds of a newer version of spoold are not listed: 1" in ctl(bench, "deps", "--local")
+    assert "not listed: 1 builds of a newer version of spoold" in ctl(bench, "deps", "--local")
     make_newer(bench.root / "done" / "a.json")
     assert "a newer version of spoold" in ctl(bench, "requeue", "a", code=exits.FAILED)
     make_newer(bench.root / "builds" / "runtime.json")
@@ -442,7 +442,7 @@ def test_a_name_that_is_refused_soon_is_told_of(tmp_path: Path) -> None:
     for name in ("incoming", "done", "progress"):
         (tmp_path / name).mkdir()
     (tmp_path / "incoming" / "hw (1).json").touch()
-    assert "is refused when it does not change any more" in misnaming.why_unknown(str(tmp_path), "hw (1)")
+    assert "is refused once it no longer changes" in misnaming.why_unknown(str(tmp_path), "hw (1)")
     (tmp_path / "done" / "x%20y.refused.json").touch()
     assert "x%20y@<uid>-<the first 8 digits" in misnaming.why_unknown(str(tmp_path), "x y")
 
@@ -606,5 +606,5 @@ def test_files_of_cases_are_shown_with_the_case() -> None:
     told = list(parts("a", response, cut=False))
     shown = "\n".join(line for part in told for line in (part.lines() if isinstance(part, Table) else [str(part)]))
     assert "\x1b" not in shown
-    for words in (": file", "2.0 KiB", "required, and did not come back: b, c", "all files: a.outputs.tar"):
+    for words in (": file", "2.0 KiB", "required, but not returned: b, c", "all files: a.outputs.tar"):
         assert shown.count(words) == 1, shown

@@ -39,7 +39,7 @@ from spoold.spool.builds import BuildStore
 from tests.engines import REPOSITORY
 from tests.rights import in_child
 
-SOCKETS, SHORT = "what a job's sockets hold", "a job, where the host's memory is short,"
+SOCKETS, SHORT = "memory in a job's sockets", "a job, where the host's memory is short,"
 MANY = "a job that makes too many files"
 
 
@@ -61,11 +61,11 @@ def test_files_of_private_caches(tmp_path: Path) -> None:
     netrc.chmod(0o644)
     found = list(nix._private_caches(NixSettings(netrc=str(netrc), certificates="/no/such/file")))
     assert "can be read by all users" in said(found, Level.WARNING)
-    assert "/no/such/file: No such file or directory; nothing is fetched" in said(found, Level.REFUSED)
+    assert "/no/such/file: No such file or directory; the builder fetches nothing" in said(found, Level.REFUSED)
     netrc.chmod(0o400)
     assert {each.level for each in nix._private_caches(NixSettings(netrc=str(netrc)))} == {Level.FINE}
     closed = NixSettings(certificates=str(netrc), fetch=["mirror.example"])
-    assert "the users of builds cannot read" in said(list(nix._private_caches(closed)), Level.WARNING)
+    assert "and their users cannot read it" in said(list(nix._private_caches(closed)), Level.WARNING)
     netrc.chmod(0o644)
     assert {each.level for each in nix._private_caches(closed)} == {Level.FINE}
     assert not list(nix._private_caches(NixSettings()))
@@ -133,7 +133,7 @@ def test_another_engine_is_asked_and_nothing_is_said_of_docker(own: Settings, mo
 
 def test_an_engine_that_there_is_not(own: Settings) -> None:
     found = list(sandbox.examine(replace(own, sandbox=SandboxSettings(engine="dokcer")), None))
-    assert "what carries jobs: sandbox.engine: there is no 'dokcer'" in said(found, Level.REFUSED)
+    assert "sandbox engine: sandbox.engine: there is no 'dokcer'" in said(found, Level.REFUSED)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_drop_box_that_can_be_listed(own: Settings) -> None:
 def test_an_entry_that_nobody_holds_any_more(own: Settings) -> None:
     entry = Path(own.spool.path, "running/a@1.json")
     entry.touch()
-    assert "no entry is held by nobody" in said(spool.examine(own), Level.FINE)
+    assert "every held entry has a worker" in said(spool.examine(own), Level.FINE)
     os.utime(entry, (0, 0))
     assert "'running/a@1.json': start `spoold health`" in said(spool.examine(own), Level.WARNING)
 
@@ -189,7 +189,7 @@ def test_a_submission_that_waits_for_its_build_is_held_by_nobody_and_that_is_fin
     entry = Path(own.spool.path, "building/a@1.json")
     entry.touch()
     os.utime(entry, (0, 0))
-    assert "no entry is held by nobody" in said(spool.examine(own), Level.FINE)
+    assert "every held entry has a worker" in said(spool.examine(own), Level.FINE)
 
 
 def test_daemons_that_run_here_and_those_that_do_not(own: Settings) -> None:
@@ -373,14 +373,14 @@ def test_a_spool_that_nobody_else_can_reach(reached: Settings, monkeypatch: pyte
     monkeypatch.setattr(machine, "sysctl", lambda _: "0")
     assert protection.WHAT.name in said(spool.examine(reached), Level.REFUSED)
     Path(reached.spool.path).parent.chmod(0o700)
-    assert f"{protection.WHAT}: nobody but its user" in said(spool.examine(reached), Level.FINE)
+    assert f"{protection.WHAT}: only its own user" in said(spool.examine(reached), Level.FINE)
 
 
 def test_quotas_of_the_spools_file_system(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     for answer, level, words in (
         (True, Level.FINE, "is bounded by quotas"),
         (False, Level.NOTE, "tune2fs -O quota"),
-        (None, Level.UNKNOWN, "is not for this kernel to say"),
+        (None, Level.UNKNOWN, "this kernel cannot tell whether"),
     ):
         monkeypatch.setattr(machine, "user_quotas", lambda _, answer=answer: answer)
         assert words in said(spool.examine(reached), level)
@@ -438,22 +438,22 @@ def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Settings(executor=ExecutorSettings(slots=2))
     found = list(budget.examine(small))
     assert "memory for jobs: 3584 MiB, 1072 MiB a job with the default limits, 2 slots" in said(found, Level.FINE)
-    assert "limits.run.maximum.memory: 8192 MiB is more than one job can have here" in said(found, Level.NOTE)
-    assert "where both do, this host has not enough" in said(found, Level.NOTE)
+    assert "limits.run.maximum.memory: 8192 MiB is more than a job can get on this host" in said(found, Level.NOTE)
+    assert "this host has too little memory for both at once" in said(found, Level.NOTE)
     many = Settings(executor=ExecutorSettings(slots=8))
-    assert "8 slots: 3 at once, and the other slots wait" in said(budget.examine(many), Level.NOTE)
+    assert "8 slots: memory is enough for 3 at once, and the other slots wait" in said(budget.examine(many), Level.NOTE)
     wrong = said(budget.examine(Settings(executor=ExecutorSettings(memory=8 << 30))), Level.WARNING)
     assert "executor.memory, 8192 MiB, is more than the 4096 MiB of this host" in wrong
     little = said(budget.examine(Settings(executor=ExecutorSettings(memory=1 << 30))), Level.WARNING)
-    assert "limits.compile.default.memory: 1024 MiB is more than one job can have here: it gets 912 MiB" in little
+    assert "limits.compile.default.memory: 1024 MiB is more than a job can get on this host: it gets 912 MiB" in little
     monkeypatch.setattr(machine, "memory", lambda: 256 << 30)
     assert "24576 MiB at most, beside all jobs" in said(budget.examine(Settings()), Level.FINE)
 
 
 def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said(sandbox._sockets(), Level.FINE) == f"{SOCKETS}: is counted as its memory"
+    assert said(sandbox._sockets(), Level.FINE) == f"{SOCKETS}: is counted as the job's memory"
     monkeypatch.setattr(machine, "tells_of_sockets", lambda: False)
-    assert "each counts as 512 KiB" in said(sandbox._sockets(), Level.NOTE)
+    assert "each socket counts as 512 KiB" in said(sandbox._sockets(), Level.NOTE)
     monkeypatch.setattr(machine, "sysctl", lambda _: "8388608")
     assert "sysctl net.core.rmem_default=212992" in said(sandbox._sockets(), Level.WARNING)
 
@@ -497,7 +497,7 @@ def test_a_nixpkgs_that_is_not_there(tmp_path: Path) -> None:
 def test_builds_without_users_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = list(nix._users(NixSettings(build_users="")))
     assert found.level is Level.REFUSED
-    assert "can rewrite what all others run" in found.detail
+    assert "can rewrite the packages that all others run" in found.detail
     (found,) = nix._users(NixSettings(build_users="no-such-group"))
     assert found.level is Level.REFUSED
     assert "groupadd --system no-such-group" in found.detail

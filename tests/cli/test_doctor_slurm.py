@@ -51,7 +51,7 @@ def test_a_slurm_that_is_away_is_refused() -> None:
         ({"SlurmdTimeout": "300 sec"}, "Slurm's SlurmdTimeout", Level.NOTE),
         ({"PreemptType": "preempt/partition_prio"}, "preemption", Level.WARNING),
         ({"ProctrackType": "proctrack/linuxproc"}, "Slurm's ProctrackType", Level.WARNING),
-        ({}, "what Slurm allows a pilot", Level.NOTE),
+        ({}, "limits of Slurm's jobs", Level.NOTE),
     ],
 )
 def test_what_costs_attempts_is_said(change: dict[str, str], what: str, level: Level) -> None:

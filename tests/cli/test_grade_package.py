@@ -74,11 +74,11 @@ def test_values_by_their_types() -> None:
         with pytest.raises(ClientError, match="it has to be a number"):
             document.number(key, 0)
     for key in ("b", "e"):
-        with pytest.raises(ClientError, match="it has to be a text"):
+        with pytest.raises(ClientError, match="it has to be a string"):
             document.text(key)
     with pytest.raises(ClientError, match="it has to be a map"):
         document.map("a")
-    with pytest.raises(ClientError, match="it has to be a list of texts"):
+    with pytest.raises(ClientError, match="it has to be a list of strings"):
         document.words("f")
 
 
@@ -107,14 +107,14 @@ def test_limits_of_both_formats(tmp_path: Path) -> None:
         ("problem_format_version: 2025-09\ntype: interactive", "interactive problems cannot"),
         ("problem_format_version: 2025-09\ntype: [scoring, multi-pass]", "multi-pass problems cannot"),
         ("problem_format_version: 2025-09\ntype: pass-fail submit-answer", "submit-answer problems cannot"),
-        ("problem_format_version: 2031-01", "problem_format_version: '2031-01' is not known here"),
-        ("type: guessing", "type: guessing is not known here"),
+        ("problem_format_version: 2031-01", "problem_format_version: '2031-01' is not supported"),
+        ("type: guessing", "type: guessing is not supported"),
         ("validation: fuzzy", "validation: it has to begin with default or custom"),
         ("limits: {memory: much}", "limits: memory: it has to be a number"),
         ("limits: {memory: -1}", "limits: memory: it has to be a number"),
         ("limits: {memory: .inf}", "limits: memory: it has to be a number"),
         ("limits: 3", "limits: it has to be a map"),
-        ("type: {a: b}", "type: it has to be a list of texts"),
+        ("type: {a: b}", "type: it has to be a list of strings"),
     ],
 )
 def test_what_cannot_be_graded_is_named(tmp_path: Path, said: str, reason: str) -> None:
@@ -205,8 +205,8 @@ def test_links_in_test_data(tmp_path: Path) -> None:
         ({"data/secret/x.txt": ""}, "there are no cases in it"),
         ({"data/secret/1.in": "-> /etc/passwd", "data/secret/1.ans": ""}, "is a link out of "),
         ({"data/secret/1.in": "", "data/secret/1.ans": "-> /etc/passwd"}, "is a link out of "),
-        ({"data/secret/1.in": "-> nowhere", "data/secret/1.ans": ""}, "where nothing is"),
-        ({"data/secret/a": "-> .", "data/secret/1.in": ""}, "is a link to a directory in which it is"),
+        ({"data/secret/1.in": "-> nowhere", "data/secret/1.ans": ""}, "which does not exist"),
+        ({"data/secret/a": "-> .", "data/secret/1.in": ""}, "is a link to a directory that contains it"),
         ({"data/secret": "-> /etc"}, "is a link out of "),
         ({"data/secret/1.in": "", "data/secret/1.ans": "", "data/secret/1.files/x": ""}, r"1\.files\) cannot be run"),
         ({"data/secret/testdata.yaml": "[", "data/secret/1.in": ""}, r"testdata\.yaml: it is no YAML"),
@@ -289,7 +289,7 @@ timed: {sample: {use_for_time_limit: lower}, secret: {use_for_time_limit: upper}
     [
         ("accepted: {permitted: [OK]}", "permitted: 'OK' is none of AC"),
         ("accepted: {required: 3}", "required: '3' is none of"),
-        ("accepted: {score: much}", "score: it has to be a number"),
+        ("accepted: {score: much}", "score: it has to be one number"),
         ("accepted: [a]", "accepted: it has to be a map"),
         ('"a{b": {}', "its braces do not match"),
         (f'"{"*a" * 9}": {{}}', "8 '\\*' at most"),
@@ -330,13 +330,13 @@ def test_rules_that_do_not_hold_are_said() -> None:
         return expected.broken([rule], tests, dict(enumerate(letters.split())), {1: "oh no"}, {"": 5, "secret/a": 7})
 
     assert broken("AC AC AC", permitted=("AC",)) == ""
-    assert "sample/1 is WA, and only AC may be" in broken("WA AC AC", permitted=("AC",))
+    assert "sample/1 is WA, but only AC is permitted" in broken("WA AC AC", permitted=("AC",))
     assert "no case is TLE" in broken("AC AC AC", required=("TLE",))
     assert "no case of secret/a is AC" in broken("AC WA WA", required=("AC",), pattern="secret/a")
     assert broken("AC AC AC", message="no") == ""
     assert "no case has the message 'yes'" in broken("AC AC AC", message="yes")
     assert broken("AC AC AC", score=(5, 5)) == broken("AC AC AC", score=(0, 7), pattern="secret/a") == ""
-    assert "the score is 5, and not from 6 to 9" in broken("AC AC AC", score=(6, 9))
+    assert "the score is 5, but should be from 6 to 9" in broken("AC AC AC", score=(6, 9))
 
 
 # -- programs
@@ -397,7 +397,7 @@ def test_links_within_a_package_are_followed(tmp_path: Path) -> None:
         "include/default/x": "x",
     }
     made = package(tmp_path, **{"submissions/accepted/a.py": "print(1)", **links})
-    with pytest.raises(ClientError, match="is a link to a directory in which it is"):
+    with pytest.raises(ClientError, match="is a link to a directory that contains it"):
         files_of(made, "accepted/d")
     (tmp_path / "submissions" / "accepted" / "d" / "round").unlink()
     assert files_of(made, "accepted/d")["b.py"] == "print(1)"
@@ -437,7 +437,7 @@ def test_validators_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="has no output_validators"):
         material.checker(package(tmp_path / "a", "validation: custom"), Finder())
     two = package(tmp_path / "b", "validation: custom", **{"output_validators/a.py": "", "output_validators/b.py": ""})
-    with pytest.raises(ClientError, match=r"one validator can be used, and there are a\.py, b\.py"):
+    with pytest.raises(ClientError, match=r"only one validator can be used, but there are a\.py, b\.py"):
         material.checker(two, Finder())
     odd = package(tmp_path / "e", "validation: custom", **{"output_validators/check": "#!/bin/sh"})
     with pytest.raises(ClientError, match="no program in a known language"):

@@ -54,7 +54,7 @@ def older(tmp_path: Path) -> Path:
 def test_submissions_come_to_what_their_directories_say(bench: Bench, older: Path) -> None:
     done = grade(bench, older)
     assert "time limit: " in done.stderr
-    assert "left out, since nothing is said of them, or they are no programs: other/x.py" in done.stderr
+    assert "left out, because the package does not mention them or they are no programs: other/x.py" in done.stderr
     assert "6 of 6 as the package says" in done.stdout
     rows = {line.split()[0]: line.split()[1:3] for line in done.stdout.splitlines()}
     assert rows["accepted/parts"] == ["accepted", "accepted"]
@@ -69,8 +69,8 @@ def test_one_that_is_not_what_its_directory_says_fails(bench: Bench, older: Path
     found = graded(bench, older, "--time", "5", code=exits.NOT_COMPLETED)
     odd = {name: each["why"] for name, each in found.items() if not each["as_expected"]}
     assert odd == {
-        "wrong_answer/right.py": "it is AC, and should be WA",
-        "accepted/off.py": "it is WA, and should be AC",
+        "wrong_answer/right.py": "it is AC, but should be WA",
+        "accepted/off.py": "it is WA, but should be AC",
     }
 
 
@@ -182,8 +182,8 @@ def test_what_cannot_be_graded_is_said(bench: Bench, tmp_path: Path) -> None:
     write(empty, {"submissions/accepted/a.a68": "x"})
     said = grade(bench, empty, code=exits.FAILED).stderr
     assert "no accepted submission could be run, so there is no time limit" in said
-    assert "no program's name ends in .a68" in said
-    assert "are what the package says" in grade(bench, empty, "--points", "3", code=exits.USAGE).stderr
+    assert "no known language has the ending .a68" in said
+    assert "cannot be set: the package says them" in grade(bench, empty, "--points", "3", code=exits.USAGE).stderr
     (empty / "problem.yaml").write_text("[")
     assert "problem.yaml: it is no YAML" in grade(bench, empty, code=exits.FAILED).stderr
 

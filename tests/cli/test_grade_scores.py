@@ -106,7 +106,7 @@ def test_what_breaks_lets_cases_be_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("grading: custom", "grading: graders of a package's own cannot be run here"),
+        ("grading: custom", "grading: a package's own graders cannot be run here"),
         ("on_reject: explode", "on_reject: it has to be break or continue"),
         ("grader_flags: fuzzy", "grader_flags: 'fuzzy'"),
         ("range: 3", "range: it has to be two numbers"),
@@ -209,7 +209,7 @@ def test_a_time_limit_with_a_margin(tmp_path: Path) -> None:
     assert judged(judge, "accepted time_limit@2", of("TLE")).as_expected
     assert judged(judge, "wrong_answer@1.5 skipped", of("WA")).as_expected
     found = judged(judge, "accepted accepted@0.5", of("TLE"))
-    assert (found.as_expected, found.why) == (False, "it is AC, and should be TLE")
+    assert (found.as_expected, found.why) == (False, "it is AC, but should be TLE")
     assert judged(judge, "accepted memory_limit", of("RTE")).as_expected
     assert judged(judge, "accepted runtime_error", of("RTE")).as_expected
     assert not judged(judge, "accepted judge_error", of("AC")).as_expected

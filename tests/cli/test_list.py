@@ -129,7 +129,7 @@ def test_ages_are_those_of_the_record(empty: Path) -> None:
     assert [id_ for id_, _ in rows(empty, "--newer", "4d")] == ["old-1", "old-3"]
     assert [id_ for id_, _ in rows(empty, "--older", "36h", "--newer", "1w")] == ["old-3"]
     assert "3 d ago" in ctl(empty, "list")[0]
-    assert "say a number and s, min, h, d or w" in ctl(empty, "list", "--newer", "soon", code=exits.USAGE)[1]
+    assert "write a number and s, min, h, d or w" in ctl(empty, "list", "--newer", "soon", code=exits.USAGE)[1]
 
 
 def test_nothing_to_list_says_where_it_is_looked_for(empty: Path) -> None:
@@ -217,7 +217,7 @@ def test_an_interrupt_of_logs_says_that_it_goes_on(empty: Path) -> None:
         assert logs.stdout
         assert logs.stdout.readline() == b"begun\n"
         logs.send_signal(signal.SIGINT)
-        assert b"x: it goes on." in logs.communicate()[1]
+        assert b"x: it continues." in logs.communicate()[1]
     assert logs.returncode == exits.INTERRUPTED
     assert "no response within 0.1 s" in ctl(empty, "logs", "-f", "x", "--timeout", "0.1", code=exits.TIMED_OUT)[1]
 
@@ -258,20 +258,23 @@ def test_outputs_are_written_below_the_directory(empty: Path, tmp_path: Path) ->
     assert (to / "a" / "b.txt").read_text() == "text"
     assert os.access(to / "go", os.X_OK)
     _, err = ctl(empty, "outputs", "x", "-C", to, code=exits.FAILED)
-    assert "a/b.txt is in" in err
+    assert "a/b.txt is already in" in err
     assert "--over" in err
     (to / "a" / "b.txt").write_text("old")
     out, _ = ctl(empty, "outputs", "x", "-C", to, "--over", "--json")
     assert json.loads(out) == {"files": ["a/b.txt", "go"], "missing": []}
     assert (to / "a" / "b.txt").read_text() == "text"
-    assert "a/b.txt is in . already" in ctl(empty, "outputs", "x", cwd=to, code=exits.FAILED)[1]
+    assert "a/b.txt is already in ." in ctl(empty, "outputs", "x", cwd=to, code=exits.FAILED)[1]
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "a//b", "", "."])
 @pytest.mark.parametrize("over", [[], ["--over"]])
 def test_no_name_leads_out_of_it(empty: Path, tmp_path: Path, name: str, over: list[str]) -> None:
     publish(empty, "x", status="COMPLETED", outputs=[file(name, "evil")])
-    assert "is no name of a file that came back" in ctl(empty, "outputs", "x", "-C", tmp_path / "to", *over, code=1)[1]
+    assert (
+        "is not a name that a returned file can have"
+        in ctl(empty, "outputs", "x", "-C", tmp_path / "to", *over, code=1)[1]
+    )
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -301,7 +304,7 @@ def test_outputs_of_cases_are_apart(empty: Path, tmp_path: Path) -> None:
     assert {Path(line).relative_to(tmp_path / "to").parts[1] for line in out.splitlines()} == {"f"}
     texts = sorted(path.read_text() for path in (tmp_path / "to").rglob("f"))
     assert texts == ["..", "A%2Fb", "a/b"]
-    assert err == "x: required, and did not come back: g\n" * 3
+    assert err == "x: required, but not returned: g\n" * 3
     assert ctl(empty, "outputs", "x", "-C", tmp_path / "one", "--case", "..", code=exits.FAILED)[0].endswith("one/f\n")
     assert "no case called 'z'" in ctl(empty, "outputs", "x", "--case", "z", code=exits.FAILED)[1]
 
@@ -311,7 +314,10 @@ def test_outputs_of_what_has_not_ended_or_has_none(empty: Path) -> None:
     publish(empty, "x", "progress", status="RUNNING")
     assert "`spoolctl wait x` waits for it" in ctl(empty, "outputs", "x", code=exits.FAILED)[1]
     publish(empty, "x", status="COMPLETED")
-    assert ctl(empty, "outputs", "x") == ("", "x: no files came back: it asks for them with `outputs`, or --output\n")
+    assert ctl(empty, "outputs", "x") == (
+        "",
+        "x: no files came back. A request asks for files with `outputs`, or --output\n",
+    )
 
 
 def test_outputs_that_lie_beside_the_response_come_too(bench: Bench, tmp_path: Path) -> None:

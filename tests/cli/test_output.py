@@ -72,7 +72,7 @@ def test_a_byte_that_is_no_text_is_shown_as_such(spool: Path) -> None:
 
 
 def test_what_is_no_text_at_all_is_counted() -> None:
-    assert readable(bytes(range(256)) * 4) == "(1024 bytes that are no text: --raw writes them)"
+    assert readable(bytes(range(256)) * 4) == "(1024 bytes that are not text: --raw writes them)"
     assert readable("Ünïcode \0 once\n".encode()) == "Ünïcode \\x00 once\n"
     assert readable(b"\xe9" * 10) == "\\xe9" * 10
     assert readable(b"") == ""

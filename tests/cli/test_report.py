@@ -141,7 +141,7 @@ def test_long_outputs_are_cut_and_it_says_by_how_much() -> None:
     run = Phase(stdout="x" * 100_000, stdout_bytes=5 << 20, stderr="line\n" * 1000, outcome="nonzero_exit")
     html = report.html("t", [Row("a" * 5000, "", Response(status="RUN_FAILED", run=run))])
     assert len(html) < 40_000
-    assert "93.8 KiB more in the response; 4.9 MiB more were printed, and not kept" in html
+    assert "93.8 KiB more in the response; 4.9 MiB more were printed but not kept" in html
     assert "4.6 KiB more in the response" in html
     assert "a" * 200 + "…" in html
 
@@ -150,7 +150,7 @@ def test_a_page_of_many_programs_has_a_size_that_one_can_open() -> None:
     cases = [wrong(f"case-{number}", "x<" * 20_000, message="<" * 5000) for number in range(20)]
     html = report.html("t", [Row(f"p{number}", f"id-{number}", judged(*cases)) for number in range(1000)])
     assert len(html.encode()) < 8 << 20
-    assert "more parts of the response had no room in this page" in html
+    assert "more parts of the response did not fit into this page" in html
     assert html.count('<div class="b">') >= 1000, "each shows its first difference"
     assert html.count("&lt;x&lt;x&lt;") >= 1000, "and a little of its output"
 

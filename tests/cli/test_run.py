@@ -78,7 +78,7 @@ def test_refused_and_failed_are_told_apart(bench: Bench, script: Path, tmp_path:
     ran("ssh://host.invalid/spool", script, code=exits.SERVICE)  # type: ignore[arg-type]
     told = json.loads(ran(bench.root, tmp_path / "x.h", "--json", code=exits.USAGE)[0])
     assert "does not exist" in told["error"]
-    assert b"say a FILE to run, or -c CODE" in ran(bench.root, code=exits.USAGE)[1]
+    assert b"give a FILE to run, or -c CODE" in ran(bench.root, code=exits.USAGE)[1]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_refused_and_failed_are_told_apart(bench: Bench, script: Path, tmp_path:
         (Response(status="RUN_FAILED", run=Phase(outcome="memory_limit")), 5, "--memory allows more"),
         (Response(status="RUN_FAILED", run=Phase(outcome="of a later version")), 5, ""),
         (Response(status="COMPILE_FAILED", compile=Phase(outcome="time_limit")), 5, "not compiled: it ran longer"),
-        (Response(status="DEPENDENCIES_FAILED"), 5, "its packages cannot be had"),
+        (Response(status="DEPENDENCIES_FAILED"), 5, "its packages could not be installed"),
         (Response(status="REJECTED", reason="files: why"), 6, "REJECTED: files: why"),
         (Response(status="INTERNAL_ERROR"), 7, "INTERNAL_ERROR"),
         (Response(status="CANCELLED"), 8, "CANCELLED"),
@@ -157,7 +157,7 @@ def test_an_interrupt_cancels_it(bench: Bench, script: Path) -> None:
         assert runs.stdout.readline() == b"runs\n"
         runs.send_signal(signal.SIGINT)
         said = runs.stderr.read().decode()
-    match = re.search(r"(hello-[0-9a-f]{12}): asked to be cancelled; `spoolctl status", said)
+    match = re.search(r"(hello-[0-9a-f]{12}): its cancel was requested\. `spoolctl status", said)
     assert (runs.returncode, "Traceback" in said) == (exits.INTERRUPTED, False)
     assert match
     bench.until(lambda: bench.has("done", f"{match[1]}.response.json"), lambda: None)
@@ -184,11 +184,11 @@ def test_that_nothing_takes_it_in_is_said(tmp_path: Path, script: Path) -> None:
     line = [sys.executable, "-m", "spoold.cli.ctl", "run", str(script)]
     with subprocess.Popen(line, env=environment(tmp_path / "spool"), stdin=-3, stdout=-1, stderr=-1) as runs:
         assert runs.stderr
-        assert b"was not taken in yet: it still arrives, intake does not run" in runs.stderr.readline()
+        assert b"was not taken in yet: it is still arriving, intake does not run" in runs.stderr.readline()
         runs.send_signal(signal.SIGINT)
         runs.communicate()
     _, err = ran(tmp_path / "spool", script, "--timeout", "0.1", code=exits.TIMED_OUT)
-    assert b"it is not lost: `spoolctl wait hello-" in err
+    assert b"Nothing is lost: `spoolctl wait hello-" in err
 
 
 # -- what is asked for
@@ -230,13 +230,13 @@ def test_a_line_of_code_is_a_program(bench: Bench, tmp_path: Path) -> None:
     ]
     assert names == ["main.sh", "cutor.nix", "run.sh"]
     (tmp_path / "main.sh").write_text("")
-    assert b"there can be no main.sh" in ran(bench.root, "-c", "true", tmp_path / "main.sh", code=exits.FAILED)[1]
+    assert b"-c makes main.sh" in ran(bench.root, "-c", "true", tmp_path / "main.sh", code=exits.FAILED)[1]
 
 
 def test_the_language_is_asked_for_where_the_name_does_not_tell(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "x.pl").write_text("")
     _, err = ran(bench.root, tmp_path / "x.pl", code=exits.FAILED)
-    assert err == b"spoolctl: x.pl: programs in Perl and Prolog end in .pl: say --language perl or --language prolog\n"
+    assert err == b"spoolctl: x.pl: programs in Perl and Prolog end in .pl: use --language perl or --language prolog\n"
     assert tongues.find(tongues.languages(), "Perl") == "perl"
 
 

@@ -30,7 +30,9 @@ def found(settings: NixSettings, **names: list[str]) -> list[Finding]:
 def test_without_hosts_it_says_what_that_means() -> None:
     (finding,) = found(NixSettings(substituters=["https://cache.example"]))
     assert finding.level is Level.NOTE
-    assert "what is in no binary cache of this host (https://cache.example) is not downloaded" in finding.detail
+    assert (
+        "sources that are in no binary cache of this host (https://cache.example) are not downloaded" in finding.detail
+    )
 
 
 def test_hosts_that_can_be_reached() -> None:
@@ -40,7 +42,7 @@ def test_hosts_that_can_be_reached() -> None:
         mirror=["10.1.2.3"],
     )
     assert finding.level is Level.FINE
-    assert finding.detail.endswith("(it has none) is downloaded from good.example, mirror.corp:8080")
+    assert finding.detail.endswith("(it has none) are downloaded from good.example, mirror.corp:8080")
 
 
 def test_hosts_that_cannot() -> None:

@@ -52,7 +52,7 @@ def test_the_secret_is_made_once_and_is_its_owners(state: Path) -> None:
 def test_a_secret_that_is_none_of_ours_is_refused(state: Path, tmp_path: Path) -> None:
     state.mkdir(parents=True)
     (state / "key").write_bytes(b"short")
-    with pytest.raises(OperatorError, match="remove it"):
+    with pytest.raises(OperatorError, match="remove the file"):
         stable.secret()
     (state / "key").unlink()
     (tmp_path / "other").write_bytes(KEY)

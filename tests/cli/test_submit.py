@@ -120,10 +120,10 @@ def test_a_request_from_standard_input(program: Path) -> None:
     ("words", "said"),
     [
         (["--limit", "run.time"], "[PHASE.]KEY=VALUE"),
-        (["--limit", "walk.time=2"], "a phase of run, compile"),
-        (["--limit", "tme=2"], "a key is one of time"),
-        (["--limit", "memory=2x"], "sizes are bytes, or have K, M or G"),
-        (["--limit", "processes=2.5"], "a key is one of"),
+        (["--limit", "walk.time=2"], "PHASE is one of run, compile"),
+        (["--limit", "tme=2"], "KEY is one of time"),
+        (["--limit", "memory=2x"], "size is in bytes, or ends in K, M or G"),
+        (["--limit", "processes=2.5"], "KEY is one of"),
         (["--env", "A"], "NAME=VALUE"),
         (["--stdin", "/nonexistent"], "No such file"),
     ],
@@ -134,7 +134,7 @@ def test_options_that_are_wrong_say_what_is_right(program: Path, words: list[str
 
 def test_packages_are_not_named_twice(program: Path) -> None:
     (program / "cutor.nix").write_text("{ }: x")
-    assert "there is a cutor.nix" in asked_for(program, "--packages", "jq", code=exits.FAILED)
+    assert "has a cutor.nix, which already names packages" in asked_for(program, "--packages", "jq", code=exits.FAILED)
     (program / "cutor.nix").unlink()
     assert "is no package" in asked_for(program, "--packages", "a;b", code=exits.FAILED)
 
@@ -156,7 +156,7 @@ def test_what_the_daemon_would_refuse_is_not_sent(empty: Path, tmp_path: Path) -
     other = tmp_path / "hello.py"
     other.write_text("print('hello')")
     refused = ctl(empty, "submit", str(other), code=exits.REFUSED).stderr
-    assert b"`spoolctl run FILE` runs a program; one of several files goes into a directory" in refused
+    assert b"`spoolctl run FILE` runs a program. Put a program of several files into a directory" in refused
     assert os.listdir(empty / "incoming") == []
 
 
@@ -165,13 +165,13 @@ def test_what_cannot_travel_is_refused_by_name_or_left_out(empty: Path, program:
     os.mkfifo(program / "pipe")
     (program / ".git").mkdir()
     refused = ctl(empty, "submit", str(program), code=exits.FAILED).stderr.decode()
-    assert "left out, since no program needs it: .git" in refused
+    assert "left out, because no program needs them: .git" in refused
     assert "out: is a link out of the directory, to /etc/passwd" in refused
     assert "pipe: is no file" in refused
     assert "--leave-out" in refused
     assert os.listdir(empty / "incoming") == []
     done = ctl(empty, "submit", str(program), "--leave-out", "--dry-run")
-    assert b"pipe: is no file: a socket, pipe or device cannot travel; left out" in done.stderr
+    assert b"pipe: is no file: a socket, pipe or device cannot be submitted; left out" in done.stderr
     assert [each["name"] for each in json.loads(done.stdout)["files"]] == ["run.sh"]
 
 
@@ -204,7 +204,7 @@ def test_that_nothing_takes_it_in_is_said_while_it_is_waited_for(empty: Path, pr
         said = waits.stderr.readline()
         waits.send_signal(signal.SIGINT)
         assert "`spoolctl wait program-" in waits.stderr.read()
-    assert "was not taken in yet: it still arrives, intake does not run" in said
+    assert "was not taken in yet: it is still arriving, intake does not run" in said
     assert "Look at `spoolctl top`" in said
 
 
@@ -224,11 +224,14 @@ def test_how_far_it_is_is_said_meanwhile(bench: Bench, program: Path) -> None:
     ("response", "said"),
     [
         (Response(), "queued"),
-        (Response(waiting_for=WaitingFor("ab" * 32, "building")), "its dependencies are built (build abababababab)"),
+        (
+            Response(waiting_for=WaitingFor("ab" * 32, "building")),
+            "its dependencies are being built (build abababababab)",
+        ),
         (Response(waiting_for=WaitingFor("ab" * 32, "queued")), "its dependencies wait to be built"),
         (
             Response(waiting_for=WaitingFor("ab" * 32, "building", Fetching(3, 14, 1, 2))),
-            "are built (build abababababab), 3 of 14 store paths are fetched",
+            "are being built (build abababababab), 3 of 14 store paths have been fetched",
         ),
         (Response(status="COMPILING"), "compiling"),
         (Response(status="RUNNING", cases=[]), "running: 0 cases have ended"),

@@ -167,7 +167,7 @@ def test_executors_that_slurm_starts(config: Path) -> None:
     assert "Slurm does not answer" in text
     os.utime(config.parent / "spool/tmp/scale.pools", (1, 1))
     text = subprocess.run(command(config), cwd=REPOSITORY, capture_output=True, check=True).stdout.decode()
-    assert "so the scaler said" in text
+    assert "the scaler reported this" in text
 
 
 def test_it_says_that_it_is_closed_to_others(config: Path) -> None:

@@ -196,7 +196,7 @@ def test_there_is_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_no_text_is_said(empty: Path) -> None:
     with pytest.raises(client.RequestError, match="UTF-8"):
         client.Spool(empty).submit(hello(args=["\udcff"]))
-    with pytest.raises(client.RequestError, match="cannot be JSON"):
+    with pytest.raises(client.RequestError, match="not valid JSON"):
         client.Spool(empty).submit({"files": [{"name": "run.sh", "content": object()}]})
     assert os.listdir(empty / "incoming") == []
 
@@ -388,5 +388,5 @@ def test_coroutines_are_told_that_there_is_no_spool(tmp_path: Path) -> None:
         async with client.AsyncSpool("ssh://-oProxyCommand=x/y") as spool:
             await spool.status("x")
 
-    with pytest.raises(client.UnreachableError, match="no spool's address"):
+    with pytest.raises(client.UnreachableError, match="not the address of a spool"):
         asyncio.run(use())

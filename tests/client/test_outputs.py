@@ -83,7 +83,7 @@ def test_of_a_case(root: Path) -> None:
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../b", "", ".", "a//b", "a\\b", "a\0b"])
 def test_a_name_that_leads_elsewhere_is_an_error(root: Path, name: str) -> None:
     spool = publish(root, outputs=[told(name, b"x")])
-    with pytest.raises(client.AnswerError, match="no name of a file"):
+    with pytest.raises(client.AnswerError, match="not a name that a returned file can have"):
         spool.save("x", root.parent / "here")
     assert not (root.parent / "here").exists()
 
@@ -117,14 +117,14 @@ def test_a_tar_that_is_gone_changed_or_none_is_an_error(root: Path) -> None:
     good = tar_of({"a": b"A"})
     files = [told("a", b"A", inline=False)]
     about = {"name": "x.outputs.tar", "size": len(good), "sha256": hashlib.sha256(good).hexdigest()}
-    with pytest.raises(client.AnswerError, match="does not tell"):
+    with pytest.raises(client.AnswerError, match="does not say where the files are"):
         publish(root, outputs=files).outputs("x")
-    with pytest.raises(client.AnswerError, match="gone"):
+    with pytest.raises(client.AnswerError, match="files were deleted"):
         publish(root, outputs=files, outputs_tar=about).outputs("x")
     for bad in (good + b"x", good[:-1], b"x" * len(good)):
-        with pytest.raises(client.AnswerError, match="not what the response"):
+        with pytest.raises(client.AnswerError, match="not the ones that the response names"):
             publish(root, bad, outputs=files, outputs_tar=about).outputs("x")
-    with pytest.raises(client.AnswerError, match="not as the response"):
+    with pytest.raises(client.AnswerError, match="differs from what the response says of it"):
         publish(root, tar_of({"a": b"B"}), outputs=files).outputs("x")
     with pytest.raises(client.AnswerError):
         publish(root, b"no tar at all", outputs=files).outputs("x")
@@ -133,7 +133,7 @@ def test_a_tar_that_is_gone_changed_or_none_is_an_error(root: Path) -> None:
 def test_no_more_is_read_than_is_told(root: Path) -> None:
     files = [told("a", b"A", inline=False)]
     spool = publish(root, tar_of({"a": b"A"}), outputs=files, outputs_tar={"name": "x", "size": 1 << 60, "sha256": ""})
-    with pytest.raises(client.AnswerError, match="does not tell"):
+    with pytest.raises(client.AnswerError, match="does not say where the files are"):
         spool.outputs("x")
 
 
@@ -143,5 +143,5 @@ def test_links_and_devices_in_a_tar_are_nothing(root: Path) -> None:
         link = tarfile.TarInfo("a")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(client.AnswerError, match="not as the response"):
+    with pytest.raises(client.AnswerError, match="differs from what the response says of it"):
         publish(root, made.getvalue(), outputs=[told("a", b"A", inline=False)]).outputs("x")

@@ -75,10 +75,10 @@ def test_what_cannot_travel_is_named(program: Path, tmp_path: Path) -> None:
     found = problems(program)
     assert "link out of the directory, to " in found["out"]
     assert "link out of the directory, to ../others" in found["outside"]
-    assert "where nothing is" in found["gone"]
-    assert "directory in which it is" in found["loop"]
-    assert "cannot travel" in found["pipe"]
-    assert "cannot travel" in found["socket"]
+    assert "which does not exist" in found["gone"]
+    assert "directory that contains it" in found["loop"]
+    assert "cannot be submitted" in found["pipe"]
+    assert "cannot be submitted" in found["socket"]
     assert "begins with '-'" in found["-x"]
     assert "backslash" in found["a\\b"]
     assert "control character" in found["new\\nline"]
@@ -135,12 +135,12 @@ def test_a_single_folder_as_in_a_zip_is_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "hw" / "inner").mkdir(parents=True)
     (tmp_path / "hw" / "inner" / "run.sh").touch()
     (tmp_path / "hw" / "__MACOSX").mkdir()
-    with pytest.raises(client.RequestError, match=r"All of it is in the folder inner.*submit .*/hw/inner"):
+    with pytest.raises(client.RequestError, match=r"The folder inner in it has one: submit .*/hw/inner"):
         client.from_directory(tmp_path / "hw")
     (tmp_path / "hw" / "other").touch()
     with pytest.raises(client.RequestError, match=r"no run\.sh") as caught:
         client.from_directory(tmp_path / "hw")
-    assert "All of it is in" not in str(caught.value)
+    assert "in it has one" not in str(caught.value)
 
 
 def test_links_that_make_many_files_of_few_are_bounded(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

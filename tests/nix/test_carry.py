@@ -145,7 +145,7 @@ def test_what_no_trusted_key_signed_is_not_taken(exported: Exported, tmp_path: P
     for trusted in ([], [other]):
         there = host(tmp_path / f"to-{len(trusted)}", exported.settings, trusted_public_keys=trusted)
         result = spoolctl(there, "import", str(exported.file))
-        assert "nothing is taken from it" in said(result)
+        assert "nothing was imported" in said(result)
         assert "its signers: test-1" in said(result)
         assert not brought(there)
 
@@ -164,7 +164,7 @@ def test_what_was_changed_on_the_way_is_not_taken(exported: Exported, tmp_path: 
                 what, member.size = "nothing more", len(data)
             target.addfile(member, io.BytesIO(data))
     assert what == "nothing more"
-    assert "nothing is taken from it" in said(spoolctl(there, "import", str(changed)))
+    assert "nothing was imported" in said(spoolctl(there, "import", str(changed)))
     assert not brought(there)
 
 
@@ -188,7 +188,7 @@ def test_a_pin_that_is_not_here_is_in_the_file(exported: Exported, tmp_path: Pat
     wrong = msgspec.structs.replace(runtime, nixpkgs={"default": f"/nix/store/{32 * 'a'}-nixpkgs"})
     BuildStore(there).runtime.provide(wrong)
     result = spoolctl(there, "import", str(exported.file))
-    assert f"`spoolctl nixpkgs add NAME {pin}` takes it from" in said(result)
+    assert f"`spoolctl nixpkgs add NAME {pin}` adds it from" in said(result)
     assert "called 'default'" in said(result)
     assert brought(there)
     fresh = host(tmp_path / "bare", exported.settings, trusted_public_keys=[exported.public])
@@ -205,7 +205,7 @@ def test_what_cannot_be_exported(copy: Copy, keys: Path, tmp_path: Path) -> None
     shell.write_text("# not built")
     assert "not built; `spoolctl deps build`" in said(made.export(str(shell)))
     assert "0 builds begin with 00000000" in said(made.export("00000000"))
-    assert "is no file, and no id" in said(made.export("nothing"))
+    assert "is no file and no id" in said(made.export("nothing"))
     made.settings = msgspec.structs.replace(
         made.settings, nix=msgspec.structs.replace(made.settings.nix, signing_key=str(shell))
     )

@@ -114,9 +114,9 @@ def test_another_users(reach: Callable[..., client.Spool], bob: User) -> None:
     mine, theirs = reach(), reach(user=bob)
     submission = mine.submit(hello())
     assert mine.wait(submission, 60).ok
-    with pytest.raises(client.AnswerError, match="not yours"):
+    with pytest.raises(client.AnswerError, match="belongs to another user"):
         theirs.status(submission.id)
-    with pytest.raises(client.AnswerError, match="not yours"):
+    with pytest.raises(client.AnswerError, match="belongs to another user"):
         theirs.wait(submission.id, 60)
     taken = theirs.submit(hello(), id=submission.id)
     assert theirs.wait(taken, 60).status == "REJECTED"
@@ -178,7 +178,7 @@ def test_what_cannot_be_reached_says_why(room: Room, reach: Callable[..., client
     "where", ["ssh://-oProxyCommand=x/y", "ssh://a b/c", "ssh://h:x/y", "ssh:///x", "ssh://-l@h/x", "ssh://h/a%0Ab"]
 )
 def test_an_address_is_no_option_of_ssh(where: str) -> None:
-    with pytest.raises(client.UnreachableError, match="no spool's address"):
+    with pytest.raises(client.UnreachableError, match="not the address of a spool"):
         ssh.parse(where)
 
 

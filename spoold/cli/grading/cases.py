@@ -60,7 +60,7 @@ def find(directory: str, *, needs_answers: bool = True) -> list[Test]:
             tests.append(test)
     refuse(directory, problems)
     if not tests:
-        raise ClientError(f"{printable(directory)}: there are no cases in it: a case is N.in with N.out or N.ans")
+        raise ClientError(f"{printable(directory)}: there are no cases in it. A case is N.in with N.out or N.ans")
     if any(is_sample(test.group) for test in tests):
         return [test._replace(hidden=not is_sample(test.group)) for test in tests]
     return tests
@@ -95,7 +95,7 @@ def folders(top: str) -> Iterator[tuple[str, list[str]]]:
     for inner, names in _walk(top, "", (os.path.realpath(top),)):
         count += len(names)
         if count > MOST_FILES:
-            raise ClientError(f"{printable(top)}: more than {MOST_FILES} files are in it")
+            raise ClientError(f"{printable(top)} has more than {MOST_FILES} files")
         yield inner, names
 
 
@@ -110,7 +110,7 @@ def _walk(top: str, inner: str, ancestors: tuple[str, ...]) -> Iterator[tuple[st
         path = os.path.join(inner, name)
         real = os.path.realpath(os.path.join(top, path))
         if real in ancestors:
-            raise ClientError(f"{printable(os.path.join(top, path))} is a link to a directory in which it is")
+            raise ClientError(f"{printable(os.path.join(top, path))} is a link to a directory that contains it")
         if len(ancestors) > MOST_LEVELS:
             raise ClientError(f"{printable(os.path.join(top, path))} is more than {MOST_LEVELS} directories deep")
         yield from _walk(top, path, (*ancestors, real))

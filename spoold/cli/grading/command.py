@@ -201,11 +201,11 @@ def _graded(runner: Runner, finder: Finder, sources: Sequence[Path], wanted: Wan
 
         return packaged.grade(runner, finder, sources[0], sources[1:], wanted)
     if wanted.cases is None:
-        raise click.UsageError("--cases DIRECTORY is missing, and the first argument is no package with problem.yaml")
+        raise click.UsageError("give --cases DIRECTORY, or a package with problem.yaml as the first argument")
     found = finder.find(sources)
     said_of(found.left_out)
     if not found.solutions:
-        raise ClientError("there is no solution in that: `spoolctl grade --help` says what is one")
+        raise ClientError("there is no solution in the arguments: `spoolctl grade --help` says what counts as one")
     checker = finder.checker(wanted.checker, wanted.protocol) if wanted.checker else None
     tests = options.with_points(cases.find(str(wanted.cases), needs_answers=checker is None), wanted.points)
     suite = Suite(

@@ -38,7 +38,7 @@ class Document:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise self.wrong(key, "it has to be a text")
+            raise self.wrong(key, "it has to be a string")
         return str(value)
 
     def number(self, key: str, default: float, *, least: float = 0.0) -> float:
@@ -51,7 +51,7 @@ class Document:
         except (ValueError, OverflowError):
             number = math.nan
         if not least <= number < math.inf:
-            raise self.wrong(key, f"it has to be a number, {least:g} at least")
+            raise self.wrong(key, f"it has to be a number of at least {least:g}")
         return number
 
     def map(self, key: str) -> Document:
@@ -71,7 +71,7 @@ class Document:
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value).split()
         if not isinstance(value, list) or not all(isinstance(each, (str, int, float)) for each in value):
-            raise self.wrong(key, "it has to be a list of texts")
+            raise self.wrong(key, "it has to be a list of strings")
         return [str(each) for each in value]
 
 
@@ -85,7 +85,7 @@ def read(path: str) -> Document:
     if found is None:
         return Document({}, where)
     if not isinstance(found, dict):
-        raise ClientError(f"{where}: it has to be a map, with keys and values")
+        raise ClientError(f"{where}: it has to be a map of keys and values")
     _require_small(found, where)
     return Document(_named(found), where)
 

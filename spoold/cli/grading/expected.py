@@ -162,7 +162,7 @@ def _rule(said: Document, pattern: str) -> Iterator[Rule]:
             numbers = [float(word) for word in said.words("score") or ()]
             score = (numbers[0], numbers[-1])
         except (ValueError, IndexError):
-            raise said.wrong("score", "it has to be a number, or two") from None
+            raise said.wrong("score", "it has to be one number, or two") from None
     rule = Rule(pattern, permitted, required, score, said.text("message"))
     if rule != Rule(pattern, LETTERS, LETTERS, None, ""):
         yield rule
@@ -185,7 +185,7 @@ def matches(pattern: str, path: str) -> bool:
     try:
         return re.fullmatch(f"(?:{''.join(words)})(?:/.*)?", path, re.DOTALL) is not None
     except re.error:
-        raise ClientError(f"{printable(pattern)}: that is no pattern: its braces do not match") from None
+        raise ClientError(f"{printable(pattern)}: it is not a pattern: its braces do not match") from None
 
 
 def broken(
@@ -202,7 +202,7 @@ def broken(
         where = f" of {rule.pattern}" if rule.pattern else ""
         odd = [place for place in places if letters[place] not in rule.permitted]
         if odd:
-            return f"{names[odd[0]]} is {letters[odd[0]]}, and only {', '.join(rule.permitted)} may be{where}"
+            return f"{names[odd[0]]} is {letters[odd[0]]}, but only {', '.join(rule.permitted)} is permitted{where}"
         if not any(letters[place] in rule.required for place in places):
             return f"no case{where} is {' or '.join(rule.required)}"
         if rule.message and not any(rule.message in messages.get(place, "") for place in places):
@@ -210,5 +210,5 @@ def broken(
         if rule.score is not None:
             score = scores.get(rule.pattern.strip("/"), scores.get("", 0.0))
             if not rule.score[0] - 1e-9 <= score <= rule.score[1] + 1e-9:
-                return f"the score{where} is {score:g}, and not from {rule.score[0]:g} to {rule.score[1]:g}"
+                return f"the score{where} is {score:g}, but should be from {rule.score[0]:g} to {rule.score[1]:g}"
     return ""

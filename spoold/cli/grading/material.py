@@ -154,7 +154,7 @@ def _copy(top: Path, path: Path, directory: Path, ancestors: tuple[Path, ...]) -
             continue
         real, target = below(top, entry).resolve(), directory / entry.name
         if entry.is_dir() and (real in ancestors or len(ancestors) > MOST_LEVELS):
-            raise ClientError(f"{printable(str(entry))} is a link to a directory in which it is")
+            raise ClientError(f"{printable(str(entry))} is a link to a directory that contains it")
         if entry.is_dir():
             target.mkdir()
             _copy(top, entry, target, (*ancestors, real))
@@ -185,7 +185,7 @@ def checker(package: Package, finder: Finder) -> dict[str, Any] | None:
     if not package.has_validator or top is None:
         if package.has_validator and not package.is_newer:
             raise ClientError(
-                f"{printable(package.path.name)}: its validation is custom, and it has no output_validators"
+                f"{printable(package.path.name)}: its validation is custom, but it has no output_validators"
             )
         return None
     program = _validator(package, finder, inside(package, top))
@@ -218,7 +218,7 @@ def _validator(package: Package, finder: Finder, top: Path) -> Path | None:
         return top
     if len(sources) + len(directories) > 1:
         names = ", ".join(printable(each.name) for each in (*sources, *directories))
-        raise ClientError(f"{printable(str(top))}: one validator can be used, and there are {names}")
+        raise ClientError(f"{printable(str(top))}: only one validator can be used, but there are {names}")
     if directories:
         return directories[0]
     if not sources and entries:

@@ -50,7 +50,7 @@ def rules(group: Group, package: Package) -> Rules:
     # Before the format had a name, some keys were in problem.yaml.
     said = Document({**group.inherited, **_old_keys(package)}, group.settings.where)
     if said.text("grading", "default") != "default":
-        raise said.wrong("grading", "graders of a package's own cannot be run here")
+        raise said.wrong("grading", "a package's own graders cannot be run here")
     on_reject = said.text("on_reject", "break")
     if on_reject not in ("break", "continue"):
         raise said.wrong("on_reject", "it has to be break or continue")
@@ -91,7 +91,7 @@ class Grader:
         if any("ignore_sample" in each.flags for name, each in self.rules.items() if name) and "ignore_sample" not in (
             self.rules[""].flags
         ):
-            raise ClientError("grader_flags: ignore_sample is for the group of all test data only")
+            raise ClientError("grader_flags: only the group of all test data may have ignore_sample")
 
     @property
     def most(self) -> float:

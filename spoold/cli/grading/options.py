@@ -33,7 +33,7 @@ def compare(words: str) -> dict[str, Any]:
             made |= dict.fromkeys(FLOATS[key], _number(word, value))
         else:
             keys = ", ".join([*BY, *LIKE, *FLAGS, *(f"{each}=NUMBER" for each in FLOATS)])
-            raise click.UsageError(f"--compare: {word!a}: say words of {keys}")
+            raise click.UsageError(f"--compare: {word!a}: use these words: {keys}")
     return made
 
 
@@ -41,7 +41,7 @@ def _number(word: str, value: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise click.UsageError(f"--compare: {word!a}: that is no number") from None
+        raise click.UsageError(f"--compare: {word!a}: its value is no number") from None
 
 
 def with_points(tests: Sequence[Test], said: Sequence[str]) -> list[Test]:
@@ -53,12 +53,12 @@ def with_points(tests: Sequence[Test], said: Sequence[str]) -> list[Test]:
     for text in said:
         match = POINTS.fullmatch(text)
         if match is None:
-            raise click.UsageError(f"--points {text}: say POINTS or GROUP=POINTS")
+            raise click.UsageError(f"--points {text}: write POINTS or GROUP=POINTS")
         group = (match["group"] or "").strip("/")
         places = [place for place, test in enumerate(made) if match["group"] is None or is_in(test, group)]
         if not places:
             groups = ", ".join(sorted({test.group for test in made if test.group})) or "none"
-            raise click.UsageError(f"--points {text}: no case is in that group; groups: {groups}")
+            raise click.UsageError(f"--points {text}: no case is in that group. The groups are: {groups}")
         for place in places:
             made[place] = made[place]._replace(points=float(match["points"]) / len(places))
     return made

@@ -26,7 +26,7 @@ TYPES = ("pass-fail", "scoring", "interactive", "multi-pass", "submit-answer")
 REFUSED = {
     "interactive": "its programs talk with a judge while they run",
     "multi-pass": "its programs are run several times, with input that a judge makes in between",
-    "submit-answer": "what is submitted are answers, and no programs",
+    "submit-answer": "submissions are answers, not programs",
 }
 TYPICAL = {  # limits of problemtools where a package names none
     "memory": 1024.0,
@@ -91,16 +91,14 @@ def load(path: Path) -> Package:
     version = document.text("problem_format_version", "legacy")
     newer = NEWER.fullmatch(version) is not None
     if not newer and version not in LEGACY:
-        raise document.wrong(
-            "problem_format_version", f"{version!a} is not known here: legacy, 2023-07 and 2025-09 are"
-        )
+        raise document.wrong("problem_format_version", f"{version!a} is not supported: use legacy, 2023-07 or 2025-09")
     types = set(document.words("type") or ["pass-fail"])
     validation = (document.words("validation") or ["default"]) if not newer else []
     if "interactive" in validation:
         types.add("interactive")
     for kind in sorted(types):
         if kind not in TYPES:
-            raise document.wrong("type", f"{printable(kind)} is not known here: {', '.join(TYPES)} are")
+            raise document.wrong("type", f"{printable(kind)} is not supported. The types are: {', '.join(TYPES)}")
         if kind in REFUSED:
             raise ClientError(f"{printable(path.name)}: {kind} problems cannot be graded here: {REFUSED[kind]}")
     if validation and validation[0] not in ("default", "custom"):
@@ -158,9 +156,9 @@ def inside(package: Package, path: Path) -> Path:
 def below(top: Path, path: Path) -> Path:
     """Return a path in a directory. Raises :class:`ClientError` where a link leads out of it or to nothing."""
     if not path.exists():
-        raise ClientError(f"{printable(str(path))} is a link to {printable(os.readlink(path))}, where nothing is")
+        raise ClientError(f"{printable(str(path))} is a link to {printable(os.readlink(path))}, which does not exist")
     if not path.resolve().is_relative_to(top.resolve()):
-        raise ClientError(f"{printable(str(path))} is a link out of {printable(str(top))}: put a copy there")
+        raise ClientError(f"{printable(str(path))} is a link out of {printable(str(top))}: replace it with a copy")
     return path
 
 
@@ -215,5 +213,5 @@ def comparison(flags: Sequence[str], where: str) -> dict[str, object]:
         try:
             rules |= dict.fromkeys(keys[word], float(next(words, "")))
         except ValueError:
-            raise ClientError(f"{where}: {word}: a number has to come after it") from None
+            raise ClientError(f"{where}: {word}: a number has to follow it") from None
     return rules

@@ -30,10 +30,10 @@ LONG = 300.0  # CPU seconds for an accepted submission while there is no limit y
 def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wanted: Wanted) -> list[Graded]:
     """Return the results of the given submissions, or of those of the package where none are given."""
     if wanted.compare or wanted.checker or wanted.points:
-        raise click.UsageError("--compare, --checker and --points are what the package says")
+        raise click.UsageError("--compare, --checker and --points cannot be set: the package says them")
     package = load(path)
     if wanted.hide and package.is_scoring and package.custom_scores:
-        raise click.UsageError("--hide: a validator's scores could not be told of hidden cases")
+        raise click.UsageError("--hide cannot be used: hidden cases would not show the scores of the validator")
     data = testdata.load(package)
     checker = material.checker(package, finder)
     if checker is None:
@@ -46,11 +46,12 @@ def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wan
         return grading.of_given(finder.find(given).solutions)
     if left_out:
         click.echo(
-            f"left out, since nothing is said of them, or they are no programs: {', '.join(map(printable, left_out))}",
+            "left out, because the package does not mention them or they are no programs: "
+            + ", ".join(map(printable, left_out)),
             err=True,
         )
     if not own:
-        raise ClientError(f"{printable(str(path))}: there are no submissions in it: name some after it")
+        raise ClientError(f"{printable(str(path))}: there are no submissions in it: name some after the package")
     return grading.of_own()
 
 
@@ -100,7 +101,7 @@ class _Grading:
         accepted = {submission.name: submission for submission in self._own if submission.timed}
         if not accepted:
             raise ClientError(
-                "the package has neither a time limit nor accepted submissions to take it from: say --time"
+                "the package has neither a time limit nor accepted submissions to take it from: set --time"
             )
         solutions = [self._solution(submission) for submission in accepted.values()]
         ran = self._runner.grade(Requests(self._suite), solutions, self._keys(LONG))
@@ -108,9 +109,9 @@ class _Grading:
         times = [time for graded in ran for time in _times(graded, accepted[graded.name].timed)]
         if not times:
             why = next((graded.response.reason or graded.verdict for graded in ran), "")
-            raise ClientError(f"no accepted submission could be run, so there is no time limit ({why}): say --time")
+            raise ClientError(f"no accepted submission could be run, so there is no time limit ({why}): set --time")
         limit = self._limits.time_for(max(times))
-        slowest = f"the slowest submission that has to keep it took {max(times):.2f} s"
+        slowest = f"the slowest submission that has to pass took {max(times):.2f} s"
         click.echo(f"time limit: {limit:g} s; {slowest}, times {self._limits.factor:g}", err=True)
         return limit
 

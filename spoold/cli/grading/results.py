@@ -112,11 +112,11 @@ class Judge:
         result = found.result
         if wanted == "PAC":
             if result not in ("AC", "PAC"):
-                return f"it is {result}, and should be accepted with less than all points"
+                return f"it is {result}, but should be accepted with fewer than all points"
             if self.package.is_scoring and found.score == self._best:
-                return f"it has all points ({found.score:g}), and should have less"
+                return f"it has all points ({found.score:g}), but should have fewer"
         elif wanted and result != wanted:
-            return f"it is {result}, and should be {wanted}"
+            return f"it is {result}, but should be {wanted}"
         letters = {place: IN_RULES.get(letter, letter) for place, letter in found.letters.items()}
         messages = {place: case.message or "" for place, case in found.cases.items()}
         scores = {name: score for name, (_, score) in found.groups.items()} | {"": found.score}
@@ -156,7 +156,7 @@ class Judge:
         worth = self.tests[place].points
         score = score * worth if match["multiplier"] else score
         if not math.isfinite(score):
-            return replace(case, verdict=JUDGE_ERROR, points=0.0, message="its validator's score is no number"), None
+            return replace(case, verdict=JUDGE_ERROR, points=0.0, message="the validator's score is no number"), None
         full = self._older is not None or score >= worth
         return replace(case, points=score, verdict=ACCEPTED if full else PARTIAL), score
 

@@ -120,6 +120,6 @@ class Finder:
             headers = [each for each in sorted(path.absolute().parent.iterdir()) if each.suffix in HEADERS]
             uses_testlib = TESTLIB in path.read_bytes()
             if uses_testlib and TESTLIB.decode() not in {header.name for header in headers}:
-                raise ClientError(f"{printable(str(path))} uses testlib.h: put that beside it")
+                raise ClientError(f"{printable(str(path))} uses testlib.h: put that file beside it")
             files = languages.program([path.absolute(), *headers], self.language, known=self.known).files
         return {"files": files, "protocol": protocol or ("testlib" if uses_testlib else "kattis")}

@@ -79,7 +79,7 @@ def load(package: Package) -> Data:
     refuse(str(top), reader.problems)
     if not reader.tests:
         raise ClientError(
-            f"{printable(str(top))}: there are no cases in it: a case is N.in with N.ans in sample or secret"
+            f"{printable(str(top))}: there are no cases in it. A case is N.in with N.ans in sample or secret"
         )
     is_older = not package.is_newer or (reader.has_older and not reader.has_newer)
     return Data(reader.tests, Group("", settings, inherited, tuple(groups)), is_older)
@@ -101,14 +101,14 @@ class _Reader:
         self.has_newer |= newer is not None
         found = newer or older or Document({}, printable(str(path / (NEWER if self.package.is_newer else OLDER))))
         if "static_validation_score" in found:
-            raise found.wrong("static_validation_score", "validators of sources cannot be run here")
+            raise found.wrong("static_validation_score", "validators of source code cannot be run here")
         return found
 
     def group(self, path: Path, name: str, above: Mapping[str, Any], ancestors: tuple[str, ...]) -> Group:
         inside(self.package, path)
         real = os.path.realpath(path)
         if real in ancestors:
-            raise ClientError(f"{printable(str(path))} is a link to a directory in which it is")
+            raise ClientError(f"{printable(str(path))} is a link to a directory that contains it")
         if len(ancestors) > MOST_LEVELS:
             raise ClientError(f"{printable(str(path))} is more than {MOST_LEVELS} directories deep")
         settings = self.settings(path)
@@ -120,7 +120,7 @@ class _Reader:
             raise ClientError(f"{printable(str(path))} cannot be read: {error.strerror}") from error
         self._count += len(names)
         if self._count > MOST_FILES:
-            raise ClientError(f"{printable(str(path))}: more than {MOST_FILES} files are in test data")
+            raise ClientError(f"{printable(str(path))}: the test data has more than {MOST_FILES} files")
         items: list[Group | int] = []
         for each in sorted(names, key=lambda each: each.removesuffix(".in") + ".ans" if each.endswith(".in") else each):
             inner = path / each

@@ -60,7 +60,7 @@ def command(*, files: tuple[str, ...], output: str, title: str, as_json: bool) -
     response.
     """
     if as_json and output == "-":
-        raise click.UsageError("standard output has the page or JSON, not both: name a file with --output")
+        raise click.UsageError("standard output can have the page or JSON, not both: name a file with --output")
     rows = [row for file in files for row in _rows(file)]
     size = report.write(output, title, rows, made=f"spoolctl report, {time.strftime('%Y-%m-%d %H:%M %Z')}")
     failed = sum(isinstance(row.response, Response) and of(row.response).kind == FAILED for row in rows)

@@ -64,7 +64,7 @@ def html(result: Result, cases: Sequence[str], width: int, room: Room) -> str:
         else:
             left_out += 1
     if left_out:
-        parts.append(f'<p class="dim">{left_out} more parts of the response had no room in this page.')
+        parts.append(f'<p class="dim">{left_out} more parts of the response did not fit into this page.')
     why = _why(response)
     summary = f"<summary>{why or 'Details'}</summary>"
     return f'<tr class="d"><td colspan="{width}"><details>{summary}<div>{"".join(parts)}</div></details>'

@@ -77,5 +77,5 @@ def _left_out(phase: Phase, stream: str, length: int, shown: int) -> str:
     total = getattr(phase, f"{stream}_bytes")
     notes = [f"{render.size(length - shown)} more in the response"] if shown < length else []
     if isinstance(total, int) and total > length:
-        notes.append(f"{render.size(total - length)} more were printed, and not kept")
+        notes.append(f"{render.size(total - length)} more were printed but not kept")
     return "; ".join(notes)
