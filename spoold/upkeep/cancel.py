@@ -165,4 +165,4 @@ def end_interrupted(spool: Spool, newer: LeftAlone) -> None:
             except NewerFormatError as error:
                 newer.meet(error)  # an intake of a newer version took it
             except OSError as error:
-                log.error("cannot answer a cancelled submission yet", submission=entry.id, error=error)
+                log.error("a cancel cannot be answered yet; trying again", submission=entry.id, error=error)
