@@ -91,7 +91,7 @@ def _require_whole(data: bytes, max_files: int) -> None:
         raise ClientError("the JSON is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if not _has_half_a_pair(data, max_files):
-            raise IncompleteError("the file is not one JSON object in UTF-8") from error
+            raise IncompleteError("not one JSON object in UTF-8") from error
 
 
 def _has_half_a_pair(data: bytes, max_files: int) -> bool:

@@ -24,8 +24,8 @@ WORDS = {
     "directory": "{file} is a directory",
     "special": "{file} is no regular file",
     "mode": "{file} is not executable any more",
-    "unread": "{file} was never started. The shell that enters the environment ended before: its hook exits or "
-    "changes the working directory, or a limit is too small for it",
+    "unread": "{file} was never started. The shell that enters the environment ended before, for example as its hook "
+    "exits or a limit is too small for it, or the hook changed the working directory",
     "interpreter": f"{{file}} asks for the interpreter {{name}}, which is not in the sandbox. {FIND}",
     "relative": f"{{file}} asks for the interpreter {{name}}, which is no absolute path and is not there. {FIND}",
     "no program": "{file} asks for the interpreter {name}, which is no executable file",
