@@ -122,7 +122,7 @@ def check(store: Store, derivations: Sequence[str]) -> None:
             refusal = sources.refusal(name, hosts_of(store, derivation), store.settings)
             if refusal:
                 hint = _on_demand(store, derivations)
-                raise UnavailableError(f"{refusal}, {hint}" if hint else refusal)
+                raise UnavailableError(f"{refusal}. {hint}" if hint else refusal)
 
 
 def hosts_of(store: Store, derivation: Derivation) -> list[Host]:
@@ -155,8 +155,8 @@ def _on_demand(store: Store, derivations: Sequence[str]) -> str:
     if not names:
         return ""
     return (
-        f"who fetches it with `spoold-nixpkgs-debian --with {','.join(names)} DIRECTORY`, where "
-        "DIRECTORY is that of the nixpkgs; it can be used from then on"
+        f"The operator fetches it with `spoold-nixpkgs-debian --with {','.join(names)} DIRECTORY`, where "
+        "DIRECTORY is that of the nixpkgs. From then on it can be used"
     )
 
 

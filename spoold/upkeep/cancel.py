@@ -117,7 +117,9 @@ class Canceller:
         if built is not None:
             response = in_short(msgspec.structs.replace(response, dependencies=built))
         if state is State.RUNNING:
-            note = f"what ran is not known: its executor did not tell within {self._wishes.patience:g} s of the cancel"
+            note = (
+                f"it is unknown what ran: the executor did not answer within {self._wishes.patience:g} s of the cancel"
+            )
             response = msgspec.structs.replace(response, notes=[note])
         return response
 
