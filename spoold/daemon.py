@@ -149,7 +149,7 @@ class Main:
                 loop.join(TICK)
 
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
-        log.info("stopping: finishing what runs; again: putting it back", signal=signal.Signals(number).name)
+        log.info("stopping: running work is finished; a second signal puts it back", signal=signal.Signals(number).name)
         notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={self._stops_within * 1e6:.0f}")
         for loop in self._loops:
             loop.stop()
@@ -167,7 +167,7 @@ class Main:
             notify("WATCHDOG=1")
             self._told = now
         elif stuck != self._stuck:
-            log.error("stuck; the service manager will start this process again", found=stuck)
+            log.error("this process is stuck; the service manager will start it again", found=stuck)
         self._stuck = stuck
 
     def _take_over_settings(self) -> None:
@@ -218,7 +218,7 @@ def _process_name(settings: Settings, role: Role) -> str:
 def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> None:
     """Make this process the only one of its role: by a lock on this host, by presence among hosts."""
     name = _process_name(settings, role)
-    hint = "; give it another [executor] name to run two" if role is Role.EXECUTOR else ""
+    hint = "; to run a second one, give it another [executor] name" if role is Role.EXECUTOR else ""
     path = os.path.join(settings.spool.path, "tmp", f"{name}{Kept.LOCK}")
     lock = FileLock(path, mode=fsops.own_mode(path))  # also a file that root made by hand
     try:

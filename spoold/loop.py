@@ -147,7 +147,7 @@ class Loop(threading.Thread):
             try:
                 self._actor.start()
             except TemporaryError as error:
-                log.error("cannot start yet", role=self.name, error=error)
+                log.error("cannot start yet; trying again", role=self.name, error=error)
                 if self._stopping.wait(RETRY):
                     return
             else:
@@ -180,7 +180,7 @@ class Loop(threading.Thread):
                 next_scan = max(scanned, min(next_scan, ended + delay))
             self.started.set()
             if isinstance(self._actor, Mortal) and (why := self._actor.over):
-                log.info("ending by itself", role=self.name, why=why)
+                log.info("this daemon ends by itself", role=self.name, why=why)
                 os.kill(os.getpid(), signal.SIGTERM)  # no role runs on without the others
                 self._stopping.wait()
 

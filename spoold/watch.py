@@ -74,7 +74,7 @@ class Watch:
             self._observer = self._observe()
         except OSError as error:
             if not self._blind:
-                log.error("cannot watch (see fs.inotify in sysctl); going by the scans alone", error=error)
+                log.error("cannot watch directories (see sysctl fs.inotify); scans alone find files", error=error)
             self._blind = True
             return
         if self._blind:

@@ -188,7 +188,7 @@ def test_without_inotify_it_says_so_and_goes_by_scans_until_it_can_watch(flooded
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no user namespace can be had here")
     flooded.start("intake", prefix=unshare)
-    flooded.until(lambda: "cannot watch" in flooded.log.read_text())
+    flooded.until(lambda: "cannot watch directories" in flooded.log.read_text())
     flooded.drop("a")
     flooded.until((flooded.spool / "new" / named("a")).exists)
     enter = ["nsenter", "--preserve-credentials", f"--user=/proc/{flooded.processes['intake'].pid}/ns/user"]

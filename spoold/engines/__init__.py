@@ -49,8 +49,10 @@ def find(name: str) -> Engine:
     except ModuleNotFoundError as error:
         if not module.startswith(error.name or ""):
             raise OperatorError(f"sandbox.engine {name!a} needs the module {error.name}: install it") from error
-        raise OperatorError(f"sandbox.engine: there is no {name!a}; there is: {', '.join(names())}") from error
+        raise OperatorError(f"sandbox.engine: there is no {name!a}. Choose one of {', '.join(names())}") from error
     missing = [function for function in FUNCTIONS if not hasattr(found, function)]
     if missing:
-        raise OperatorError(f"sandbox.engine: the module {module!a} has no function {missing[0]}, so it is no engine")
+        raise OperatorError(
+            f"sandbox.engine: the module {module!a} is not an engine, since it has no function {missing[0]}"
+        )
     return cast(Engine, found)

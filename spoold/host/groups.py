@@ -23,12 +23,12 @@ NEEDED, WANTED = ("memory", "pids"), ("cpu", "cpuset")
 REMOVAL_TIMEOUT = 5.0  # seconds for the last process of a group to be gone
 PAUSE = 0.005  # seconds between two tries to remove a group
 REMEDY = (
-    "start it in a control group of its own: its unit with Delegate=yes, or "
+    "start the executor in a control group of its own: by its unit with Delegate=yes, or by "
     "`systemd-run --scope -p Delegate=yes COMMAND` (with --user for an ordinary user)"
 )
 OF_A_BATCH_JOB = "SLURM_JOB_ID"  # Slurm sets it in its jobs
 IN_A_JOB = (
-    "have slurmd make one: install contrib/deploy/slurm-prolog and slurm-epilog on this node, as in `Executors that "
+    "let slurmd make one: install contrib/deploy/slurm-prolog and slurm-epilog on this node, as in `Executors that "
     "Slurm starts` in the operator's page"
 )
 
@@ -116,7 +116,9 @@ class Group(NamedTuple):
         deadline, is_late = time.monotonic() + REMOVAL_TIMEOUT, False
         while not self._removed():
             if is_late:  # raised only after one more try: this process may have stood still before
-                raise TemporaryError(f"a control group cannot be removed, something in it does not end: {self.path}")
+                raise TemporaryError(
+                    f"a control group cannot be removed, since a process in it does not end: {self.path}"
+                )
             for pid in self._processes():
                 self._kill(pid)
             is_late = time.monotonic() > deadline
@@ -167,7 +169,7 @@ def settle() -> Groups:
     bases = _unified() if unified else _by_tree()
     missing = [name for name in NEEDED if name not in bases or not os.access(bases[name], os.W_OK)]
     if missing:
-        also = "" if unified else "; on version 1 that gives them to root alone, see Engines in the operator's page"
+        also = "" if unified else ". With cgroup v1 only root gets one, see Engines in the operator's page"
         remedy = IN_A_JOB if os.environ.get(OF_A_BATCH_JOB) else f"{REMEDY}{also}"
         raise OperatorError(f"no control group can be made that limits {' and '.join(missing)}: {remedy}")
     return Groups(unified, bases)

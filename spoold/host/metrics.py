@@ -115,47 +115,57 @@ class Histogram(Metric):
 
 
 # -- of every daemon. The library's ProcessCollector would do nothing where /proc/stat is hidden.
-START = Gauge("spoold_start_time_seconds", "When the daemon started, since the epoch", ALL)
-CPU = Counter("spoold_cpu_seconds_total", "CPU time of the daemon, without that of programs it runs", ALL)
-MEMORY = Gauge("spoold_resident_memory_bytes", "Memory of the daemon, what it shares with others included", ALL)
-OPEN_FILES = Gauge("spoold_open_files", "Descriptors that the daemon has open", ALL)
-LOG_MESSAGES = Counter("spoold_log_messages_total", "Records in the log", ALL, level=("info", "warning", "error"))
+START = Gauge("spoold_start_time_seconds", "When the daemon started, in seconds since the epoch", ALL)
+CPU = Counter("spoold_cpu_seconds_total", "CPU time of the daemon, without the programs that it runs", ALL)
+MEMORY = Gauge("spoold_resident_memory_bytes", "Memory of the daemon, with the pages that it shares with others", ALL)
+OPEN_FILES = Gauge("spoold_open_files", "File descriptors that the daemon has open", ALL)
+LOG_MESSAGES = Counter(
+    "spoold_log_messages_total", "Lines that the daemon logged", ALL, level=("info", "warning", "error")
+)
 STEP_FAILURES = Counter("spoold_step_failures_total", "Steps of a daemon that failed and are tried again", ALL)
 RESPONSES = Counter(
     "spoold_responses_total", "Submissions that ended, by the status of the response", PUBLISHERS, status=sorted(FINAL)
 )
 PUT_BACK = Counter(
     "spoold_put_back_total",
-    "Entries whose worker stopped renewing its lease, and which went back to the start",
+    "Entries that were put back, since their worker stopped renewing its lease",
     (Role.EXECUTOR, Role.BUILDER, Role.HEALTH),
     state=HELD,
 )
 LOST_LEASES = Counter(
-    "spoold_lost_leases_total", "Leases that their holder found lost, also to a cancel", (Role.EXECUTOR, Role.BUILDER)
+    "spoold_lost_leases_total",
+    "Leases that their holder lost, to another worker or to a cancel",
+    (Role.EXECUTOR, Role.BUILDER),
 )
-GIVEN_UP = Counter("spoold_given_up_total", "Submissions that ended for a fault of ours", (Role.EXECUTOR, Role.HEALTH))
-QUARANTINED = Counter("spoold_quarantined_total", "What could not be used and is kept in quarantine/", PUBLISHERS)
-SHORT_OF_DISK = Gauge("spoold_short_of_disk", "1 while so little is free that work waits", (Role.INTAKE, Role.EXECUTOR))
+GIVEN_UP = Counter(
+    "spoold_given_up_total", "Submissions that ended by a fault of spoold or of the host", (Role.EXECUTOR, Role.HEALTH)
+)
+QUARANTINED = Counter(
+    "spoold_quarantined_total", "Files that could not be used and were moved to quarantine/", PUBLISHERS
+)
+SHORT_OF_DISK = Gauge(
+    "spoold_short_of_disk", "1 while work waits since too little is free on the disk", (Role.INTAKE, Role.EXECUTOR)
+)
 
 # -- intake
 DROPPED = Counter(
     "spoold_dropped_total",
-    "Files of clients that intake has done with",
+    "Submissions that intake has dealt with",
     (Role.INTAKE,),
     outcome=("accepted", "repeated", "refused", "reused"),
 )
 CANCELS = Counter(
-    "spoold_cancels_total", "Files that asked to cancel", (Role.INTAKE,), outcome=("done", "late", "unknown")
+    "spoold_cancels_total", "Cancels that intake has dealt with", (Role.INTAKE,), outcome=("done", "late", "unknown")
 )
 
 # -- executor
-SLOTS = Gauge("spoold_slots", "Programs that may run at once", (Role.EXECUTOR,))
+SLOTS = Gauge("spoold_slots", "Submissions that may run at once", (Role.EXECUTOR,))
 SLOTS_BUSY = Gauge("spoold_slots_busy", "Slots that have a submission", (Role.EXECUTOR,))
-READY = Gauge("spoold_submissions_ready", "Submissions that wait for a slot, or for memory", (Role.EXECUTOR,))
+READY = Gauge("spoold_submissions_ready", "Submissions that wait for a slot or for memory", (Role.EXECUTOR,))
 ENGINE_READY = Gauge("spoold_engine_ready", "1 while the sandbox engine can be used", (Role.EXECUTOR,))
-WAIT = Histogram("spoold_wait_seconds", "From the arrival of a submission to its run", (Role.EXECUTOR,), LONG)
+WAIT = Histogram("spoold_wait_seconds", "Time from the arrival of a submission to its run", (Role.EXECUTOR,), LONG)
 TURNAROUND = Histogram(
-    "spoold_turnaround_seconds", "From the arrival of a submission to its response", (Role.EXECUTOR,), LONG
+    "spoold_turnaround_seconds", "Time from the arrival of a submission to its response", (Role.EXECUTOR,), LONG
 )
 PHASE = Histogram(
     "spoold_phase_seconds",
@@ -174,7 +184,7 @@ SANDBOX_EVENTS = Counter(
 )
 SANDBOX_REQUESTS = Counter(
     "spoold_sandbox_requests_total",
-    "Jobs, by whether a container waited for them",
+    "Jobs, by whether a container was ready for them",
     (Role.EXECUTOR,),
     found=("yes", "no"),
 )
@@ -189,42 +199,46 @@ PILOTS = Gauge(
     pool=(),
     state=("pending", "starting", "running", "lost"),
 )
-PILOTS_SUBMITTED = Counter("spoold_pilots_submitted_total", "Executors that Slurm was asked for", (Role.SCALE,))
-PILOTS_CANCELLED = Counter("spoold_pilots_cancelled_total", "Of these, those that were cancelled", (Role.SCALE,))
+PILOTS_SUBMITTED = Counter("spoold_pilots_submitted_total", "Executors that Slurm was asked to start", (Role.SCALE,))
+PILOTS_CANCELLED = Counter(
+    "spoold_pilots_cancelled_total", "Executors that were asked for and then cancelled", (Role.SCALE,)
+)
 PILOTS_LOST = Counter(
-    "spoold_pilots_lost_total", "Jobs that Slurm says run, and whose executor was not there", (Role.SCALE,)
+    "spoold_pilots_lost_total", "Jobs that run according to Slurm, but have no executor", (Role.SCALE,)
 )
 SLURM_READY = Gauge("spoold_slurm_ready", "1 while Slurm answers", (Role.SCALE,))
 
 # -- builder
-BUILD = Histogram("spoold_build_seconds", "Time of a build of dependencies", (Role.BUILDER,), SHORT, outcome=OUTCOMES)
-BUILDS_RUNNING = Gauge("spoold_builds_running", "Builds that have a place", (Role.BUILDER,))
-BUILDS_WAITING = Gauge("spoold_builds_waiting", "Builds that wait for a place", (Role.BUILDER,))
+BUILD = Histogram(
+    "spoold_build_seconds", "Time that a build of dependencies took", (Role.BUILDER,), SHORT, outcome=OUTCOMES
+)
+BUILDS_RUNNING = Gauge("spoold_builds_running", "Builds that run", (Role.BUILDER,))
+BUILDS_WAITING = Gauge("spoold_builds_waiting", "Builds that wait for others to end", (Role.BUILDER,))
 CACHED = Gauge("spoold_cached_builds", "Builds that are remembered, good or failed", (Role.BUILDER,))
 STORE_BYTES = Gauge("spoold_store_bytes", "Size of the Nix store when it was last collected", (Role.BUILDER,))
-STORE_FREE = Gauge("spoold_store_free_bytes", "What is free on the disk of the Nix store", (Role.BUILDER,))
+STORE_FREE = Gauge("spoold_store_free_bytes", "Free bytes on the disk of the Nix store", (Role.BUILDER,))
 COLLECTIONS = Counter(
     "spoold_collections_total", "Collections of the Nix store", (Role.BUILDER,), outcome=("ok", "failed")
 )
 COLLECTED_BUILDS = Counter("spoold_collected_builds_total", "Builds that were deleted as unused", (Role.BUILDER,))
-COLLECTED_BYTES = Counter("spoold_collected_bytes_total", "What collections freed", (Role.BUILDER,))
+COLLECTED_BYTES = Counter("spoold_collected_bytes_total", "Bytes that collections freed", (Role.BUILDER,))
 
 # -- health; for incoming/ it is intake, since nobody else may list that
 ENTRIES = Gauge(
-    "spoold_entries", "What is in a state, by its directory in the spool", (Role.INTAKE, Role.HEALTH), state=STATES
+    "spoold_entries", "Entries in a state, by its directory in the spool", (Role.INTAKE, Role.HEALTH), state=STATES
 )
 OLDEST = Gauge(
     "spoold_oldest_seconds",
-    "For how long the oldest has been in a state; 0: none",
+    "For how long the oldest entry has been in a state; 0: there is none",
     (Role.INTAKE, Role.HEALTH),
     state=STATES,
 )
 QUARANTINE = Gauge("spoold_quarantine_files", "Files in quarantine/", (Role.HEALTH,))
 DONE = Gauge("spoold_done_answers", "Answers in done/ when they were last counted", (Role.HEALTH,))
-DONE_BYTES = Gauge("spoold_done_bytes", "Size of done/ at that time", (Role.HEALTH,))
+DONE_BYTES = Gauge("spoold_done_bytes", "Size of done/ when it was last counted", (Role.HEALTH,))
 REMOVED = Counter("spoold_retention_removed_total", "Answers that retention has removed", (Role.HEALTH,))
-SPOOL_FREE = Gauge("spoold_spool_free_bytes", "What is free on the disk of the spool", (Role.HEALTH,))
-SPOOL_INODES = Gauge("spoold_spool_free_inodes", "Inodes that are free there", (Role.HEALTH,))
+SPOOL_FREE = Gauge("spoold_spool_free_bytes", "Free bytes on the disk of the spool", (Role.HEALTH,))
+SPOOL_INODES = Gauge("spoold_spool_free_inodes", "Free inodes on the disk of the spool", (Role.HEALTH,))
 LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", (Role.INTAKE, Role.HEALTH))
 
 

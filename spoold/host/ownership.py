@@ -79,7 +79,7 @@ def _writers(name: str, gid: int, owners: Collection[int]) -> str:
     """Name the strangers whom the group's right to write lets in, "" where there are none."""
     with contextlib.suppress(OSError):
         if acl.of(name) is not None:
-            return "whoever its access control list names"  # the group's bits are the list's mask
+            return "users that its access control list names"  # the group's bits are the list's mask
     members = {each.pw_name for each in pwd.getpwall() if each.pw_gid == gid and each.pw_uid not in owners}
     group = str(gid)
     with contextlib.suppress(KeyError):

@@ -48,7 +48,11 @@ class Persons:
                 return
             text = Path(self._path).read_text(errors="replace") if seen else ""
         except OSError as error:
-            log.error("subordinate uids count as they did", file=self._path, error=error)
+            log.error(
+                "the file of subordinate uids cannot be read; its earlier content stays in use",
+                file=self._path,
+                error=error,
+            )
             return
         self._ranges = [found for line in text.splitlines() if (found := _parse(line))]
         self._seen, self._known = seen, {}
@@ -122,7 +126,7 @@ def weights_if_known(wanted: Mapping[str, float]) -> dict[int, float] | None:
     try:
         return weights(wanted)
     except OperatorError as error:
-        log.error("weights stay as they were", error=error)
+        log.error("new weights cannot be used; the earlier ones stay in use", error=error)
         return None
 
 

@@ -65,7 +65,7 @@ class Spill:
             most = min(PIECE, end - at)
             piece = bytes(self._few[at : at + most]) if self._file < 0 else os.pread(self._file, most, at)
             if not piece:
-                raise EOFError(f"{end - at} bytes are missing of what was spilled")
+                raise EOFError(f"{end - at} bytes are missing from a temporary file")
             yield piece
             at += len(piece)
 

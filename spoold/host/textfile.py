@@ -93,7 +93,7 @@ class _File:
             self._said = False
         except Exception as error:  # noqa: BLE001 - whatever fails, the thread stays alive and no work suffers
             if not self._said:
-                log.error("what is measured cannot be written; trying again", file=self._path, error=error)
+                log.error("the metrics cannot be written; trying again", file=self._path, error=error)
             self._said = True
 
     def remove(self) -> None:

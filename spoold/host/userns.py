@@ -122,7 +122,7 @@ def make(users: Users, *others: int) -> UserNamespace:
             if child.stdout.readline() != b"\n":
                 said = child.stderr.read().decode(errors="replace").strip()
                 raise OperatorError(
-                    f"no user namespace can be made ({said}), and builds run in one: see sysctl "
+                    f"no user namespace can be made for builds ({said}): see sysctl "
                     "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
                     "kernel.apparmor_restrict_unprivileged_userns"
                 )
@@ -203,7 +203,7 @@ def _limit(namespace: UserNamespace) -> None:
     done = proc.run([find("sh"), "-c", lines], bounds, entering=namespace.entering, pid_namespace=True)
     if not done.ok:
         said = done.stderr.data.decode(errors="replace").strip()
-        raise OperatorError(f"what the kernel counts by user cannot be limited for builds: {said or done}")
+        raise OperatorError(f"the limits of kernel objects per user cannot be set for builds: {said or done}")
 
 
 def share_of(rlimits: Rlimits) -> Rlimits:

@@ -67,4 +67,4 @@ def network(text: str) -> Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise ValueError(f"{text!r} is no network: {error}; write it as '10.1.2.0/24'") from None
+        raise ValueError(f"{text!r} is not a network: {error}; write it as '10.1.2.0/24'") from None

@@ -49,7 +49,7 @@ def check_cases(request: Request) -> None:
         where = f"cases[{index}]"
         _check_word(case.name, f"{where}.name")
         if not case.name:
-            raise ClientError(f"{where}.name: is empty; a case needs a name")
+            raise ClientError(f"{where}.name: is empty: give the case a name")
         if case.name in names:
             raise ClientError(f"{where}.name: {shown(case.name)} is the name of cases[{names[case.name]}] too")
         names[case.name] = index
@@ -64,7 +64,7 @@ def check_cases(request: Request) -> None:
     for key, most in (("args", MAX_IN_ALL), ("env", MAX_IN_ALL), ("outputs", MAX_PATTERNS)):
         _bound(key, most, (getattr(case, key) or () for case in request.cases))
     if request.checker and (request.compare or any(case.compare for case in request.cases)):
-        raise ClientError("compare: there is a checker, which says what is right; leave out one of the two")
+        raise ClientError("compare: there is a checker, which decides what is right: leave out one of the two")
     if request.compare:
         rules_for(request.compare)
 
@@ -72,7 +72,7 @@ def check_cases(request: Request) -> None:
 def _require_no_other_key(request: Request) -> None:
     for key in ("compare", "stop_on_failure", "checker"):
         if getattr(request, key):
-            raise ClientError(f"{key}: there are no cases; it says how cases are judged")
+            raise ClientError(f"{key}: there are no cases to judge: leave it out")
 
 
 def _check_word(text: str, where: str) -> None:
@@ -93,7 +93,7 @@ def _check_content(case: Case, where: str) -> None:
 def _check_outputs(case: Case, where: str) -> None:
     check_outputs(case.outputs or [], f"{where}.")
     if case.outputs and case.hidden:
-        raise ClientError(f"{where}.outputs: no files of a hidden case come back; leave out one of the two")
+        raise ClientError(f"{where}.outputs: no files of a hidden case come back: leave out one of the two")
 
 
 def _bound(key: str, most: int, parts: Iterable[object]) -> None:

@@ -13,7 +13,7 @@ from spoold.model.words import shown
 
 MAX_PATH = 1024
 MAX_COMPONENT = 255  # NAME_MAX
-TOO_LONG = f"it may have {MAX_PATH} bytes, and {MAX_COMPONENT} between two slashes"
+TOO_LONG = f"it may have {MAX_PATH} bytes at most, and {MAX_COMPONENT} between two slashes"
 MAX_DEPTH = 32  # directories above a file
 
 
@@ -40,7 +40,7 @@ def checked_path(name: str, where: str) -> str:
     elif len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_COMPONENT for part in parts):
         problem = TOO_LONG
     elif len(parts) > MAX_DEPTH + 1:
-        problem = f"it may lie in {MAX_DEPTH} directories, one in another"
+        problem = f"it may lie at most {MAX_DEPTH} directories deep"
     elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name) or "\\" in name:
         problem = "control characters and backslashes are not allowed"
     elif any(part.startswith("-") for part in parts):

@@ -67,7 +67,7 @@ def judgement(
     if run.outcome not in (Outcome.OK, Outcome.NONZERO_EXIT) or not isinstance(run.exit_code, int):
         return _failed(run, f"it ended with {run.outcome}")
     if run.stdout_truncated is True or run.stderr_truncated is True:
-        return _failed(run, "it printed more than its limit keeps")
+        return _failed(run, "it printed more than its output limit")
     if protocol == "kattis":
         return _by_kattis(run, of_points, feedback)
     return _by_testlib(run, of_points) if protocol == "testlib" else _by_cms(run, of_points)
@@ -84,7 +84,7 @@ def _by_kattis(run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> J
         return Judgement(found, message=words)
     number = _number(text[name].strip())
     if number is None:
-        return _failed(run, f"{name} is no number")
+        return _failed(run, f"{name} is not a number")
     return _partial(number, of_points, words) if name == SCORE else _part(number, of_points, words)
 
 
@@ -111,7 +111,7 @@ def _by_testlib(run: Phase, of_points: float) -> Judgement:
         return Judgement(TESTLIB[code], message=words)
     if code == WITH_POINTS and (found := POINTS.search(said)):
         points = _number(found[1])
-        return _failed(run, "its points are no number") if points is None else _partial(points, of_points, words)
+        return _failed(run, "its points are not a number") if points is None else _partial(points, of_points, words)
     if PART <= code <= PART + PARTS:
         return _part((code - PART) / PARTS, of_points, words)
     return _failed(run, f"it ended with {code}")
@@ -122,7 +122,7 @@ def _by_cms(run: Phase, of_points: float) -> Judgement:
         return _failed(run, f"it ended with {run.exit_code}")
     part = _number(printed(run).partition(b"\n")[0].decode(errors="replace").strip())
     if part is None or not 0 <= part <= 1:
-        return _failed(run, "the first line that it printed is no number from 0 to 1")
+        return _failed(run, "the first line that it printed is not a number from 0 to 1")
     words = _words(_said(run).partition("\n")[0]).removeprefix("translate:")
     return _part(part, of_points, words)
 

@@ -49,7 +49,7 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     """
     request = read_request_for_any_pin(data, max_files=max_files)
     if request.nixpkgs not in pins:
-        raise ClientError(f"nixpkgs: there is no pin called {shown(request.nixpkgs)}; there are {sorted(pins)}")
+        raise ClientError(f"nixpkgs: there is no pin called {shown(request.nixpkgs)}; this host has {sorted(pins)}")
     return request
 
 
@@ -65,7 +65,7 @@ def read_request_for_any_pin(data: bytes, *, max_files: int) -> Request:
     check_outputs(request.outputs)
     if request.kind == "list-dependencies":
         if request.files:
-            raise ClientError("files: a list-dependencies request has none")
+            raise ClientError("files: a list-dependencies request has no files; leave them out")
     else:
         _check_scripts(request, is_run=request.kind == "run")
     decode(request.inputs, request.inputs_encoding, "inputs")
@@ -120,7 +120,7 @@ def _bound_values(data: bytes, max_files: int) -> None:
             f"{MAX_CASES} cases, and {MAX_ENTRIES} entries each of args and env"
         )
     if data.count(b",") > most and STRING.sub(b"", data).count(b",") > most:
-        raise ClientError(f"the file has more than {most} commas outside of texts, which no request needs")
+        raise ClientError(f"the file has more than {most} commas outside of strings, which no request needs")
 
 
 def _parse(data: bytes) -> object:
@@ -170,7 +170,8 @@ def _check_checker(checker: Checker, max_files: int) -> None:
     for index, file in enumerate(checker.files):
         if file.name.partition("/")[0].casefold() in RESERVED:
             raise ClientError(
-                f"checker.files[{index}].name: {shown(file.name)}: {' and '.join(RESERVED)} are what a checker is given"
+                f"checker.files[{index}].name: {shown(file.name)}: "
+                f"{' and '.join(RESERVED)} are given to a checker: choose another name"
             )
 
 
@@ -188,7 +189,7 @@ def _check_files(program: Program, max_files: int, below: str = "") -> None:
     for name in names:
         for at, character in enumerate(name):
             if character == "/" and name[:at] in names:
-                raise ClientError(f"{below}files: {shown(names[name[:at]])} is a file and a directory at once")
+                raise ClientError(f"{below}files: {shown(names[name[:at]])} is a file and also a directory")
 
 
 def _check_content(file: File, where: str) -> None:
@@ -196,16 +197,16 @@ def _check_content(file: File, where: str) -> None:
     if file.is_directory and content:
         raise ClientError(f"{where}.name: {shown(file.name)} is a directory, since it ends in '/': it has no content")
     if file.content is None and not file.is_directory:
-        raise ClientError(f"{where}.content ({shown(file.name)}): is missing; it has to be there")
+        raise ClientError(f"{where}.content ({shown(file.name)}): is missing, and every file needs it")
 
 
 def _check_scripts(program: Program, below: str = "", *, is_run: bool = True) -> None:
     names = {file.name.casefold(): file.name for file in program.files}
     for script in (EXPRESSION_FILE, COMPILE_FILE, RUN_FILE):
         if names.get(script, script) != script:
-            raise ClientError(f"{below}files: {shown(names[script])} must be written {script}")
+            raise ClientError(f"{below}files: {shown(names[script])} has to be spelt {script}")
     if is_run and RUN_FILE not in names:
-        raise ClientError(f"{below}files: there is no {RUN_FILE}, which is what is run")
+        raise ClientError(f"{below}files: there is no {RUN_FILE}, which starts the program: add it")
     try:
         expression = program.expression()
     except UnicodeDecodeError as error:

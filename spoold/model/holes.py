@@ -113,7 +113,7 @@ def finding(program: str, version: str, packaged: str = "") -> Finding:
         return Finding(
             Level.WARNING,
             f"{program} {shown}",
-            f"by its number it has {names}; a distribution's package may be mended all the same",
+            f"its version number says that it has {names}; a distribution may have mended its package",
             f"look the names up in your distribution's security tracker, and upgrade; else use {fixed} or later",
         )
     return Finding(Level.REFUSED, f"{program} {shown}", f"known holes: {names}", f"upgrade to {fixed} or later")

@@ -43,7 +43,7 @@ def parse(text: str) -> Host:
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         raise ValueError(
-            f"{text!r} is no host: write a name or an address, and a port if need be, as 'mirror.corp:8080'"
+            f"{text!r} is not a host: write a name or an address, with a port if needed, such as 'mirror.corp:8080'"
         )
     port = found["port"]
     if port is not None and not 0 < int(port) < 65536:
@@ -53,7 +53,7 @@ def parse(text: str) -> Host:
     else:
         name = found["name"].lower().removesuffix(".")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{text!r} is no name of a host")
+            raise ValueError(f"{text!r} is not a name of a host")
     return Host(name, int(port or 0))
 
 

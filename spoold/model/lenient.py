@@ -157,7 +157,7 @@ def _struct(fields: dict[str, tuple[Reader, bool]], value: Any, path: str) -> di
 
 def _require_once(value: object, path: str) -> None:
     if value is TWICE:
-        raise ClientError(f"{path}: stands twice in one object")
+        raise ClientError(f"{path}: is there twice in one object")
 
 
 def _unknown(key: str, path: str, fields: Iterable[str]) -> str:
@@ -224,7 +224,7 @@ def _no_text(value: str, at: int) -> str:
     if "\udc80" <= value[at] <= "\udcff":
         byte = ord(value[at]) - 0xDC00
         return f"byte {len(value[:at].encode())} (0x{byte:02x}) is not UTF-8"
-    return f"character {at} is half of a surrogate pair, which is no text"
+    return f"character {at} is half of a surrogate pair, which is not text"
 
 
 def _number(value: Any, path: str) -> float:

@@ -192,7 +192,7 @@ def unused_wishes(asked: RequestedLimits | None, where: str = "limits", *, but: 
     """
     wishes = [] if asked is None else [name for name in asked.__struct_fields__ if getattr(asked, name) is not None]
     return [
-        f"{where}.dependencies.{name}: builds are bounded by this host's own limits; it was not used"
+        f"{where}.dependencies.{name}: builds are bounded by this host's own limits, so this one was not used"
         for name in wishes
         if name != but
     ]

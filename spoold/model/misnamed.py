@@ -64,7 +64,7 @@ def reason(name: str, uid: int) -> str:
     """Say what is wrong with a name, and which name would be right."""
     good = suggested(name, uid)
     right = CANCEL if ids.cancelled_id(good) else RIGHT
-    return f"'{shown(name)}' is no name of a submission: {_wrong(name)}. {right}: for example {good}"
+    return f"'{shown(name)}' is not a name for a submission: {_wrong(name)}. {right}: for example {good}"
 
 
 def _bytes(name: str) -> bytes:
@@ -76,12 +76,12 @@ def _wrong(name: str) -> str:
     found = [] if ending in (".json", ".cancel") else [f"it ends in {ending}" if ending else "it does not end in .json"]
     id_, at, word = before.partition("@")
     if at and not WORD.fullmatch(word):
-        found.append("what follows the @ has to be 8 to 32 letters, digits and _")
+        found.append("the part after @ has to be 8 to 32 letters, digits and _")
     odd = sorted({each for each in id_ if not each.isascii() or ord(each) not in PLAIN})
     if odd:
         found.append("it has " + " ".join(f"'{shown(each)}'" for each in odd[:SHOWN]) + (" ..." * (len(odd) > SHOWN)))
     if id_[:1] in ("", ".", "_", "-"):
-        found.append("it begins with no letter or digit")
+        found.append("it does not begin with a letter or digit")
     if len(id_) > 128:
         found.append(f"the id in it has {len(id_)} characters")
     found += [f"the id in it ends in {each}" for each in ids.RESERVED_ENDINGS if id_.endswith(each)]

@@ -83,11 +83,11 @@ def check_pattern(path: str, where: str) -> None:
     parts = path.split("/")
     problem = ""
     if path.endswith("/"):
-        problem = "it ends in '/', and directories do not come back: with '**' after it, it stands for all files below"
+        problem = "it ends in '/', and directories do not come back: add '**' to get all files below"
     elif parts.count(ANY) > 1:
-        problem = "'**' may stand in it once"
+        problem = "'**' may be in it only once"
     elif any(ANY in part and part != ANY for part in parts):
-        problem = "'**' stands for whole directories, between slashes; within a name it is '*'"
+        problem = "'**' has to stand alone between slashes, for whole directories: write '*' within a name"
     if problem:
         raise ClientError(f"{where}: {shown(path)}: {problem}")
 

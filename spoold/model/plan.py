@@ -93,7 +93,7 @@ def _of_fhs(build: BuildResult) -> list[str]:
     name = next((path[HASH:] for path in build.closure if path.endswith(FHS)), "")
     note = (
         f"cutor.nix: {name} is of an FHS environment (buildFHSEnv), which makes user namespaces and mounts when it is "
-        "started; no sandbox allows that. Name its packages in mkShell instead"
+        "started; the sandbox does not allow that. Name its packages in mkShell instead"
     )
     return [note] if name else []
 

@@ -11,18 +11,18 @@ from typing import NoReturn
 
 CAPITALS = {"T": "true", "F": "false", "N": "null"}
 KINDS = {
-    "Unterminated string": "the text that begins there has no end",
-    "Invalid control character": r"a line end or another control character in a text is written as \n or \u0001",
-    "Invalid \\": r"after a backslash there is one of \" \\ \/ \b \f \n \r \t, or \u with four digits",
-    "Illegal trailing comma": "a comma stands there, and no value after it",
-    "Extra data": "the object has ended there, and something follows",
+    "Unterminated string": "the string that begins there has no end",
+    "Invalid control character": r"write a line end or another control character in a string as \n or \u0001",
+    "Invalid \\": r"a backslash has to be followed by one of \" \\ \/ \b \f \n \r \t, or \u with four digits",
+    "Illegal trailing comma": "no value follows the comma there",
+    "Extra data": "something follows the object, which has ended there",
 }
 CHARACTERS = {
-    "'": "keys and texts stand in double quotes",
+    "'": "write keys and strings in double quotes",
     "/": "JSON has no comments",
     "#": "JSON has no comments",
-    "}": "a comma stands before it, or a value is missing",
-    "]": "a comma stands before it, or a value is missing",
+    "}": "there is a comma before it, or a value is missing",
+    "]": "there is a comma before it, or a value is missing",
     ",": "a value is missing before it",
 }
 
@@ -43,7 +43,7 @@ def why_not_json(data: bytes) -> str:
     except json.JSONDecodeError as error:
         return f"{_place(text, error.pos)}: {_reason(text, error)}"
     except _ConstantError as error:
-        return f"{error} is no number of JSON"
+        return f"{error} is not a number of JSON"
     except RecursionError:
         return "it is nested too deeply"
     return ""
@@ -64,10 +64,10 @@ def _reason(text: str, error: json.JSONDecodeError) -> str:
             return meaning
     found = text[error.pos : error.pos + 1]
     if not text[error.pos :].strip():
-        return "it ends there"
+        return "the JSON ends there, before it is complete"
     if "\udc80" <= found <= "\udcff":
         byte = ord(found) - 0xDC00
         return f"byte {len(text[: error.pos].encode(errors='surrogateescape'))} of the file is 0x{byte:02x}"
     if found in CAPITALS:
-        return f"{CAPITALS[found]} is written in small letters"
-    return CHARACTERS.get(found, f"{found!a} is not what may stand there")
+        return f"{CAPITALS[found]} has to be in small letters"
+    return CHARACTERS.get(found, f"{found!a} is not allowed there")

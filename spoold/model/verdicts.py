@@ -86,12 +86,12 @@ def _verdict(expected: Expected | None, rules: Rules | None, run: Phase) -> tupl
     if verdict := _of_exit(expected, run):
         wanted = expected and expected.exit_code
         how = run.signal if run.exit_code is None else run.exit_code
-        return verdict, None, "" if wanted is None else f"it ended with {how}, and {wanted} is expected"
+        return verdict, None, "" if wanted is None else f"it ended with {how}, but {wanted} was expected"
     if run.stdout_truncated is True:
         return (
             Verdict.OUTPUT_LIMIT,
             None,
-            "it printed more than its limit keeps, so nobody can tell whether it is right",
+            "it printed more than its output limit, so the rest cannot be judged",
         )
     wanted_output = expected.printed("expected.stdout") if expected else None
     if wanted_output is None or rules is None:

@@ -60,13 +60,14 @@ class NixBuilder:
         pins = self.settings.nixpkgs if pins is None else pins
         if "default" not in pins:
             raise OperatorError(
-                'no nixpkgs.default is set: put [nixpkgs] default = "..." into the settings, a directory, a tarball, '
-                "a URL or a store path; where only Debian's packages can be reached, spoold-nixpkgs-debian makes one"
+                'no nixpkgs.default is set: put [nixpkgs] default = "..." into the settings, with a directory, a '
+                "tarball, a URL or a store path. If this host reaches only Debian's packages, spoold-nixpkgs-debian "
+                "makes a nixpkgs from them"
             )
         cage.sweep()
         if self._runtime is None and not cage.available():
             remedy = "systemd: Delegate=yes" if cgroups.delegable() else "cgroup v2, or a builder that is root"
-            log.warning("builds are not bounded in memory: no control group can be made", remedy=remedy)
+            log.warning("builds are not bounded in memory, since no control group can be made", remedy=remedy)
         self.store.prepare()
         with self.store.lock.shared(Event()):
             self._runtime = self._prepared(pins)
@@ -173,7 +174,7 @@ class NixBuilder:
         """
         with self.store.lock.shared(cancelled):
             if self._evaluator is None or self._runtime is None:
-                raise OperatorError("prepare() comes before build()")
+                raise OperatorError("a bug: build() was called before prepare()")
             pin = self._runtime.nixpkgs.get(nixpkgs)
             if pin is None:
                 known = ", ".join(sorted(self._runtime.nixpkgs))

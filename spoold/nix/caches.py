@@ -60,7 +60,7 @@ def files(settings: NixSettings, asked: Sequence[str]) -> list[str]:
         return found
     if not (os.path.isfile(settings.netrc) and os.access(settings.netrc, os.R_OK)):
         raise OperatorError(
-            f"nix.netrc: {settings.netrc} is no file that the builder can read; mend that, or the setting"
+            f"nix.netrc: the builder cannot read {settings.netrc}: let it read that file, or mend the setting"
         )
     return [*found, settings.netrc]
 

@@ -46,11 +46,11 @@ from spoold.nix import shortage
 PREFIX = "spoold-build-"
 PROCESSES = 4096
 SPARE = 2  # times as many processes are possible, so that a build with too many ends before the kernel refuses one
-OTHERS_MEMORY = "memory ran out: that of all builds together, see MemoryMax= of the unit, or the host's"
+OTHERS_MEMORY = "all builds together ran out of memory: raise MemoryMax= of the unit, or give the host more"
 SOMEBODYS_MEMORY = (
-    "the kernel killed a process for want of memory, and where builds have no control group nobody knows whose it was"
+    "memory ran out, and the kernel killed a process. Builds have no control group here, so nobody knows whose it was"
 )
-OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
+OTHERS_PROCESSES = "all builds together ran out of processes: raise TasksMax= of the unit"
 NEAR = 1024**2  # this many bytes below its limit a group has reached it: the kernel hands out memory in batches
 DYING_TIME = 20.0  # seconds for killed processes to be gone
 SPARED = 16  # of the memory of all builds, the daemon keeps one part in this many for itself

@@ -108,7 +108,7 @@ def _answer(question: _Question) -> _Answer:
 def _made(store: Store, paths: list[str]) -> _Answer:
     with store.lock.shared(Event()):
         if not store.valid(paths):
-            return _Answer(error="a part of it is not in the store any more: build it again")
+            return _Answer(error="a part of it is no longer in the store: build it again")
         directory = tempfile.mkdtemp(dir=_exports(store))
         to = f"file://{directory}?compression={COMPRESSION}"
         done = store.run(["nix", "copy", "--to", to, *paths], proc.Bounds(wall=SECONDS))

@@ -141,7 +141,7 @@ def certificates(authorities: str = "") -> Binds:
     """
     if authorities and not (os.path.isfile(authorities) and os.access(authorities, os.R_OK)):
         raise OperatorError(
-            f"nix.certificates: {authorities} is no file that the builder can read; mend that, or the setting"
+            f"nix.certificates: the builder cannot read {authorities}: let it read that file, or mend the setting"
         )
     wanted = [authorities, os.environ.get("NIX_SSL_CERT_FILE", ""), *_CERTIFICATES_ELSEWHERE]
     return [(os.path.realpath(path), CERTIFICATES) for path in wanted if os.path.isfile(path)][:1]

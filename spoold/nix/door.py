@@ -117,7 +117,7 @@ class Door:
                 heard += piece
             return msgspec.json.decode(heard, type=Report)
         except (OSError, msgspec.DecodeError) as error:
-            raise TemporaryError(f"the proxy for downloads ended before its time ({error}); see its log") from error
+            raise TemporaryError(f"the proxy for downloads ended too early ({error}); see its log") from error
 
 
 @contextlib.contextmanager
@@ -135,7 +135,7 @@ def opened(settings: NixSettings, fetch: Fetch, entering: launch.Entering | None
             control.settimeout(ANSWER_TIME)
             socket.send_fds(control, [msgspec.json.encode(fetch.order)], [listener])
             if control.recv(1) != ACCEPTED:
-                raise TemporaryError("the proxy for downloads takes no orders now; see its log")
+                raise TemporaryError("the proxy for downloads accepts no order now; see its log")
         except OSError as error:
             raise TemporaryError(f"the proxy for downloads does not answer ({error.strerror or error})") from error
         finally:
@@ -163,7 +163,7 @@ def _network(entering: launch.Entering | None) -> tuple[int, int]:
             _, descriptors, *_ = socket.recv_fds(ours, 1, 2)
     if len(descriptors) != 2:
         said = done.stderr.data.decode(errors="replace").strip()
-        raise OperatorError(f"no network namespace can be made, and sources are fetched in one: {said or done.limit}")
+        raise OperatorError(f"no network namespace can be made for the download of sources: {said or done.limit}")
     return descriptors[0], descriptors[1]
 
 

@@ -34,7 +34,7 @@ DATABASE = "nix/var/nix/db"
 FILES = 512 * 1024**2  # bytes of page cache, which the group counts but the evaluation's own limit does not
 THROW_AWAY = 256 * 1024**2  # bytes that an evaluation may write into its own store
 THROWN_FILES = 100_000  # files, likewise
-TOO_MUCH = "the derivations of cutor.nix are too large"
+TOO_MUCH = "the derivations of cutor.nix are too large: ask for fewer packages"
 DERIVATION = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
 JAILED = {"USER": "nobody", "HOME": "/nowhere", "NIX_CONF_DIR": "/nowhere", "NIX_USER_CONF_FILES": "", "TMPDIR": "/s"}
 
@@ -133,7 +133,7 @@ class Evaluator:
 
     def _hand_over(self, own: Path, derivation: str) -> None:
         if not DERIVATION.fullmatch(derivation):
-            raise TemporaryError(f"the evaluator printed {derivation[:200]!r} and no derivation")
+            raise TemporaryError(f"the evaluator printed {derivation[:200]!r} instead of a derivation")
         # When two copies into a new store run at the same time, one of them fails.
         with self._copying:
             self._copy(own, derivation)

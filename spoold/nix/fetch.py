@@ -78,8 +78,8 @@ def missing_here(store: Store, derivation: str, way: door.Fetch) -> Missing:
         return _read(finished.stderr.data.decode(errors="replace"), [], "")
     # Nix read derivations that the client's evaluation made. Their errors are the client's, unless the host failed.
     if finished.limit or finished.exit_code != 1 or "SQLite" in said:
-        raise TemporaryError(f"cannot tell what is missing: {said}")
-    raise ClientError(f"Nix cannot make sense of a derivation: {said.removeprefix('error: ')[:1000]}")
+        raise TemporaryError(f"Nix cannot tell which store paths are missing: {said}")
+    raise ClientError(f"Nix cannot read a derivation: {said.removeprefix('error: ')[:1000]}")
 
 
 def _ask(store: Store, derivation: str, asked: list[str], way: door.Fetch) -> proc.Finished:
@@ -124,7 +124,7 @@ def fetch(store: Store, wanted: Missing, way: door.Fetch, tell: Tell | None) -> 
         arrived = look.arrived()
         took = finished.reason or f"it took more than {limits.time:g} s (builder.limits.time)"
         if finished.limit is proc.Limit.OUTPUT:
-            took = f"they sent more than the {limits.output} bytes that may be added (builder.limits.output)"
+            took = f"they sent more than the {limits.output} bytes allowed (builder.limits.output)"
         raise CacheError(
             f"{arrived.paths} of {arrived.all_paths} paths came from the binary caches of this host "
             f"({caches.named(store.settings)}): {took}; what came is kept"

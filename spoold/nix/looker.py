@@ -89,7 +89,7 @@ class Looker:
         if said := self._listen():
             return said
         if self._process.poll() is not None:
-            raise TemporaryError("what a build writes cannot be measured: the program that does it has ended")
+            raise TemporaryError("a build cannot be measured: the program that measures it has ended")
         now = Disk.of(self._directory)
         if self.used + max(0, self._free_then - now.free) > self._size:
             self.ask()
@@ -99,7 +99,7 @@ class Looker:
         # Other programs may have filled the disk meanwhile, so the build is not blamed.
         since = time.monotonic()
         if since - self._heard_at > SILENCE or (self._asked_at and since - self._asked_at > HURRY):
-            raise TemporaryError("what a build writes cannot be measured in time: it is too much, or too many files")
+            raise TemporaryError("a build cannot be measured in time: it has too many files, or writes too much")
         return ""
 
     def ask(self) -> None:
@@ -148,8 +148,8 @@ class Looker:
             self._most = known
         elif self is max(suspects, key=lambda each: each.wrote):
             self._end(
-                f"what a build writes cannot be measured: the disk has lost {lost} bytes that no look at any build "
-                "explains, and this one has written most beside what was found of it"
+                f"a build cannot be measured: the disk has lost {lost} bytes that were found in no build, and "
+                "this build has written most of what was not found"
             )
 
     def _keep_room(self, now: Disk) -> None:
@@ -158,8 +158,8 @@ class Looker:
         waits = time.monotonic() - Looker.made_room_at < LEAVING_TIME  # for the room of a build that was ended
         if now.left < 1 / 2 or (now.left < 1 and self is largest and not waits):
             self._end(
-                f"{self._directory}: the disk is nearly full ({now.free} bytes and {now.inodes} inodes are left), and "
-                "no build goes on where it could meet its end: make room, or run spoolctl gc"
+                f"{self._directory}: the disk is nearly full ({now.free} bytes and {now.inodes} inodes are left), so "
+                "builds are ended before it is full: make room, or run spoolctl gc"
             )
 
     def _end(self, reason: str) -> NoReturn:

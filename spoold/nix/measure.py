@@ -36,7 +36,7 @@ def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 
     walk = _Walk(size, files, unnamed)
     try:
         if unnamed > size:
-            raise _TooMuchError(f"more than {size} bytes were written, into files that have no name any more")
+            raise _TooMuchError(f"more than {size} bytes were written into deleted files, which have no name any more")
         for place in places:
             walk.look(str(place))
     except _TooMuchError as error:
@@ -122,7 +122,7 @@ class _Directory:
             return False
         self._again += 1
         if self._again > self.RENAMES + len(self._seen):  # the list could go on for ever
-            raise _TooMuchError("what is in a directory is renamed too often to be measured")
+            raise _TooMuchError("the files in a directory are renamed too often to be measured")
         return True
 
     def close(self) -> None:

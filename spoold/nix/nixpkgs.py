@@ -138,7 +138,7 @@ def _is_imported(store: Store, path: str) -> bool:
 
 def _add_tree(store: Store, name: str, tree: Path) -> str:
     if not (tree / "default.nix").is_file():
-        raise OperatorError(f"nixpkgs.{name}: {tree} has no default.nix; name the root of a nixpkgs")
+        raise OperatorError(f"nixpkgs.{name}: {tree} has no default.nix: name the top directory of a nixpkgs")
     return _evaluated(store, name, _ADD_TREE, {"path": str(tree)}, ADD)
 
 
@@ -188,7 +188,7 @@ def _fingerprint(name: str, location: str) -> str:
         return digest.hexdigest()
     if not os.path.exists(location):
         raise OperatorError(
-            f"nixpkgs.{name}: there is no {location}; name a directory, a tarball, a URL or a store path"
+            f"nixpkgs.{name}: there is no {location}: name a directory, a tarball, a URL or a store path"
         )
     _digest_entry(digest, location, os.stat(location))
     for directory, _, files in _walk(location):

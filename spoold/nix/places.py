@@ -93,7 +93,7 @@ def create(state: str, owners: dict[str, tuple[int, int]] | None = None) -> list
                     changed.append(path)
         except NotADirectoryError as error:
             what = "a symbolic link" if os.path.islink(path) else "no directory"
-            raise OperatorError(f"{path} is {what}: remove it, and run `spoolctl init` as root") from error
+            raise OperatorError(f"{path} is {what}: remove it, then run `spoolctl init` as root") from error
     changed += _move(state)
     return sorted(set(changed))
 

@@ -84,7 +84,7 @@ class Derivation(msgspec.Struct, frozen=True, array_like=True):
         except (ValueError, RecursionError) as error:
             raise ClientError(f"a derivation has a __json that is not JSON: {error}") from error
         if not isinstance(loaded, dict):
-            raise ClientError("a derivation has a __json that is no object")
+            raise ClientError("a derivation has a __json that is not an object")
         return loaded
 
     @property
@@ -97,7 +97,7 @@ def read(store: Store, path: str) -> Derivation:
     """Read a derivation from the store. Raises :class:`ClientError` where it is too large."""
     file = store.on_disk(path)
     if file.stat().st_size > LARGEST:
-        raise ClientError(f"{name_of(path)} is a derivation of more than {LARGEST} bytes")
+        raise ClientError(f"the derivation {name_of(path)} has more than {LARGEST} bytes, which is too large")
     return parse(file.read_bytes().decode("utf-8", "surrogateescape"))
 
 
@@ -114,7 +114,7 @@ def check(store: Store, derivations: Sequence[str]) -> None:
         attributes = derivation.attributes()
         for attribute, what in _FORBIDDEN.items():
             if attributes.get(attribute) not in (None, "", False, []):
-                raise ClientError(f"{name} {what} ({attribute}); such derivations are not built here")
+                raise ClientError(f"{name} {what} ({attribute}), which is not allowed here")
         _check_variables(derivation, name)
         if derivation.builder.startswith("builtin:") and not (derivation.is_fixed and derivation.builder == FETCHURL):
             raise ClientError(f"{name} needs {derivation.builder}, which runs outside the build sandbox")
@@ -122,7 +122,7 @@ def check(store: Store, derivations: Sequence[str]) -> None:
             refusal = sources.refusal(name, hosts_of(store, derivation), store.settings)
             if refusal:
                 hint = _on_demand(store, derivations)
-                raise UnavailableError(f"{refusal}, {hint}" if hint else refusal)
+                raise UnavailableError(f"{refusal}. {hint}" if hint else refusal)
 
 
 def hosts_of(store: Store, derivation: Derivation) -> list[Host]:
@@ -138,13 +138,13 @@ def _check_variables(derivation: Derivation, name: str) -> None:
     wanted = sources.words(derivation.attributes().get(IMPURE))
     if wanted and not derivation.is_fixed:
         raise ClientError(
-            f"{name} asks for variables of the host's environment ({IMPURE}), and is no download that is pinned by a "
-            "hash; such derivations are not built here"
+            f"{name} asks for variables of the host's environment ({IMPURE}). Only a download that is pinned by a "
+            "hash may have variables"
         )
     if ours := sorted(OURS.intersection(wanted)):
         raise ClientError(
-            f"{name} asks for {', '.join(ours)} of the host's environment ({IMPURE}); a download may have the proxy's "
-            "variables, such as http_proxy"
+            f"{name} asks for {', '.join(ours)} of the host's environment ({IMPURE}). A download may ask for the "
+            "variables of the proxy, such as http_proxy"
         )
 
 
@@ -155,8 +155,8 @@ def _on_demand(store: Store, derivations: Sequence[str]) -> str:
     if not names:
         return ""
     return (
-        f"who fetches it with `spoold-nixpkgs-debian --with {','.join(names)} DIRECTORY`, where "
-        "DIRECTORY is that of the nixpkgs; it can be used from then on"
+        f"The operator fetches it with `spoold-nixpkgs-debian --with {','.join(names)} DIRECTORY`, where "
+        "DIRECTORY is that of the nixpkgs. From then on it can be used"
     )
 
 

@@ -82,7 +82,7 @@ def _lay_out(tree: Path, program: str, libraries: list[str], bash: str) -> None:
         shutil.copyfile(library, tree / "lib" / os.path.basename(library))
     loader = next((name for name in map(os.path.basename, libraries) if name.startswith("ld-")), None)
     if loader is None:
-        raise OperatorError(f"{program} names no loader among its libraries, so it cannot be copied for jobs")
+        raise OperatorError(f"{program} cannot be copied for jobs, since it names no loader among its libraries")
     (tree / "lib" / loader).chmod(0o755)
     shutil.copyfile(program, tree / "libexec" / PROGRAMS[0])
     (tree / "libexec" / PROGRAMS[0]).chmod(0o755)

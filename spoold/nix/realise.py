@@ -85,7 +85,7 @@ def realise(
     order = Order(build=build, what=what, bytes=rules.most(limits), time=limits.time, purpose=Purpose.CACHE)
     wanted, fetching, trouble = _fetched(store, derivation, door.Fetch(order, limits, cancel=cancel), tell)
     if trouble:
-        log.warning("a binary cache failed; what it did not give is built", reason=trouble)
+        log.warning("a binary cache failed; packages that it did not deliver are built here", reason=trouble)
     making = _Making(store, limits, cancel, build)
     failed = making.sources(wanted.built) if store.settings.fetch else None
     if trouble and failed is not None and failed.outcome is not None:

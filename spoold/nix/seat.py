@@ -66,8 +66,8 @@ def run(settings: NixSettings, module: str, question: bytes, seconds: float) -> 
     bounds = proc.Bounds(wall=seconds, stdout=MOST)
     done = proc.run(command, bounds, env=environment, stdin=question)
     if done.limit:
-        raise OperatorError(f"it took more than {seconds:g} s as {name}, and was ended")
+        raise OperatorError(f"the program that ran as {name} took more than {seconds:g} s and was ended")
     if not done.ok:
         said = done.stderr.data.decode(errors="replace").strip().splitlines()[-1:]
-        raise OperatorError(f"it could not be done as {name}: {''.join(said)}")
+        raise OperatorError(f"the program that ran as {name} failed: {''.join(said)}")
     return done.stdout.data

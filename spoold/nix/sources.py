@@ -96,7 +96,7 @@ def _note(name: str, wanted: Sequence[Host], passages: Sequence[Passage]) -> str
             return f"{name}: {each.host} answers {each.status} for {each.target[:200]}"
     if not passages:
         return (
-            f"{name} asked for no download: its builder has no network but the proxy that http_proxy, https_proxy and "
-            "all_proxy name, and those variables where impureEnvVars asks for them"
+            f"{name} asked for no download. Its builder reaches the network only through the proxy that http_proxy, "
+            "https_proxy and all_proxy name. It has these variables if impureEnvVars asks for them"
         )
     return ""

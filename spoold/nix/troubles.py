@@ -46,14 +46,14 @@ _NO_CACHE = re.compile(r"'(?P<url>[^'\n]+)' does not appear to be a binary cache
 _OTHER_STORE = re.compile(r"binary cache '(?P<url>[^'\n]+)' is for Nix stores with prefix '(?P<prefix>[^'\n]*)'")
 
 CURL = {
-    5: "the name of its proxy is not known",
+    5: "the name of its proxy cannot be resolved",
     6: "its name is not known here",
     7: "nothing answers there",
     18: "it broke off",
     28: "it does not answer in time, or too slowly",
-    35: "it speaks no TLS that is understood",
-    47: "it redirects without end",
-    51: "its certificate is of another host",
+    35: "it speaks no TLS that Nix understands",
+    47: "it redirects too often",
+    51: "its certificate is for another host",
     52: "it hung up without an answer",
     55: "it hung up",
     56: "it hung up in the middle",

@@ -114,12 +114,12 @@ def _found(wish: str, uid: int, jail_user: int) -> BuildUsers:
     users = userns.subordinate(MOST) if wish == AUTO else None
     if users is None:
         raise OperatorError(
-            "builds need users of their own, and this user has none to give them. Either run the builder by its unit "
-            "(systemctl start spoold-builder; systemd-sysusers makes its group spoold-build), or as root, or give this "
-            "user subordinate ids, as root:\n"
+            "builds need users of their own, and this user has none to give them. Run the builder by its unit "
+            "(systemctl start spoold-builder; systemd-sysusers makes its group spoold-build), or run it as root, or "
+            "give this user subordinate ids, as root:\n"
             f"  usermod --add-subuids 1000000-1065535 --add-subgids 1000000-1065535 $(id -nu {uid})\n"
-            "and install newuidmap (apt-get install uidmap). Who runs nothing but their own submissions can do "
-            'without: nix.build_users = ""'
+            "and install newuidmap (apt-get install uidmap). If you run only your own submissions, you need no such "
+            'users: set nix.build_users = ""'
         )
     return BuildUsers(Namespaces(users))
 
@@ -128,12 +128,12 @@ def _members(group: str) -> Users:
     users = userns.group_members(group)
     if users is None:
         raise OperatorError(
-            f"builds need users of their own, and there is no group {group} with members on this host; make it with\n"
+            f"builds need users of their own, and there is no group {group} with members on this host. Make it with\n"
             f"  {how_to_make(group)}\n"
-            'Who runs nothing but their own submissions can do without: nix.build_users = ""'
+            'If you run only your own submissions, you need no such users: set nix.build_users = ""'
         )
     if group == userns.BUILD_GROUP:
-        raise OperatorError(f"the users of the group {group} are those of spoold's unit; give nix.build_users another")
+        raise OperatorError(f"the group {group} belongs to the unit of spoold: name another group in nix.build_users")
     return users
 
 
@@ -160,7 +160,7 @@ def _lock_directory(users: Users) -> Path:
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     if not _ours(path):
-        raise OperatorError(f"{path} has to be a directory of this user's, for locks: remove what is there")
+        raise OperatorError(f"{path} has to be a directory of this user's, for locks: remove the present one")
     return path
 
 

@@ -39,11 +39,11 @@ def raise_ours(finished: proc.Finished, store: Store) -> None:
     first = finished.stderr.data.partition(b"\n")[0].decode(errors="replace")
     if finished.exit_code in (126, 127) or first.startswith(OURS):
         raise OperatorError(
-            f"cannot start Nix in its jail: {first}; is bubblewrap installed, and may it make namespaces?"
+            f"cannot start Nix in its jail: {first}. Check that bubblewrap is installed and may make namespaces"
         )
     status = os.statvfs(store.state)
     if status.f_bavail * status.f_frsize < FREE or (status.f_files and not status.f_favail):
-        raise TemporaryError(f"{store.state}: the disk is full")
+        raise TemporaryError(f"the disk of {store.state} is full: make room, or run spoolctl gc")
 
 
 def of_evaluation(store: Store, finished: proc.Finished, limits: BuildLimits) -> Phase:
@@ -53,7 +53,7 @@ def of_evaluation(store: Store, finished: proc.Finished, limits: BuildLimits) ->
     """
     name = _signal(finished)
     if name == "SIGKILL" and finished.limit is None and finished.cpu < limits.evaluation_time:
-        raise TemporaryError(f"somebody killed the evaluation after {finished.wall:.1f} s")
+        raise TemporaryError(f"the evaluation was killed after {finished.wall:.1f} s, not for one of its limits")
     outcome, note = _evaluation_outcome(finished, name, limits)
     stderr = messages.for_client(finished.stderr, store)
     return finished_phase(
@@ -131,5 +131,5 @@ def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, 
         return Outcome.TIME_LIMIT, f"the build took more than {limits.time:g} s, or was silent for {limits.silence:g} s"
     note = build.reason if build.limit is Limit.WATCH else ""
     if build.stderr.total > limits.log - CHUNK and LOG_ENDED in build.stderr.data:
-        note = f"a builder wrote more than {limits.log} bytes of log"
+        note = f"the build printed more than {limits.log} bytes of log"
     return (Outcome.OUTPUT_LIMIT if note else Outcome.NONZERO_EXIT), note

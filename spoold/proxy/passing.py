@@ -76,7 +76,7 @@ class Passing:
         client = Side(reader, writer)
         if len(self._tasks) >= CONNECTIONS:
             # Refused without a task, since there are too many tasks already.
-            writer.write(_refusal(Trouble.CROWDED, f"there are {CONNECTIONS} connections already"))
+            writer.write(_refusal(Trouble.CROWDED, f"all {CONNECTIONS} connections of this download are in use"))
             writer.close()
             return
         task = asyncio.ensure_future(self._meet(client))
@@ -95,8 +95,8 @@ class Passing:
         except GoneError:
             pass
         except Exception as error:  # noqa: BLE001 - a bug costs this request alone, and is not its client's fault
-            log.bug("a request met a bug", error=error)
-            passage.trouble, passage.said = Trouble.AWAY, f"the proxy met a bug: {error}"
+            log.bug("a request failed by a bug of the proxy", error=error)
+            passage.trouble, passage.said = Trouble.AWAY, f"the proxy has a bug: {error}"
         finally:
             client.writer.close()
             room = PASSAGES if passage.trouble else PASSAGES // 2  # a cache gives hundreds of paths before it fails
@@ -146,7 +146,7 @@ class Passing:
     def _tell(self, passage: Passage) -> None:
         tell = log.warning if passage.trouble else log.info
         tell(
-            "not let through" if passage.trouble else "let through",
+            "a request was refused or failed" if passage.trouble else "let through",
             build=self._order.build,
             what=self._order.what,
             method=passage.method,

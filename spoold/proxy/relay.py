@@ -78,7 +78,7 @@ class Relay:
             await self._to_server(self._asked.for_proxy())
             answer, _ = await self._head()
             if answer.status // 100 != 2:
-                raise self._away(f"is not reached: the proxy {self._before} answers {answer.status}")
+                raise self._away(f"cannot be reached: the proxy {self._before} answers {answer.status}")
         await self._to_client(b"HTTP/1.1 200 Connection established\r\n\r\n", received=False)
         ways = asyncio.ensure_future(self._upwards()), asyncio.ensure_future(self._downwards(None))
         try:

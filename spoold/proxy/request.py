@@ -49,7 +49,7 @@ def read(head: bytes) -> Request:
     first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not _TOKEN.fullmatch(words[0]) or not _VERSION.fullmatch(words[2]):
-        raise MalformedError("the request line is none of HTTP/1.1")
+        raise MalformedError("the request line is not that of HTTP/1.1")
     method, target, version = words
     fields = [_field(line) for line in lines]
     if method == "CONNECT":
@@ -85,7 +85,7 @@ def _host(authority: str) -> Host:
 def _field(line: str) -> tuple[str, str]:
     name, separator, value = line.partition(":")
     if not separator or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-        raise MalformedError("a header field is none")
+        raise MalformedError("a header field is malformed")
     return name, value.strip(" \t")
 
 
@@ -99,7 +99,7 @@ def _length(fields: list[tuple[str, str]]) -> int:
     if any(name.lower() == "transfer-encoding" for name, _ in fields):
         raise MalformedError("a body needs a Content-Length here, and no Transfer-Encoding")
     if len(said) > 1 or not all(re.fullmatch(r"[0-9]{1,18}", value) for value in said):
-        raise MalformedError("the Content-Length is none")
+        raise MalformedError("the Content-Length is not a number")
     return int(said[0]) if said else 0
 
 

@@ -50,7 +50,7 @@ def run(read: Callable[[], Settings]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the settings are read for each order
     settings = read()
     if not rules.any_at_all(settings.nix, settings.nixpkgs.values()):
-        log.info("nothing to do: neither [nix] fetch nor a cache or pin names a host")
+        log.info("the proxy has nothing to do: the settings name no host in [nix] fetch, substituters or a pin")
         notify("READY=1")
         return
     callers = {0, os.geteuid(), accounts.uid_of(BUILDER)} - {None}
@@ -66,7 +66,7 @@ def _rules(read: Callable[[], Settings], at_start: Settings, purpose: Purpose) -
     try:
         settings = read()
     except OperatorError as error:
-        log.error("the settings cannot be read; those from the start hold", error=error)
+        log.error("the settings cannot be read; those from the start stay in use", error=error)
         settings = at_start
     return rules.of(purpose, settings.nix, settings.nixpkgs.values(), settings.builder.limits)
 
@@ -97,9 +97,9 @@ def _take_orders(listener: socket.socket, callers: Collection[int | None], rules
             children -= _ended(children)
             _, uid, _ = _WHO.unpack(control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _WHO.size))
             if uid not in callers:
-                log.warning("a user who is not the builder has called", uid=uid)
+                log.warning("a user other than the builder connected; it is refused", uid=uid)
             elif len(children) >= ORDERS:
-                log.warning("too many fetches at once; the builder tries again", most=ORDERS)
+                log.warning("too many downloads at once; the builder tries again", most=ORDERS)
             elif child := os.fork():
                 children.add(child)
             else:

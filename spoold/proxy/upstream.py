@@ -23,6 +23,6 @@ def of(host: Host, scheme: str) -> Host | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or "@" in parts.netloc:
-        raise ValueError(f"{url!r}: only http://HOST:PORT is understood")
+        raise ValueError(f"{url!r}: write the proxy as http://HOST:PORT")
     found = parse(parts.netloc)
     return found._replace(port=found.port or 80)

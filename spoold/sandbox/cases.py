@@ -22,14 +22,14 @@ from spoold.sandbox.checkers import Checker, Checkers
 from spoold.sandbox.parts import OnPhase, Part, Runs
 from spoold.sandbox.verdict import killed_whole
 
-NO_ROOM = "there is no room for what compile.sh left"
+NO_ROOM = "there is no room for the files that compile.sh left"
 Ended = Callable[[Phase, list[str]], Check | None]
 
 
 def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, checkers: Checkers) -> JobResult:
     """Run all cases of ``job`` that the ``judge`` wants; raises what ``run`` raises."""
     if judge is None:
-        raise ValueError("there are cases, and nobody to judge them")
+        raise ValueError("a bug: there are cases, but no judge")
     with contextlib.closing(Archive(job.scratch)) as archive:
         compiled, notes = SKIPPED_PHASE, list[str]()
         if job.compile is not None:

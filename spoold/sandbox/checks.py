@@ -30,8 +30,8 @@ def store(settings: NixSettings) -> str:
     engine would mount any directory of the host. Raises :class:`OperatorError` where somebody could put a link there.
     """
     remedy = (
-        "It is mounted into containers, so only root may say what it stands for: run `spoolctl init` as root, and see "
-        "that nix.state is the same for executor and builder"
+        "The store is mounted into containers, so only root may be able to replace it: run `spoolctl init` as root, "
+        "and set nix.state to the same directory for executor and builder"
     )
     return ownership.settled(settings.physical_store, remedy, itself=False)
 

@@ -24,12 +24,12 @@ def of_phase(name: str, done: Done, outcome: Outcome, limits: PhaseLimits) -> li
     if done.files * NOTABLE >= limits.memory:
         notes.append(
             f"{name}: of its {limits.memory} bytes of memory, files in /job, /tmp and /dev/shm and shared memory took "
-            f"{min(done.files, limits.memory)}; see limits.{name}.memory"
+            f"{min(done.files, limits.memory)}. Write less, or ask for more in limits.{name}.memory"
         )
     if done.entries * ENTRY * NOTABLE >= limits.memory:
         notes.append(
             f"{name}: the kernel's own memory for {done.entries} files and directories in /job, /tmp and /dev/shm, "
-            f"some 1 KiB each, counts as well; see limits.{name}.memory"
+            f"some 1 KiB each, counts as well. Make fewer, or ask for more in limits.{name}.memory"
         )
     return notes
 
@@ -37,8 +37,8 @@ def of_phase(name: str, done: Done, outcome: Outcome, limits: PhaseLimits) -> li
 def of_whole(name: str) -> list[str]:
     """Return the notes on a phase whose sandbox the kernel ended. Killing the processes had not freed enough memory."""
     note = (
-        f"{name}: the kernel ended the sandbox for want of memory, as where files in /job, /tmp and /dev/shm or shared "
-        f"memory took it; see limits.{name}.memory"
+        f"{name}: memory ran out, and the kernel ended the sandbox. Files in /job, /tmp and /dev/shm and "
+        f"shared memory count as well. Write less, or ask for more in limits.{name}.memory"
     )
     return [note]
 
@@ -47,9 +47,9 @@ def of_kept(kept: Kept) -> list[str]:
     """Return a note where compile.sh left files that no case gets."""
     left = {"FIFO": kept.pipes, "socket": kept.sockets, "device": kept.devices}
     named = [f"{many} {kind}{'s' if many > 1 else ''}" for kind, many in left.items() if many]
-    return [f"compile: it left {' and '.join(named)} in the work directory, which no case gets"] if named else []
+    return [f"compile: it left {' and '.join(named)} in the work directory. No case gets these"] if named else []
 
 
 def _full(name: str, full: Full) -> str:
     place = full.place.decode(errors="replace")
-    return f"{name}: {place} had no room for another {WHAT[full.what]}; it has {full.most} {UNITS[full.what]} here"
+    return f"{name}: {place} had no room for another {WHAT[full.what]}: it may have {full.most} {UNITS[full.what]} here"

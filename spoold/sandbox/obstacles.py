@@ -20,21 +20,21 @@ ENDS = "Save it with Unix line ends, as dos2unix does"
 # {file} is a file of the job, or an interpreter. {name} is what it needs.
 WORDS = {
     "missing": "there is no {file} in the work directory",
-    "dangling": "{file} is a symbolic link to what is not there",
+    "dangling": "{file} is a symbolic link to a file that does not exist",
     "directory": "{file} is a directory",
     "special": "{file} is no regular file",
     "mode": "{file} is not executable any more",
-    "unread": "{file} was never started: the shell that enters the environment ended before, as where its hook exits "
-    "or a limit is too small for it, or the hook changed the working directory",
+    "unread": "{file} was never started. The shell that enters the environment ended before, for example as its hook "
+    "exits or a limit is too small for it, or the hook changed the working directory",
     "interpreter": f"{{file}} asks for the interpreter {{name}}, which is not in the sandbox. {FIND}",
     "relative": f"{{file}} asks for the interpreter {{name}}, which is no absolute path and is not there. {FIND}",
     "no program": "{file} asks for the interpreter {name}, which is no executable file",
-    "package": "{file} asks env for {name}, which no directory of PATH has. cutor.nix has to name a package that does",
-    "nix-shell": "{file} asks env for 'nix-shell', which has done its part: cutor.nix names the packages here, "
-    "and the first line the interpreter, such as '#!/usr/bin/env python3'",
+    "package": "{file} asks env for {name}, which is in no directory of PATH. Name a package in cutor.nix that has it",
+    "nix-shell": "{file} asks env for 'nix-shell', which is not needed here: cutor.nix names the packages. Let the "
+    "first line name the interpreter, such as '#!/usr/bin/env python3'",
     "late": "{file} has '#!' not at its very beginning, so bash runs it. Remove the blanks and empty lines before it",
-    "one word": "{file} asks env for one program of the name {name}: all that follows env is one word to it. "
-    "'#!/usr/bin/env -S' splits it",
+    "one word": "{file} asks env for one program with the name {name}: env takes all that follows it as one word. "
+    "Write '#!/usr/bin/env -S' to split it",
     "return": f"{{file}} has Windows line ends: its first line ends in a carriage return, which the kernel takes for a "
     f"part of the interpreter's name or argument. {ENDS}",
     "returns": f"{{file}} has Windows line ends: line {{number}} ends in a carriage return, which a shell takes for a "
@@ -42,11 +42,11 @@ WORDS = {
     "old": f"{{file}} ends its lines by a carriage return alone, so all of it is one line to a shell. {ENDS}",
     "mark": "{file} begins with a byte order mark, which is neither '#!' nor a command. Save it as UTF-8 without one",
     "utf-16": "{file} is text in UTF-16, which no shell reads. Save it as UTF-8 without a byte order mark",
-    "machine": "{file} is a program for another machine: {machine}",
+    "machine": "{file} is a program for another machine: {machine}. Compile it in compile.sh",
     "loader": "{file} is a program made elsewhere: it asks for the loader {name}, which is not in the sandbox. Compile "
     "it in compile.sh, link it statically, or change its loader by patchelf",
-    "windows": "{file} is a program for Windows or DOS",
-    "macos": "{file} is a program for macOS",
+    "windows": "{file} is a program for Windows or DOS. Compile it in compile.sh",
+    "macos": "{file} is a program for macOS. Compile it in compile.sh",
 }
 
 

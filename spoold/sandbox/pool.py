@@ -126,7 +126,7 @@ class Pool(Generic[Carrier]):
             raise kind(str(self._failure)) from self._failure
         if time.monotonic() > deadline:
             raise TemporaryError(
-                f"no sandbox could be had in {TAKE_TIMEOUT:.0f} s: the machine or its engine is overloaded"
+                f"no container was ready within {TAKE_TIMEOUT:.0f} s: the machine or its engine is overloaded"
             )
 
     def _fit(self, owner: int, closure: Sequence[str]) -> Runner[Carrier] | None:

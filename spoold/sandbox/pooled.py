@@ -70,7 +70,7 @@ class PooledSandbox(Generic[Carrier, Planned]):
         """Raise :class:`OperatorError` where the settings want nix-shell and jobs cannot start it."""
         if self._settings.nix.enter == "nix-shell" and not self._runtime.nix:
             raise OperatorError(
-                'nix.enter is "nix-shell", and the builder provides no Nix to start it with: '
+                'nix.enter is "nix-shell", but the builder provides no Nix for it: '
                 "restart the builder with the same settings"
             )
 

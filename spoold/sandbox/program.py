@@ -33,8 +33,8 @@ PACKAGED = Path(__file__).parents[2] / "supervisor"  # beside the package ``spoo
 FLAGS = ("-std=gnu11", "-O2", "-static", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wall", "-Wextra", "-s")
 COMPILE_TIMEOUT = 120.0  # seconds
 REMEDY = (
-    "What starts as root in containers must be changeable by root alone: mend owner and mode, or install the package, "
-    "which brings it compiled"
+    "It decides what starts as root in containers, so only root may be able to change it: mend owner and mode, or "
+    "install the package, which has the program compiled"
 )
 
 

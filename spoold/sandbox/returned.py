@@ -30,7 +30,7 @@ FAILED = {
     b"memory": "no memory was left to read them",
     b"time": "reading them took too long",
 }
-ENDED = "reading them ended before its time, as where memory is short"
+ENDED = "reading them ended too early, perhaps since memory is short"
 
 
 def order_of(wanted: Wanted | None) -> messages.Wanted:
@@ -65,7 +65,7 @@ def after(stream: Stream, wanted: Wanted, where: str, contents: Spill, lacked_me
 
 def lost(wanted: Wanted, where: str, contents: Spill) -> Returned:
     """Return the result where the kernel ended the sandbox during or after a phase: no files, and a note."""
-    why = f"{where}.outputs: lost with the sandbox, which the kernel ended for want of memory"
+    why = f"{where}.outputs: they are lost, since memory ran out and the kernel ended the sandbox"
     return Returned([], contents, outputs.missing(wanted.outputs, 0), [why])
 
 

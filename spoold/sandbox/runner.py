@@ -224,7 +224,7 @@ class Runner(Generic[Carrier]):
             said = stream.message(deadline - time.monotonic(), Kept, Refused)
             if isinstance(said, Refused):
                 phase = msgspec.structs.replace(ran.phase, outcome=Outcome.FILE_LIMIT)
-                note = f"compile: what it left in the work directory cannot be kept for the cases: {text(said.reason)}"
+                note = f"compile: the files that it left cannot be kept for the cases: {text(said.reason)}"
                 return ran._replace(phase=phase, notes=[*ran.notes, note])
             assert isinstance(said, Kept)  # noqa: S101 - for mypy: nothing else was expected
             counts = (said.bytes, said.entries, said.pipes, said.sockets, said.devices, said.room)
@@ -260,8 +260,8 @@ def _of_unseen(name: str, phase: Phase, unseen: int) -> list[str]:
     if not isinstance(phase.memory, int) or unseen <= phase.memory + EXACT:
         return []
     note = (
-        f"{name}.memory: peaks shorter than {LOOKS} ms may be missing, up to {unseen} bytes: its container had as much "
-        "before, and the kernel there keeps one peak for good"
+        f"{name}.memory: peaks shorter than {LOOKS} ms may be missing, up to {unseen} bytes. An earlier job of "
+        "its container took as much, and this kernel never resets the peak"
     )
     return [note]
 

@@ -113,7 +113,9 @@ class Stream:
         ready = self.message(patience, Ready)
         assert isinstance(ready, Ready)  # noqa: S101 - for mypy: nothing else was expected
         if ready.version != VERSION:
-            raise ClosedError(f"its program speaks version {ready.version} of the wire, and this one {VERSION}")
+            raise ClosedError(
+                f"its supervisor speaks version {ready.version} of the protocol, and this executor version {VERSION}"
+            )
         return ready
 
     def message(self, patience: float, *expected: type[Message]) -> Message:

@@ -48,8 +48,8 @@ def on_trial(settings: Settings) -> Settings:
 def no_runtime() -> Finding:
     """Return the finding where no job can be tried yet."""
     return WHAT.unknown(
-        "what a builder provides for sandboxes is not there, or closed to this user",
-        "start `spoold builder`, then ask the doctor again, as root",
+        "the runtime that a builder provides is missing, or closed to this user",
+        "start `spoold builder`, then run the doctor again, as root",
     )
 
 
@@ -72,7 +72,7 @@ def examine(sandbox: Tried, settings: Settings, runtime: Runtime, remedy: str) -
     except SpooldError as error:
         yield WHAT.refused(f"it cannot run: {error}", remedy)
     except BrokenError as error:
-        yield WHAT.refused(f"it cannot run, by a fault of spoold's or of its runtime's: {error}")
+        yield WHAT.refused(f"it cannot run, by a fault of spoold or of its runtime: {error}")
     finally:
         sandbox.close()
 
@@ -109,8 +109,8 @@ def _of_what_is_loaded(what: Subject, maps: str) -> Finding:
     theirs = sorted(path for path in loaded if path.startswith(STORE))
     if theirs:
         return what.refused(
-            f"a program of the store is started as root, which the builder can change: {theirs[0]}",
-            "restart the executor, of the version that this doctor is of",
+            f"a program of the store starts as root, and the builder can change it: {theirs[0]}",
+            "restart the executor, with the same version of spoold as this doctor",
         )
     if not any(path == program.IN_IMAGE for path in loaded):
         return what.unknown("the kernel does not tell", "see which runtime the engine uses")
@@ -159,7 +159,7 @@ def _files(sandbox: Tried, settings: Settings) -> Finding:
     if settings.limits.work_inodes <= FEW:
         return what.fine(f"finds no room for more than {settings.limits.work_inodes} in each of its directories")
     return what.warning(
-        "is not ended at its memory limit: the kernel does not count what it keeps of them",
+        "is not ended at its memory limit: the kernel does not count the memory that it keeps for them",
         f"boot without cgroup.memory=nokmem, or set limits.work_inodes = {FEW}",
     )
 
@@ -168,9 +168,9 @@ def _importance(sandbox: Tried, settings: Settings) -> Finding:
     """Run a job that asks the kernel to spare it where the host's memory is short."""
     what = Subject("a job, where the host's memory is short,")
     if _run(sandbox, settings, PLEA, []).outcome is Outcome.OK:
-        return what.fine("goes before all else, and cannot change that")
+        return what.fine("is ended before all else, and cannot change that")
     return what.warning(
-        "can have the kernel end the host's own programs before itself: it may write its oom_score_adj",
+        "can have the kernel end the host's own programs before itself, since it may write its oom_score_adj",
         "use Linux 5.19 or later, with landlock among the modules in /sys/kernel/security/lsm",
     )
 

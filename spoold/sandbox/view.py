@@ -43,7 +43,7 @@ class View(Generic[Carrier, Planned]):
         wish = plan.settings.sandbox.view
         if wish == "off" or not plan.runtime.closure:
             if wish == "required":
-                raise OperatorError("sandbox.view is required, but the builder does not say what the runtime needs")
+                raise OperatorError("sandbox.view is required, but the builder does not name the paths of the runtime")
             self.narrow = False
             return
         failure = self._fails(plan) and self._fails(plan)  # an engine that ends and comes back makes only one try fail
@@ -55,7 +55,7 @@ class View(Generic[Carrier, Planned]):
         if not isinstance(failure, RefusedError):
             raise failure
         if self.narrow is None:
-            log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
+            log.warning("jobs see the whole Nix store, though unlisted, and not only their own closure", reason=failure)
         self.narrow = False
 
     def _fails(self, plan: Planned) -> TemporaryError | None:
@@ -124,5 +124,5 @@ def entries(plan: Plan, closure: list[str]) -> list[str]:
 def _name(path: str) -> str:
     name = path.removeprefix(STORE)
     if name == path or not name or "/" in name or name in (".", ".."):
-        raise OperatorError(f"{path!a} in a closure is no store path: is {STORE[:-1]} what the builder uses?")
+        raise OperatorError(f"{path!a} in a closure is not a store path: the builder has to use {STORE[:-1]}")
     return name

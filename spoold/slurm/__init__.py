@@ -84,7 +84,7 @@ class Slurm:
             return None
         found = [_job(line) for line in said.splitlines() if line.strip()]
         if None in found:
-            log.error("squeue said what is no list of jobs; nothing is done", said=said[:200])
+            log.error("squeue did not print a list of jobs; nothing is done", said=said[:200])
             return None
         return [each for each in found if each is not None]
 
@@ -112,11 +112,11 @@ class Slurm:
         try:
             done = proc.run([program, *argv[1:]], BOUNDS, env=self._variables)
         except (OperatorError, TemporaryError) as error:
-            log.error("a command of Slurm's cannot be run", command=argv[0], error=error)
+            log.error("a command of Slurm cannot be run", command=argv[0], error=error)
             return None
         if not done.ok:
             said = done.stderr.data.decode(errors="replace").strip() or f"it ended with {done.exit_code or done.limit}"
-            log.error("a command of Slurm's failed", command=argv[0], error=said[:500])
+            log.error("a command of Slurm failed", command=argv[0], error=said[:500])
             return None
         return done.stdout.data.decode(errors="replace")
 

@@ -67,7 +67,8 @@ class Answers:
                 raise
             if sync:
                 name = os.path.basename(path)
-                log.warning("an owner cannot be let in: this answer stays ours", answer=name, uid=owner[0], error=error)
+                said = "its owner cannot be given access: this answer stays the daemons'"
+                log.warning(said, answer=name, uid=owner[0], error=error)
             fsops.write_private(path, data, mode=_own_mode(path), sync=sync)
 
     def _write_with_list(self, path: str, data: bytes | Tar, uid: int, *, sync: bool) -> None:
@@ -95,7 +96,7 @@ class Answers:
         """
         if not _is_ours(found, directory):
             given = (found.uid, found.mode) == (uid, CLOSED)
-            return "" if given else "neither the daemons' nor as it was given away: it may have been changed"
+            return "" if given else "it has another owner or mode than was published, so it may have been changed"
         if found.mode not in (CLOSED, acl.MODE):
             return f"its mode is {found.mode:04o}"
         if found.access is None and uid != found.uid:

@@ -68,7 +68,7 @@ class FetchingFile:
             fsops.write_private(private, formats.encode(FetchingNow(builds=self._now)), sync=False)
             fsops.replace(private, self.path)
         except OSError as error:
-            log.warning("how far builds are could not be told", error=error)
+            log.warning("the progress of builds could not be written", error=error)
 
     def changed(self) -> dict[str, Fetching]:
         """Return the downloads in progress if they have changed since the last call, else nothing."""

@@ -98,7 +98,7 @@ class Holder:
         self, entry: Entry, error: OSError, give_back: Callable[[], object], held: contextlib.ExitStack
     ) -> None:
         """Give an entry back, or keep it, together with what is ``held`` for it."""
-        self._say("the host is in the way", entry, error)
+        self._say("work on an entry failed by an error of the host; giving it back", entry, error)
         while True:
             try:
                 give_back()

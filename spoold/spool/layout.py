@@ -143,7 +143,7 @@ def create(root: str, owners: Accounts | None = None) -> list[str]:
                     changed.append(path)
         except NotADirectoryError as error:
             what = "a symbolic link" if os.path.islink(path) else "no directory"
-            raise OperatorError(f"{path} is {what}: remove it, and make the directory with `spoolctl init`") from error
+            raise OperatorError(f"{path} is {what}: remove it, then make the directory with `spoolctl init`") from error
     return sorted(set(changed))
 
 

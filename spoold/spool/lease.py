@@ -131,9 +131,9 @@ class Heartbeat:
     def stuck(self, patience: float) -> str:
         """Say that no lease was renewed for ``patience`` seconds longer than planned, "" where all is well."""
         if not self._thread.is_alive():
-            return "the heartbeat has ended: leases are not renewed"
+            return "the heartbeat thread has ended: no lease is renewed"
         silent = pulse.silence(self._thread, self._beaten + self._interval)
-        return f"the heartbeat: no lease was renewed for {silent:.0f} s" if silent > patience else ""
+        return f"the heartbeat is stuck: no lease was renewed for {silent:.0f} s" if silent > patience else ""
 
     def stop(self) -> None:
         """Stop renewing. Leases that are still held run out by themselves."""

@@ -52,9 +52,9 @@ def require(settings: Settings) -> None:
         if settings.spool.answers != "acl" or keeps_lists(root):
             return
     except OSError as error:  # the disk is full or read-only. The daemon waits for it, and learns nothing about lists
-        log.warning("it cannot be tried whether responses can have lists", spool=root, error=error)
+        log.warning("could not try whether responses can have access control lists", spool=root, error=error)
         return
-    why = f"no list can be set on this file system, and owners could not read their responses: {SET}"
+    why = f"no list can be set on this file system, so owners could not read their responses: {SET}"
     if layout.is_shared(root):
         raise OperatorError(f"{root}: {why}")
     log.warning("other users cannot read their responses", spool=root, why=why)
@@ -108,6 +108,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
     elif found:
         yield Finding(Level.REFUSED if layout.is_shared(root) else Level.WARNING, WHAT, found, SET)
     elif found is None:
-        yield Finding(Level.UNKNOWN, WHAT, "lists can be set; to be other users takes root", "run the doctor as root")
+        yield Finding(Level.UNKNOWN, WHAT, "lists can be set; only root can try them", "run the doctor as root")
     else:
         yield Finding(Level.FINE, WHAT, "are the daemons', and lists let their owners read")

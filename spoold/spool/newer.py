@@ -47,7 +47,7 @@ class LeftAlone:
             self._told |= seen.keys()
         for (directory, number), names in seen.items():
             self._log.warning(
-                "left alone: a newer version of spoold wrote it; upgrade this daemon",
+                "left alone: a newer version of spoold wrote this file; upgrade this daemon",
                 directory=directory,
                 format=number,
                 files=len(set(names)),

@@ -50,7 +50,7 @@ class Progress:
             try:
                 self._spool.write_progress(self._entry.id, self._response, self._origin, self._entry.attempt)
             except OSError as error:
-                log.warning("progress could not be shown", submission=self._entry.id, error=error)
+                log.warning("the response so far could not be written", submission=self._entry.id, error=error)
 
     def end(self) -> None:
         """Show nothing from now on, even if another thread is about to: the side file is to be removed."""

@@ -94,7 +94,7 @@ def drop_double(queue: Queue, state: State, entry: Entry, log: Log) -> None:
         # An entry with a name in tmp/ as well may have been claimed and given back while we looked.
         if [attributes.shared_inode(each) for each in (path, stays)] != [inode, inode]:
             continue
-        log.warning("a second name of one entry, as a loss of power leaves it; removed", path=path, stays=stays)
+        log.warning("an entry had two names, as after a loss of power; removed one", path=path, stays=stays)
         fsops.remove(path)
 
 
@@ -137,7 +137,7 @@ def _publish_latest(queue: Queue, committed: list[str], log: Log) -> list[str]:
     found = queue.results.waiting() if committed else {}
     latest = [found[id_] for id_ in committed if id_ in found]  # the holders have shown the others meanwhile
     for results in latest:
-        log.info("publishing what another committed", **{queue.kind: results[-1].id}, attempt=results[-1].attempt)
+        log.info("publishing the result of another worker", **{queue.kind: results[-1].id}, attempt=results[-1].attempt)
     shown = queue.results.publish(*(results[-1] for results in latest)) if latest else []
     for outdated in (result for results in latest for result in results[:-1]):
         queue.results.drop(outdated)
@@ -182,9 +182,9 @@ def recover(queue: Queue, state: State, entry: Entry, *, abandon: Callable[[Entr
         if queue.retry(entry, state):
             PUT_BACK.add(queue.kind.directory(state))
             attempt = entry.attempt + 1
-            log.warning("lease ran out; put back", **{queue.kind: entry.id}, state=state, attempt=attempt)
+            log.warning("put back: its lease ran out", **{queue.kind: entry.id}, state=state, attempt=attempt)
         return
     mine = queue.fence(entry, state)  # also from a worker that took it to end it: that one may only have stalled
     if mine:
-        log.error("set aside: its workers died", **{queue.kind: entry.id}, state=state, attempts=queue.attempts)
+        log.error("set aside: all attempts died", **{queue.kind: entry.id}, state=state, attempts=queue.attempts)
         abandon(mine)

@@ -133,7 +133,7 @@ class Results:
             path = self._private(entry._replace(attempt=attempt))
             if attempt > entry.attempt and fsops.exists(path):
                 raise FileExistsError(
-                    errno.EEXIST, "a later attempt has a result; health removes it if it is lost", path
+                    errno.EEXIST, "a later attempt has a result; health removes it if that attempt is lost", path
                 )
 
     def _write_all(self, entry: Entry, result: bytes, owner: tuple[int, int] | None, tar: Tar | None) -> None:

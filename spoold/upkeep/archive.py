@@ -87,7 +87,7 @@ class Archive:
                 if self._is_taken_back(path):
                     taken.append(file)
                 else:
-                    log.error("an answer is not what was published; it is not archived", answer=file)
+                    log.error("an answer was changed after it was published; it is not archived", answer=file)
                     name = os.path.basename(answers.digest_of(path))
             names.append(name)
         return names
@@ -117,11 +117,11 @@ class Archive:
                 cancel=self._stopped,
             )
         except SpooldError as error:
-            log.error("the archive command cannot be run; nothing is removed", error=error)
+            log.error("the archive command cannot be run; no answer is removed", error=error)
             return False
         if not ended.ok:
             said = ended.stderr.data.decode(errors="replace")[-500:]
             log.error(
-                "the archive command failed; nothing is removed", exit=ended.exit_code, limit=ended.limit, said=said
+                "the archive command failed; no answer is removed", exit=ended.exit_code, limit=ended.limit, said=said
             )
         return ended.ok

@@ -117,7 +117,9 @@ class Canceller:
         if built is not None:
             response = in_short(msgspec.structs.replace(response, dependencies=built))
         if state is State.RUNNING:
-            note = f"what ran is not known: its executor did not tell within {self._wishes.patience:g} s of the cancel"
+            note = (
+                f"it is unknown what ran: the executor did not answer within {self._wishes.patience:g} s of the cancel"
+            )
             response = msgspec.structs.replace(response, notes=[note])
         return response
 
@@ -165,4 +167,4 @@ def end_interrupted(spool: Spool, newer: LeftAlone) -> None:
             except NewerFormatError as error:
                 newer.meet(error)  # an intake of a newer version took it
             except OSError as error:
-                log.error("cannot answer a cancelled submission yet", submission=entry.id, error=error)
+                log.error("a cancel cannot be answered yet; trying again", submission=entry.id, error=error)

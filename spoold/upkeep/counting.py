@@ -62,7 +62,7 @@ class Counter:
                 return
             is_whole = self._go_on(began + patience)
         except OSError as error:
-            log.error("what owners have cannot be counted; trying again", error=error)
+            log.error("what each owner has in the spool could not be counted; trying again", error=error)
             self._count, self._changed = None, None
         else:
             if is_whole:

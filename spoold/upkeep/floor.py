@@ -54,14 +54,14 @@ class Floor:
         try:
             return machine.shortage(self._path, self._bytes, self._inodes, self._most)
         except OSError as error:  # a disk or a file server in trouble: nothing is begun on it
-            return f"{self._path} does not say how much is free: {error}"
+            return f"free space at {self._path} cannot be told: {error}"
 
     def _say(self, short: str) -> None:
         before, self._short = self._short, short
         SHORT_OF_DISK.set(bool(short))
         if short and not before:
-            log.error("too little is free; until there is more, work waits", found=short, so=self._waits)
+            log.error("too little is free on the disk; work waits until there is more", found=short, so=self._waits)
             notify(f"STATUS={self._waits}: {short}")
         elif before and not short:
-            log.info("enough is free again; going on")
+            log.info("enough is free again on the disk; work goes on")
             notify("STATUS=")

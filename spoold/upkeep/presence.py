@@ -69,7 +69,7 @@ class Presence:
 
     def _is_renewed(self, host: str) -> bool:
         """Wait until another host's file is renewed (True), or is gone or as old as a lost lease (False)."""
-        log.info("another host had this role last; looking whether it lives", role=self._name, host=host)
+        log.info("another host had this role last; waiting to see whether it still runs", role=self._name, host=host)
         first, began = fsops.mtime(self._path), time.monotonic()
         while True:
             now = fsops.mtime(self._path)
@@ -89,7 +89,7 @@ class Presence:
         while not self._stop.wait(self._lease.renewal):
             try:
                 if not (self._is_mine() and fsops.touch(self._path)):
-                    log.error("another host has taken this role; ending", role=self._name)
+                    log.error("another host has taken this role; this process ends", role=self._name)
                     self._lost()
                     return
             except OSError:

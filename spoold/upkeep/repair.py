@@ -59,6 +59,6 @@ def _answer(spool: Spool, found: Unexplained) -> None:
     except msgspec.DecodeError:
         _quarantine(spool, os.path.join(spool.root, found.path), found)
         return
-    reason = "the result was lost before it could be shown: submit it again under another name"
+    reason = "the result was lost before it was published: submit it again under another name"
     final = msgspec.structs.replace(submission.Response, status=Status.INTERNAL_ERROR, reason=reason)
     spool.answer_committed(entry.id, final, submission.Spool)

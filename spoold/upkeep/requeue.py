@@ -27,7 +27,7 @@ def requeue(spool: Spool, id_: str) -> None:
         except msgspec.DecodeError as error:
             raise OperatorError(f"{id_}: its entry cannot be read; see `spoolctl check`: {error}") from error
         except LeaseLostError:
-            raise OperatorError(f"{id_}: it was removed just now") from None
+            raise OperatorError(f"{id_}: it was removed meanwhile: its owner can submit it again") from None
 
 
 def _requeue(spool: Spool, id_: str) -> None:
@@ -37,10 +37,10 @@ def _requeue(spool: Spool, id_: str) -> None:
         raise OperatorError(f"{id_}: there is no such submission, or it is not kept any more")
     state, entry = place
     if state is not State.DONE:
-        raise OperatorError(f"{id_}: it is on its way (in {state}/, attempt {entry.attempt}): there is nothing to do")
+        raise OperatorError(f"{id_}: it has not ended yet (in {state}/, attempt {entry.attempt}): nothing to do")
     submission = spool.read(state, entry)
     if submission.Request is None:
-        raise OperatorError(f"{id_}: it was refused: there is nothing to run")
+        raise OperatorError(f"{id_}: it was refused, so there is nothing to run")
     copy, finished = queue.private(Private.REQUEUED, id_), queue.path(State.DONE, ids.done_name(id_))
     response = queue.path(State.DONE, ids.response_name(id_))
     fsops.write_private(copy, queue.read(state, entry))

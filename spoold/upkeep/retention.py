@@ -83,7 +83,7 @@ class Retention:
                 self._sweep, self._ended = None, clock.monotonic()
                 self._due = self._ended + self._rules.interval
             except OSError as error:
-                log.error("a sweep failed; trying again", error=error)
+                log.error("a sweep of done/ and quarantine/ failed; trying again", error=error)
                 self._sweep, self._ended = None, clock.monotonic()
                 self._due = self._ended + min(60.0, self._rules.interval)
 
@@ -161,7 +161,7 @@ class Retention:
         self._remove_tars([item.tar for item in removed if item.tar])
         REMOVED.add(by=len(removed))
         if removed:
-            log.info("removed from done/", answers=len(removed), bytes=sum(item.size for item in removed))
+            log.info("removed old answers from done/", answers=len(removed), bytes=sum(item.size for item in removed))
         yield Pause.WORKED
 
     def _remove_tars(self, tars: list[str]) -> None:
@@ -184,7 +184,7 @@ class Retention:
                 yield found
             elif going.includes(self._person(found.owner), found.time):
                 _remove_tree(os.path.join(self._quarantine, found.file))
-                log.info("removed from quarantine/", file=found.file)
+                log.info("removed an old file from quarantine/", file=found.file)
 
     def _clear_orphans(self, old: float) -> Iterator[Pause]:
         """Remove what is left of submissions and builds that are gone."""

@@ -103,7 +103,7 @@ class Shares:
             data = fsops.read(self._path)
             return None if data is None else formats.decode(data, Count, self._path)
         except (msgspec.DecodeError, NewerFormatError, OSError) as error:
-            log.debug("the count of what owners have cannot be read", error=error)
+            log.debug("health's count of what each owner has in the spool cannot be read", error=error)
             return None
 
     def _begin_from(self, count: Count) -> None:

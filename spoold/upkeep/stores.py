@@ -117,12 +117,14 @@ class Stores:
             fsops.replace(private, self._path)
         except OSError as error:
             log.warning(
-                "what is seen from here could not be noted", store=self._settings.nix.physical_store, error=error
+                "the note about store and spool as seen from here could not be written",
+                store=self._settings.nix.physical_store,
+                error=error,
             )
             return
         if seen.lacks:
             log.warning(
-                "the store lacks what the builder provides; mount the builder's store there",
+                "the store here lacks what the builder provides; mount the builder's store",
                 store=seen.path,
                 lacks=seen.lacks,
             )

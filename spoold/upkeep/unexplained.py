@@ -64,5 +64,5 @@ def newer(path: str, kind: type[Stored]) -> Verdict | None:
 
 def left(newer: NewerFormatError) -> Verdict:
     """Return the verdict on a file that a newer version wrote."""
-    why = f"of a newer version of spoold (format {newer.format}): upgrade this one"
+    why = f"of a newer version of spoold (format {newer.format}): upgrade this version"
     return Verdict(why, Action.LEAVE, newer.format)

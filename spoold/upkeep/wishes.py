@@ -33,14 +33,14 @@ class Wishes:
                 return False
             self._forget_old(now)
             self._until[entry.id] = now + self.patience
-            log.info("asked its executor to end it", submission=entry.id, attempt=entry.attempt)
+            log.info("asked the executor to end a submission", submission=entry.id, attempt=entry.attempt)
         return now < self._until[entry.id]
 
     def _ask(self, entry: Entry) -> bool:
         try:
             return self._queue.ask_to_end(entry)
         except OSError as error:  # a full disk: it is then ended without its holder's result, which makes room
-            log.warning("an executor cannot be asked to end an entry", submission=entry.id, error=error)
+            log.warning("the executor could not be asked to end a submission", submission=entry.id, error=error)
             return False
 
     def _forget_old(self, now: float) -> None:

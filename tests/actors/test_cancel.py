@@ -159,7 +159,7 @@ def test_an_executor_that_does_not_answer_is_waited_for_as_long_as_the_spec_says
     bench.intake.step()
     response = bench.response("a")
     assert (response["status"], outcomes(response)) == ("CANCELLED", ["ok", "skipped", "skipped"])
-    assert response["notes"] == ["what ran is not known: its executor did not tell within 10 s of the cancel"]
+    assert response["notes"] == ["it is unknown what ran: the executor did not answer within 10 s of the cancel"]
     for lease in bench.executor._slots._heartbeat._held:
         lease.stop.set()  # what it has to tell comes too late
     end(bench)

@@ -304,7 +304,7 @@ def test_cases_are_begun_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> No
         now += 10.0
     assert not any(judge.wants(number) for number in (2, 3))
     assert [result.verdict for result in judge.all()] == ["accepted", "accepted", "skipped", "skipped"]
-    assert judge.notes == ["cases: those from 'c' on were skipped, since cases are begun for 10 seconds at most"]
+    assert judge.notes == ["cases: all from 'c' on were skipped, since cases are begun for 10 seconds at most"]
 
 
 def test_a_slot_is_asked_for_so_long_at_most() -> None:

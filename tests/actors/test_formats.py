@@ -599,7 +599,7 @@ def test_the_check_names_what_is_newer_and_a_repair_leaves_it(
     check = Check(bench.settings, "test")
     found = check.unexplained()
     assert {each.path: each.action for each in found} == dict.fromkeys(places, Action.LEAVE)
-    assert {each.why for each in found} == {f"of a newer version of spoold (format {NEWER}): upgrade this one"}
+    assert {each.why for each in found} == {f"of a newer version of spoold (format {NEWER}): upgrade this version"}
     for each in found:
         carry_out(check.spool, each)
     for place, data in places.items():

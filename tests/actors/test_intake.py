@@ -537,7 +537,7 @@ def test_a_disk_that_is_nearly_full_stops_the_taking_until_it_has_room(
     for _ in range(3):
         assert box.intake.step() == intake.FULL
     assert box.names("new") == set()
-    assert capfd.readouterr().err.count("too little is free") == 1
+    assert capfd.readouterr().err.count("too little is free on the disk") == 1
     ballast.unlink()
     box.step()
     assert len(box.names("new")) == 10
@@ -653,7 +653,8 @@ def test_a_name_is_not_kept_for_ever_by_an_upload_that_never_ends(tmp_path: Path
         box.step()
         assert time.monotonic() < deadline
     assert (
-        "0.5 s after it came it is still" in json.loads((box.root / "done" / "a.response.json").read_bytes())["reason"]
+        "0.5 s after it arrived it is still"
+        in json.loads((box.root / "done" / "a.response.json").read_bytes())["reason"]
     )
 
 

@@ -365,4 +365,4 @@ def test_what_intake_says_of_them_is_one_line_a_minute(box: Box, caplog: pytest.
         box.drop(f"a\n{number}.zip")
     box.settle()
     assert len(box.names("done")) == 20
-    assert sum("the name is no submission's" in record.getMessage() for record in caplog.records) == 1
+    assert sum("this is not the name of a submission" in record.getMessage() for record in caplog.records) == 1

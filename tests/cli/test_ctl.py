@@ -405,7 +405,7 @@ def test_a_file_whose_name_is_refused_is_found_by_it(bench: Bench, name: str) ->
     for asked in {name, name.removesuffix(".json")}:
         assert json.loads(ctl(bench, "status", asked, "--json"))["status"] == "REJECTED"
         shown = ctl(bench, "status", asked)
-        assert "is no name of a submission" in shown
+        assert "is not a name for a submission" in shown
         assert "\x1b" not in shown
     assert "nothing is known" in ctl(bench, "status", "other (1)", code=exits.FAILED)
     called = json.loads(ctl(bench, "status", name, "--json"))["Submission_id"]

@@ -144,7 +144,7 @@ def test_where_the_trees_differ_the_path_is_below_our_own(mount: Path, monkeypat
 
 def test_without_one_of_the_controllers_nothing_is_made(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "trees", lambda _: {"memory": mount})
-    with pytest.raises(OperatorError, match=r"limits pids: .*on version 1 that gives them to root alone"):
+    with pytest.raises(OperatorError, match=r"limits pids: .*With cgroup v1 only root gets one"):
         groups.settle()
     (mount / "cgroup.controllers").write_text("memory\n")
     (mount / "cgroup.subtree_control").write_text("memory\n")

@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_read_changes_nothing(subuid: Path, caplog: pytest
     subuid.mkdir()
     found.look()
     assert found.of(100_000) == ALICE
-    assert "subordinate uids count as they did" in caplog.text
+    assert "its earlier content stays in use" in caplog.text
 
 
 def test_weights_are_of_users_uids_and_groups(subuid: Path) -> None:

@@ -197,7 +197,7 @@ def test_it_is_told_in_one_line() -> None:
     )
     assert str(Difference(line=2, column=3, expected="c")) == 'line 2, column 3: "c" is expected, but the output ends'
     assert str(Difference(line=2, column=3, printed="d")) == (
-        'line 2, column 3: nothing more is expected, but "d" was printed'
+        'line 2, column 3: the output should end here, but "d" was printed'
     )
 
 

@@ -36,11 +36,11 @@ def test_an_entry_is_a_name_and_perhaps_a_port(text: str, host: Host) -> None:
         ("bücher.example", "in ASCII"),
         ("github.com:0", "there is no port 0"),
         ("github.com:70000", "there is no port 70000"),
-        ("github.com:", "is no host"),
-        ("fd00::1", "is no host"),
-        ("a b", "is no host"),
-        ("", "is no host"),
-        ("a..b", "is no name"),
+        ("github.com:", "is not a host"),
+        ("fd00::1", "is not a host"),
+        ("a b", "is not a host"),
+        ("", "is not a host"),
+        ("a..b", "is not a name"),
     ],
 )
 def test_what_is_no_entry_says_what_to_write(text: str, said: str) -> None:
@@ -110,5 +110,5 @@ def test_a_network_that_the_operator_lists() -> None:
     assert may_be_reached(ipaddress.ip_address("10.1.2.3"), inside)
     assert not may_be_reached(ipaddress.ip_address("10.1.3.3"), inside)
     assert not may_be_reached(ipaddress.ip_address("::ffff:10.1.2.3"), inside)
-    with pytest.raises(ValueError, match=r"'10\.1\.2\.3/24' is no network: .*; write it as '10\.1\.2\.0/24'"):
+    with pytest.raises(ValueError, match=r"'10\.1\.2\.3/24' is not a network: .*; write it as '10\.1\.2\.0/24'"):
         network("10.1.2.3/24")

@@ -350,7 +350,7 @@ def test_a_file_says_that_it_is_executable() -> None:
 
 def test_a_directory_has_no_content_and_is_nothing_else() -> None:
     assert "no content" in refused(request(files=[RUN, {"name": "a/", "content": "x"}]))
-    assert "a file and a directory" in refused(request(files=[RUN, {"name": "a", "content": "x"}, {"name": "a/"}]))
+    assert "a file and also a directory" in refused(request(files=[RUN, {"name": "a", "content": "x"}, {"name": "a/"}]))
     assert "same file" in refused(request(files=[RUN, {"name": "a/"}, {"name": "A/"}]))
     assert read(request(files=[RUN, {"name": "a/"}, {"name": "a/b", "content": ""}])).has("a/b")
 

@@ -91,10 +91,10 @@ SAID = {
     "übung.json": ("it has 'ü'", "ubung.json"),
     "HW.JSON": ("it ends in .JSON", "HW.json"),
     f"{'x' * 140}.json": ("the id in it has 140 characters", f"{'x' * 100}.json"),
-    "-x.json": ("it begins with no letter or digit", "x.json"),
+    "-x.json": ("it does not begin with a letter or digit", "x.json"),
     "job.response.json": ("the id in it ends in .response", "job-response.json"),
     "homework.zip": ("it does not end in .json", "homework.json"),
-    "a@1.json": ("what follows the @ has to be 8 to 32 letters, digits and _", "a.json"),
+    "a@1.json": ("the part after @ has to be 8 to 32 letters, digits and _", "a.json"),
     "a\n\x1b\udcff.json": (r"it has '\n' '\x1b' '\xff'", "a.json"),
     "作业.json": ("it has", "job.json"),
     "1000.a b.json": ("it has ' '", "1000-a-b.json"),
@@ -108,5 +108,5 @@ SAID = {
 def test_what_is_wrong_with_a_name(name: str) -> None:
     wrong, good = SAID[name]
     said = misnamed.reason(name, 2000)
-    assert f"is no name of a submission: {wrong}" in said
+    assert f"is not a name for a submission: {wrong}" in said
     assert said.endswith(f"for example {good}")

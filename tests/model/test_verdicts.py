@@ -255,8 +255,8 @@ def test_notes_on_many_limits_are_few() -> None:
         ({"cases": [{"name": "a"}], "compare": {"by": "exact", "space_change_sensitive": False}}, "compare.space"),
         ({"cases": [{"name": "a"}], "stop_on_failure": "all"}, "stop_on_failure: there is no 'all'; there are group"),
         ({"cases": [{"name": "a"}], "stop_on_failure": 1}, "true, false or group is needed, not a number"),
-        ({"stop_on_failure": True}, "stop_on_failure: there are no cases"),
-        ({"compare": {}}, "compare: there are no cases"),
+        ({"stop_on_failure": True}, "stop_on_failure: there are no cases to judge"),
+        ({"compare": {}}, "compare: there are no cases to judge"),
         (
             {"cases": [{"name": str(n)} for n in range(1025)]},
             "cases: 1025 cases are more than the 1024 that are allowed",

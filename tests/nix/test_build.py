@@ -221,7 +221,7 @@ def test_what_is_on_demand_names_the_command_and_is_used_once_it_is_fetched(copy
     assert refused.outcome is Outcome.NONZERO_EXIT
     assert "later-1.deb is in no binary cache of this host" in refused.stderr
     assert "from mirror.invalid, which `[nix] fetch` does not allow: ask the operator of this host" in refused.stderr
-    assert "who fetches it with `spoold-nixpkgs-debian --with jdk DIRECTORY`" in refused.stderr
+    assert "The operator fetches it with `spoold-nixpkgs-debian --with jdk DIRECTORY`" in refused.stderr
     (sources / "later-1.deb").write_text("later")
     captured = room.shell(builder, ON_DEMAND % "jdk")
     assert room.enter(builder, captured, "cat $own") == b"later\n"
@@ -236,7 +236,7 @@ def test_it_is_used_where_a_cache_is_away_too(copy: Copy, tmp_path: Path, monkey
     sources.mkdir(parents=True)
     (sources.parent / "default.nix").write_text("{ }")
     builder.prepare({**builder.settings.nixpkgs, "own": str(sources.parent)})
-    with pytest.raises(CacheError, match=r"later-1.deb is in no binary cache .* who fetches it with"):
+    with pytest.raises(CacheError, match=r"later-1.deb is in no binary cache .* The operator fetches it with"):
         room.build(builder, room.SHELL % ON_DEMAND % "jdk")
     (sources / "later-1.deb").write_text("later")
     assert room.build(builder, room.SHELL % ON_DEMAND % "jdk").shell

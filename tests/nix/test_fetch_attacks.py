@@ -209,7 +209,7 @@ def test_what_is_no_download_gets_none(allow: Allow, server: Web) -> None:
     builder = allow(f"localhost:{server.port}")
     plain = source(at(server))
     plain = plain[: plain.index("outputHashMode")] + 'impureEnvVars = [ "http_proxy" ]; }'
-    assert "is no download that is pinned by a hash" in failed(room.build(builder, shell(plain)))
+    assert "Only a download that is pinned by a hash" in failed(room.build(builder, shell(plain)))
     script = "(echo > /dev/tcp/127.0.0.1/3128) && echo REACHED; exit 1"
     said = failed(room.build(builder, room.SHELL % f'X = pkgs.runCommand "net" {{ }} "{script}";'))
     assert "REACHED" not in said

@@ -362,7 +362,7 @@ def test_what_no_look_explains_ends_the_build_that_has_written_most(
         assert not any(look())
         free[0] -= 2 * size
         hiding.wrote = hiding.at_most = 2 * size
-        with pytest.raises(TemporaryError, match="no look at any build explains"):
+        with pytest.raises(TemporaryError, match="that were found in no build"):
             look()
         assert not honest()
         assert not idle()

@@ -384,7 +384,8 @@ def test_a_tunnel_through_it(proxy: MakeProxy, web: Web, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("socks5://localhost:1", "only http://HOST:PORT"), ("http://a b", "is no host")]
+    ("value", "said"),
+    [("socks5://localhost:1", "write the proxy as http://HOST:PORT"), ("http://a b", "is not a host")],
 )
 def test_what_is_no_proxy_is_said(proxy: MakeProxy, monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
     monkeypatch.setenv("all_proxy", value)

@@ -102,7 +102,7 @@ def test_nobody_but_the_builder_may_call(start: Start, place: Path, web: Web) ->
     call(place).close()
     stranger = ["setpriv", "--reuid=60706", "--regid=60706", "--clear-groups", "--", "/usr/bin/python3", "-c", CALLS]
     subprocess.run([*stranger, str(place / "socket")], check=False, capture_output=True)
-    until(lambda: "a user who is not the builder has called" in (place / "log").read_text())
+    until(lambda: "a user other than the builder connected" in (place / "log").read_text())
 
 
 def test_without_hosts_it_has_nothing_to_do(start: Start, place: Path) -> None:
@@ -134,7 +134,7 @@ def test_settings_are_read_for_each_order_and_a_mistake_changes_nothing(start: S
             with socket.create_connection(listener.getsockname()) as client:
                 client.sendall(f"GET http://localhost:{web.port}/x HTTP/1.1\r\n\r\n".encode())
                 assert everything(client).split()[1] == status
-    assert "the settings cannot be read; those from the start hold" in (place / "log").read_text()
+    assert "the settings cannot be read; those from the start stay in use" in (place / "log").read_text()
 
 
 CACHES = """

@@ -171,7 +171,7 @@ def test_each_case_has_the_work_directory_as_it_was(judged: Judged) -> None:
     assert len(result.compile.stdout.splitlines()) > 170
     assert judge.printed[0].splitlines() == result.compile.stdout.splitlines()
     assert judge.printed[1] == judge.printed[0]
-    assert result.notes == ["compile: it left 1 FIFO and 1 socket in the work directory, which no case gets"]
+    assert result.notes == ["compile: it left 1 FIFO and 1 socket in the work directory. No case gets these"]
 
 
 def test_what_compiling_left_is_no_memory_of_a_case(judged: Judged) -> None:
@@ -234,7 +234,7 @@ def test_a_compilation_that_ran_is_told_where_a_cancel_comes_while_it_is_kept(
 def test_what_cannot_be_kept_fails_the_compilation(judged: Judged, compile_sh: str, words: str) -> None:
     result, judge = judged("exec true", "a", compile_sh=compile_sh)
     assert (result.compile.outcome, result.compile.exit_code, judge.runs) == (Outcome.FILE_LIMIT, 0, [])
-    assert result.notes[0].startswith("compile: what it left in the work directory cannot be kept for the cases: ")
+    assert result.notes[0].startswith("compile: the files that it left cannot be kept for the cases: ")
     assert result.notes[0].endswith(words)
 
 

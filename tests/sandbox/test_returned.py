@@ -112,7 +112,7 @@ def test_a_file_that_is_not_whole_does_not_come_back(ends: Ends) -> None:
     found = told(ends, file(b"a", b"1"), file(b"b", bytes(9), matched=2), end(failed=b"ended", whole=0))
     assert contents(found) == {"a": b"1"}
     assert found.missing == ["b/**"]
-    assert found.notes == ["run.outputs: reading them ended before its time, as where memory is short"]
+    assert found.notes == ["run.outputs: reading them ended too early, perhaps since memory is short"]
 
 
 def test_where_the_last_one_was_left_out_none_other_goes_for_it(ends: Ends) -> None:
@@ -166,7 +166,7 @@ def test_of_a_sandbox_that_is_lost_for_want_of_memory_nothing_comes_back(ends: E
     found = after(stream, WANTED, "run", room(""), lambda: True)
     assert (found.files, found.missing) == ([], ["a*", "b/**"])
     (note,) = found.notes
-    assert "want of memory" in note
+    assert "memory ran out" in note
     with pytest.raises(TemporaryError, match="lost"):
         after(stream, WANTED, "run", room(""), lambda: False)
 

@@ -186,7 +186,7 @@ def test_a_path_that_was_collected_is_named(narrow: AnySandbox, closure: Closure
     with pytest.raises(TemporaryError, match=r"00-gone: No such file"):
         run(narrow, job("true", plain_shell, [*closure(plain_shell), gone]))
     for bad in ("/etc", "/nix/store/../../etc", "/nix/store/a/b", "/nix/store/"):
-        with pytest.raises(OperatorError, match="is no store path"):
+        with pytest.raises(OperatorError, match="is not a store path"):
             run(narrow, job("true", plain_shell, [bad]))
 
 

@@ -75,9 +75,9 @@ class Builder:
         """Provide the runtime. Publish what an earlier builder only committed."""
         mend(self._builds.queue, log)
         self._builds.fetching.clear()
-        log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
+        log.info("preparing the runtime of jobs; the first time takes some minutes", state=self._settings.nix.state)
         self._provider.provide()
-        log.info("the runtime is provided")
+        log.info("the runtime of jobs is ready")
         for entry in self._heartbeat.start():
             recover(self._builds.queue, State.BUILDING, entry, abandon=self._work.abandon, log=log)
 
@@ -131,9 +131,9 @@ class Builder:
             try:
                 work()
             except (SpooldError, OSError) as error:
-                log.error("something beside the builds failed", error=error)
+                log.error("work in the background failed: a collection or new pins", error=error)
             except Exception as error:  # noqa: BLE001 - otherwise nobody would learn of it
-                log.bug("something beside the builds failed", error=error)
+                log.bug("work in the background failed: a collection or new pins", error=error)
 
         self._beside.submit(watched)
 
@@ -150,7 +150,12 @@ class Builder:
         try:
             self._work.build(entry)
         except Exception as error:  # noqa: BLE001 - its lease runs out, the builder goes on, and the log tells
-            log.bug("a build was lost", build=entry.id, attempt=entry.attempt, error=error)
+            log.bug(
+                "a build was lost; it begins again when its lease has run out",
+                build=entry.id,
+                attempt=entry.attempt,
+                error=error,
+            )
         finally:
             self._places.ended(entry)
             self._give_places()

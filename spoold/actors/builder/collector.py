@@ -58,11 +58,11 @@ class Collector:
             try:
                 report = self._collect(order)
             except (SpooldError, OSError) as error:
-                log.error("the collection failed", order=name, error=error)
+                log.error("the store could not be collected", order=name, error=error)
                 report = Report(dry_run=order.dry_run, error=str(error))
             except Exception as error:  # noqa: BLE001 - otherwise the order gets no answer and begins again and again
-                log.bug("the collection failed", order=name, error=error)
-                report = Report(dry_run=order.dry_run, error=f"a bug: {error}; see the builder's log")
+                log.bug("the store could not be collected", order=name, error=error)
+                report = Report(dry_run=order.dry_run, error=f"a bug in spoold: {error}; see the builder's log")
             self._builds.orders.answer(name, report)
             _measure(report)
             log.info("collected", order=name, dry_run=order.dry_run, builds=len(report.deleted), bytes=report.freed)

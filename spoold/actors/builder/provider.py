@@ -72,7 +72,7 @@ class Provider:
             with self._answered(SpooldError, OSError):
                 self._provide()
         except (SpooldError, OSError) as error:
-            log.error("the pins that were added cannot be provided; the others are", error=error)
+            log.error("new pins cannot be provided; the earlier pins stay in use", error=error)
 
     def is_possible(self) -> bool:
         """Tell whether the source works at all."""
@@ -117,6 +117,6 @@ class Provider:
                 self._newer.meet(error)
                 continue
             if record and record.result.shell and not self._source.holds(record.result.shell):
-                log.warning("not in the store any more; it will be built again when it is needed", build=build_id)
+                log.warning("a build is no longer in the store; it is built again when a job needs it", build=build_id)
                 gone.add(build_id)
         self._builds.forget(gone)

@@ -79,7 +79,7 @@ class Work:
         try:
             self._realise(entry, lease)
         except LeaseLostError:
-            log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
+            log.warning("lost the lease on a build; another worker may have it", build=entry.id, attempt=entry.attempt)
         except (TemporaryError, OperatorError) as error:
             self._postpone(entry, error)
         except NewerFormatError as error:
@@ -88,25 +88,25 @@ class Work:
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, but does not end the builder
-            log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
+            log.bug("an attempt at a build failed", build=entry.id, attempt=entry.attempt, error=error)
             self._try_again(entry, error)
 
     def _realise(self, entry: Entry, lease: Lease) -> None:
         try:
             wanted = self._builds.read(State.BUILDING, entry)
         except msgspec.DecodeError as error:
-            self._finish(entry, failure_of_ours(f"the entry cannot be read: {error}"))
+            self._finish(entry, failure_of_ours(f"the build's entry cannot be read: {error}"))
             return
         pin = self._provider.pin(wanted.nixpkgs)
         if pin is None:
-            self._finish(entry, failure_of_ours("the pin of nixpkgs was changed before this was built"))
+            self._finish(entry, failure_of_ours("the pin of nixpkgs has changed meanwhile: submit it again"))
             return
         log.info("building", build=entry.id, attempt=entry.attempt)
         try:
             tell = partial(self._builds.fetching.tell, entry.id)
             result = self._realiser.build(entry.id, wanted.expression, pin, lease.stop, tell)
         except OSError as error:  # not the spool's, and perhaps this build's alone: it costs an attempt
-            raise TemporaryError(f"the build met an error of the host: {error}") from error
+            raise TemporaryError(f"the build failed by an error of the host: {error}") from error
         finally:
             self._builds.fetching.tell(entry.id, None)
         lease.check()
@@ -121,10 +121,10 @@ class Work:
         if self._stopping.is_set():
             self._places.put_back(entry, entry.attempt)
         elif self._places.was_stopped(entry):
-            log.info("takes long; put back, others go first", build=entry.id, attempt=entry.attempt)
+            log.info("a long build was put back: other builds go first", build=entry.id, attempt=entry.attempt)
             self._places.put_back(entry, entry.attempt)
         else:
-            log.error("a build has to wait", build=entry.id, attempt=entry.attempt, error=error)
+            log.error("a build could not be finished", build=entry.id, attempt=entry.attempt, error=error)
             if self._provider.is_possible():
                 self._try_again(entry, error)
             else:
@@ -137,11 +137,11 @@ class Work:
             pause = CACHE_BACK_OFF if isinstance(error, CacheError) else BACK_OFF
             self._places.put_back(entry, entry.attempt + 1, pause=pause)
         else:
-            self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
+            self._finish(entry, failure_of_ours(f"attempt {entry.attempt} failed, which was the last: {error}"))
 
     def abandon(self, entry: Entry) -> None:
         """End a build whose builder died during its last attempt."""
-        self._finish(entry, failure_of_ours(f"given up: {self._attempts} times the builder died that had it"))
+        self._finish(entry, failure_of_ours(f"given up: the builder died {self._attempts} times while it built this"))
 
     def _finish(self, entry: Entry, result: BuildResult) -> None:
         self._builds.finish(entry, result, self._clock.file_system())

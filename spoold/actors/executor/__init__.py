@@ -72,7 +72,7 @@ class Executor:
         self._engine = EngineMonitor(make_sandbox)
         self._persons = persons = Persons()
         self._shares = shares = Shares(settings, spool, persons.of)
-        self._floor = floor = Floor(settings, 0.5, "nothing is run")
+        self._floor = floor = Floor(settings, 0.5, "no job is started")
         self._newer = newer = LeftAlone(log)
         self._provided = Provided(builds.runtime)
         self._seen = seen = AllSeen(persons.of)
@@ -273,7 +273,7 @@ class Executor:
         except msgspec.DecodeError as error:
             self._ending.set_aside(place, f"the entry cannot be read: {error}")
         except OSError as error:
-            log.error("could not look at an entry; it stays where it is", submission=place.entry.id, error=error)
+            log.error("an entry could not be handled; it stays where it is", submission=place.entry.id, error=error)
 
     def _rests(self, place: Place) -> bool:
         """Let an attempt that is not due yet rest. Return whether it rests."""

@@ -31,9 +31,9 @@ def listed(submission: Submission, builds: BuildStore) -> Response:
     """Return the answer to a submission that needs no build: a list of packages, or why there is none."""
     request = submission.Request
     if request is None:
-        return answered(submission, Status.INTERNAL_ERROR, reason="the entry has no request")
+        return answered(submission, Status.INTERNAL_ERROR, reason="a fault of spoold: the entry has no request")
     if request.kind != "list-dependencies":
-        reason = f"nixpkgs: {request.nixpkgs!a} is no longer a pin here"
+        reason = f"nixpkgs: the pin {request.nixpkgs!a} was removed from this host: choose another"
         return answered(submission, Status.REJECTED, reason=reason)
     everyone = submission.Spool.uid in (0, os.geteuid())
     newer: list[NewerFormatError] = []

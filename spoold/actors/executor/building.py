@@ -96,7 +96,9 @@ class Building:
         """
         if place.state is State.NEW:
             self._spool.queue.claim(place.entry, State.NEW, State.BUILDING)
-            log.info("waits for its dependencies", submission=place.entry.id, attempt=place.entry.attempt)
+            log.info(
+                "waiting for the build of its dependencies", submission=place.entry.id, attempt=place.entry.attempt
+            )
         if found == "missing":
             self._builds.request(build)
         until = self._until(place, request)
@@ -185,4 +187,4 @@ class Building:
         except (LeaseLostError, NewerFormatError):
             return
         except OSError as error:
-            log.error("could not end a wait; trying again", submission=place.entry.id, error=error)
+            log.error("could not end a wait that took too long; trying again", submission=place.entry.id, error=error)

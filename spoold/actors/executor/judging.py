@@ -64,7 +64,7 @@ class Judging:
         late = time.monotonic() - self._began > self._seconds
         if late and not self.notes:
             self.notes.append(
-                f"cases: those from {shown(self._request.cases[len(self.results)].name)} on were skipped, since cases "
+                f"cases: all from {shown(self._request.cases[len(self.results)].name)} on were skipped, since cases "
                 f"are begun for {self._seconds:g} seconds at most"
             )
         return late

@@ -39,7 +39,7 @@ class Provided:
         try:
             return self._file.usable()
         except NewerFormatError as error:
-            log.warning("waiting: the builder is of a newer version; upgrade this executor", error=error)
+            log.warning("no work is taken: the builder is of a newer version; upgrade this executor", error=error)
         except OperatorError as error:
             log.error("no work is taken until the builder provides a runtime that can be used", error=error)
         return None

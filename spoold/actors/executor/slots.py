@@ -104,7 +104,7 @@ class Slots:
 
     def stuck(self, patience: float) -> str:
         """Say which part of the slots is lost, "" where all is well. A job may take as long as it is allowed."""
-        lost = next((f"{worker.name} has ended" for worker in self._workers if not worker.is_alive()), "")
+        lost = next((f"the thread {worker.name} has ended" for worker in self._workers if not worker.is_alive()), "")
         return lost or self._heartbeat.stuck(patience)
 
     def worked(self, now: float) -> float:
@@ -159,7 +159,7 @@ class Slots:
                 self._heartbeat.tidy()
                 self._spool.queue.results.tidy()
         except OSError as error:
-            log.error("the host is in the way; private names go later", error=error)
+            log.error("the spool cannot be used now; private files are removed later", error=error)
         except Exception as error:  # noqa: BLE001 - the slot stays alive after any error
             log.bug("a slot failed", submission=taken.place.entry.id, error=error)
         self._worked = self._spool.clock.monotonic()
@@ -261,7 +261,7 @@ class Slots:
     def _put_back(self, entry: Entry, *, lost: bool) -> None:
         """Give back an entry that was not finished, unless its lease is lost."""
         if not lost and self._spool.queue.give_back(entry, State.RUNNING, entry.attempt):
-            log.info("put back: there was no time to finish it", submission=entry.id, attempt=entry.attempt)
+            log.info("put back: the executor stops before the job ends", submission=entry.id, attempt=entry.attempt)
         else:
             log.warning("lost the lease; another attempt has it", submission=entry.id, attempt=entry.attempt)
 
@@ -276,13 +276,13 @@ class Slots:
         elif entry.attempt < self._settings.lease.attempts:
             self._spool.queue.retry(entry, State.RUNNING)
         else:
-            reason = f"attempt {entry.attempt} failed, the last one: {error}"
+            reason = f"attempt {entry.attempt} failed, which was the last: {error}"
             self._ending.set_aside(Place(State.RUNNING, entry), reason)
 
     def _abandon(self, entry: Entry) -> None:
         self._ending.set_aside(
             Place(State.RUNNING, entry),
-            f"given up: {self._settings.lease.attempts} times the executor died that had it",
+            f"given up: the executor died {self._settings.lease.attempts} times while it ran this",
         )
 
 

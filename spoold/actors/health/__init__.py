@@ -143,7 +143,7 @@ class Health(Threadless):
         clear_private(self._spool.queue, self._spool.clock)
         clear_private(self._builds.queue, self._spool.clock)
         for process in self._leavings.step():
-            log.info("removed what an executor left that is gone", executor=process)
+            log.info("removed the files that a dead executor left in tmp/", executor=process)
         self._order_collection()
         self._report_unexplained()
         self._persons.look()
@@ -183,7 +183,7 @@ class Health(Threadless):
 
     def _abandon(self, entry: Entry, state: State) -> None:
         tries = self._settings.lease.attempts
-        reason = f"given up after {tries} attempts: each time the worker that had it stopped renewing its lease"
+        reason = f"given up after {tries} attempts: in each of them the worker stopped renewing its lease"
         try:
             self._spool.give_up(entry, state, reason)
         except LeaseLostError:
@@ -199,7 +199,7 @@ class Health(Threadless):
 
     def _abandon_build(self, entry: Entry) -> None:
         tries = self._settings.lease.attempts
-        text = f"spoold: this build was given up after {tries} attempts, each of which its builder did not survive\n"
+        text = f"spoold: this build was given up after {tries} attempts: the builder died in each of them\n"
         result = BuildResult(phase=Phase(stderr=text, outcome=Outcome.INTERNAL_ERROR))
         try:
             self._builds.finish(entry, result, self._spool.clock.file_system())

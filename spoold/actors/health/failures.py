@@ -77,11 +77,11 @@ class Failures:
         try:
             data = fsops.read(path, self._builds.most)
         except fsops.OddFileError as error:
-            log.error("what has the name of a build's result is none; set aside, it will be built again", error=error)
+            log.error("the result of a build is not a sound file; set aside, it will be built again", error=error)
             fsops.move(path, self._spool.queue.path("quarantine", f"{build_id}@build.bytes"))
             self._builds.forget({build_id})
             return
         if data is not None:
             log.error("the result of a build cannot be read; set aside, it will be built again", build=build_id)
-            self._spool.set_aside(build_id, data, "the result of a build, which cannot be read", suffix="@build")
+            self._spool.set_aside(build_id, data, "the result of a build that cannot be read", suffix="@build")
             self._builds.forget({build_id})

@@ -56,7 +56,7 @@ class Intake(Threadless):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._spool = Spool(settings, Role.INTAKE)
-        self._floor = Floor(settings, 1.0, "nothing is taken in")
+        self._floor = Floor(settings, 1.0, "no file is taken in")
         self._persons = Persons()
         self._shares = Shares(settings, self._spool, self._persons.of)
         incoming, limit = self._spool.queue.path("incoming"), settings.spool.max_file
@@ -144,7 +144,7 @@ class Intake(Threadless):
             self._take_some()
             self._acceptance.accept_checked()
         except OSError as error:
-            log.error("nothing can be taken in; what is in incoming/ stays there", error=error)
+            log.error("no file can be taken in; all stay in incoming/ and are tried again", error=error)
             self._box.forget()
             return False
         finally:
@@ -157,7 +157,7 @@ class Intake(Threadless):
         try:
             self._take_some(cancels=True)
         except OSError as error:
-            log.error("nothing can be cancelled yet; it stays in incoming/", error=error)
+            log.error("no cancel can be carried out yet; cancels stay in incoming/ and are tried again", error=error)
         self._newer.tell()
 
     def _take_some(self, *, cancels: bool = False) -> None:
@@ -181,11 +181,11 @@ class Intake(Threadless):
         except NewerFormatError as error:
             self._newer.meet(error)  # nobody here can read the entry, so files about it wait in incoming/
         except (TemporaryError, LeaseLostError) as error:
-            log.debug("a file has to wait; it stays in incoming/", file=name, error=error)
+            log.debug("a file cannot be taken in yet; it stays in incoming/", file=name, error=error)
         except OSError as error:
             if error.errno in OF_THE_HOST:
                 raise
-            message = "could not take a file in; it stays in incoming/"
+            message = "a file could not be taken in; it stays in incoming/ and is tried again"
             self._seldom.error(message, error.errno, file=name, error=error)
         return False
 

@@ -87,7 +87,7 @@ class Acceptance:
             if self._arriving.is_settled(name, dropped):
                 reason = f"after {self._arriving.settle:g} s without a change it is still {error}"
             elif self._arriving.is_overdue(name):
-                reason = f"{self._arriving.upload:g} s after it came it is still {error}"
+                reason = f"{self._arriving.upload:g} s after it arrived it is still {error}"
             else:
                 return False
             self._refuse(id_, name, dropped, reason + self._detail(dropped))
@@ -121,14 +121,14 @@ class Acceptance:
             except OSError as error:
                 if error.errno in OF_THE_HOST:
                     raise
-                message = "could not take a file in; it stays in incoming/"
+                message = "a file could not be taken in; it stays in incoming/ and is tried again"
                 self._seldom.error(message, error.errno, file=each.name, error=error)
 
     def _settle(self, checked: Checked, *, is_stored: bool) -> None:
         if is_stored:
             DROPPED.add("accepted")
         elif not self._is_repeated_by_now(checked):
-            log.debug("another submission of its id was just here; it stays in incoming/", file=checked.name)
+            log.debug("an earlier submission had this id until now; the file waits", file=checked.name)
             return
         self._taken.append((checked.name, checked.dropped))
 
@@ -151,9 +151,9 @@ class Acceptance:
         if dropped.kind == strangers.UNREADABLE:  # its writer may be about to change the mode
             raise IncompleteError("a file that spoold may not read here: make it readable for all (mode 0644)")
         if dropped.kind == strangers.LEASED:
-            raise IncompleteError("a file on which someone holds a lease, so that it cannot be opened")
+            raise IncompleteError("a file that cannot be opened, since a process holds a lease on it: end that process")
         if dropped.kind != "file":
-            raise ClientError(f"this is a {dropped.kind}: a submission is a regular file")
+            raise ClientError(f"this is a {dropped.kind}: a submission has to be a regular file")
         if dropped.links > 1:
             raise IncompleteError("a file with a second name (a hard link): copy it instead")
         limit = self._settings.max_file
@@ -224,7 +224,7 @@ class Acceptance:
                 raise TemporaryError("an earlier response of this id is being removed")
             return False
         if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):
-            self._seldom.info("dropped again; it is the same submission", origin.uid, submission=id_)
+            self._seldom.info("the same submission was dropped again; it runs only once", origin.uid, submission=id_)
             DROPPED.add("repeated")
         else:
             self._spool.refuse_reuse(id_, "this id is used already: choose another file name", origin)

@@ -47,7 +47,7 @@ class Cancels:
             waits = sound and says_so and self._box.sought.may_lie(id_, dropped.uid)
             if not self._arriving.has_lain(name, dropped) or waits:
                 return False
-            reason = "no such submission of this user's" if says_so else "a cancel's content has to be the id"
+            reason = "this user has no such submission" if says_so else "the content of a cancel has to be the id"
             self._seldom.info("nothing is cancelled", dropped.uid, reason=reason, submission=id_, uid=dropped.uid)
         self._box.remove(name, dropped)
         CANCELS.add(came.name.lower())

@@ -92,7 +92,7 @@ class DropBox:
         except OSError as error:
             if error.errno in OF_THE_HOST:
                 raise
-            self._seldom.error("ignored: a name in incoming/ cannot be looked at", error.errno, file=name, error=error)
+            self._seldom.error("ignored: a file in incoming/ cannot be looked at", error.errno, file=name, error=error)
             return None
 
     def _uid_of(self, name: str) -> int | None:

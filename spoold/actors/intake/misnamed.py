@@ -53,13 +53,13 @@ class Misnamed:
             self._spool.set_aside(misnamed.stem(name), dropped.data, reason, suffix=suffix)
         self._spool.refuse_name(name, reason, origin)
         self._shares.add(origin.uid, 0)
-        self._seldom.info("refused: the name is no submission's", origin.uid, file=name, uid=origin.uid)
+        self._seldom.info("refused: this is not the name of a submission", origin.uid, file=name, uid=origin.uid)
         DROPPED.add("refused")
         self._box.remove(name, dropped)
 
     def _other_faults(self, dropped: Dropped) -> str:
         if dropped.kind != "file":
-            return f"this is a {dropped.kind}: a submission is a regular file that spoold may read. Also, "
+            return f"this is a {dropped.kind}: a submission has to be a regular file that spoold may read. Also, "
         if dropped.links > 1:
             return "this is a file with a second name (a hard link): copy it instead. Also, "
         if len(dropped.data) > self.limit:

@@ -101,7 +101,8 @@ class Surplus:
                     self._remove(newest)
         for person, count in self._removed.items():
             message = (
-                "removed: names in incoming/ beyond what one user may have there (see Overload in spool-layout.md)"
+                "removed files of a user from incoming/, beyond what one user may have there (see Overload in "
+                "spool-layout.md)"
             )
             self._seldom.info(message, person, uid=person, files=count)
         self._have_most = {person for person, kept in self._kept.items() if len(kept.files) == MOST_FILES}
@@ -129,5 +130,5 @@ class Surplus:
             if strangers.remove_of(self._path(found.name), found.place.uid):
                 self._removed[self._person(found.place.uid)] += 1
         except OSError as error:  # a directory that is not empty is for its owner to remove
-            message = "could not remove a name beyond what one user may have in incoming/"
+            message = "a file in incoming/ beyond what one user may have there could not be removed"
             self._seldom.error(message, error.errno, file=found.name, error=error)

@@ -53,7 +53,7 @@ class Scale(Threadless):
         """Raise :class:`OperatorError` where the settings name no pool."""
         if not settings.scale.pools:
             raise OperatorError(
-                "there is no pool for `spoold scale`: put a table [scale.pools.NAME] into the settings, with `most`"
+                "the settings name no pool for `spoold scale`: add a table [scale.pools.NAME] with `most`"
             )
         self._settings = settings
         self._slurm = slurm or Slurm(passed_on())

@@ -84,7 +84,9 @@ class AttachedContainer:
             if self.id:
                 remove(self._engine, self._api, self.id, EXIT_TIMEOUT)
         except SpooldError as error:
-            log.warning("a container is left behind", container=self.id[:12], error=error)
+            log.warning(
+                "a container could not be removed; the next executor removes it", container=self.id[:12], error=error
+            )
         finally:
             self._api.close()
 

@@ -69,13 +69,13 @@ def _shares(information: dict[str, Any], *, pinned: bool) -> Finding:
     what = Subject("shares of the CPU")
     if pinned and not information.get("CPUSet"):
         return what.refused(
-            "sandbox.pin_cpus is set, and the engine cannot bind a container to a CPU (CPUSet off)",
+            "sandbox.pin_cpus is set, but the engine cannot bind a container to a CPU (CPUSet off)",
             "it needs the cgroup controller cpuset: delegate it, or unset sandbox.pin_cpus",
         )
     if not information.get("CPUShares"):
         return what.warning(
-            "the engine gives containers none (CPUShares off): a job with many processes takes the CPU from others, "
-            "whose wall-clock limits then judge it",
+            "the engine gives containers none (CPUShares off): a job with many processes takes the CPU from other "
+            "jobs, which may then meet their limits of wall-clock time",
             "it needs the cgroup controller cpu: boot without cgroup_disable=cpu, or delegate it to the engine's user",
         )
     return what.fine("each job is weighed as one, however many processes it has")
@@ -113,7 +113,7 @@ def _users(options: set[str]) -> Finding:
     if "userns" in options:
         return what.fine("userns-remap: root in a container is nobody on the host")
     return what.note(
-        "root in a container (the supervisor, never a job) is root on the host, without capabilities but three",
+        "root in a container (the supervisor, never a job) is root on the host, with only three capabilities",
         'one more wall: {"userns-remap": "default"} in /etc/docker/daemon.json',
     )
 

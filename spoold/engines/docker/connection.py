@@ -88,5 +88,5 @@ class DockerConnection:
                     f"no permission to use Docker at {self.where}: run the executor in the group of the socket"
                 ) from error
             raise TemporaryError(
-                f"Docker does not answer at {self.where} ({error}): is the engine running, and docker.host right?"
+                f"Docker does not answer at {self.where} ({error}). Start the engine, or mend docker.host"
             ) from error

@@ -34,7 +34,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         yield what.unknown(str(error), "run the doctor as the executor's user, or as root")
         return
     except SpooldError as error:
-        yield what.refused(str(error), "start it, or set docker.host")
+        yield what.refused(str(error), "start Docker, or set docker.host")
         return
     yield from _versions(version)
     found = checks.of_engine(information, settings)
@@ -47,13 +47,13 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         yield trial_of_jobs.no_runtime()
         return
     tried = DockerSandbox(trial_of_jobs.on_trial(settings), runtime)
-    yield from trial_of_jobs.examine(tried, settings, runtime, "see the engine's own log")
+    yield from trial_of_jobs.examine(tried, settings, runtime, "look into the engine's own log")
 
 
 def _socket(where: str) -> Iterator[Finding]:
     if not where.startswith("unix://"):
         yield Subject(f"Docker at {where}").warning(
-            "whoever reaches this address and is let in is root on the engine's host",
+            "every client that may use this address can become root on the engine's host",
             "use the Unix socket, or TLS with client certificates, and a firewall",
         )
         return
@@ -101,7 +101,7 @@ def _crun() -> Finding:
         said = ""
     version = said.partition("crun version ")[2].split("\n")[0]
     if not version:
-        return Subject("crun").unknown("the engine has it, and it is not on the PATH of this command")
+        return Subject("crun").unknown("the engine has it, but it is not on the PATH of this command")
     return holes.finding("crun", version, packages.version_of("crun"))
 
 
@@ -113,7 +113,7 @@ def _age(version: dict[str, Any]) -> Finding:
         return what.unknown("it does not say when it was built")
     if datetime.now(UTC) - built > OLD:
         return what.warning(
-            f"built on {built:%Y-%m-%d}: nobody seems to mend holes in it any more",
-            "upgrade it, or the distribution that it comes from",
+            f"built on {built:%Y-%m-%d}, so its security holes are probably no longer mended",
+            "upgrade Docker, or the distribution that it comes from",
         )
     return what.fine(f"built on {built:%Y-%m-%d}")

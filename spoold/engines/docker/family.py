@@ -38,7 +38,7 @@ class Family:
             try:
                 self._remove(self._shared, spare=PROCESS)
             except SpooldError as error:
-                log.warning("containers are left behind for now", error=error)
+                log.warning("containers of an earlier process could not be removed yet", error=error)
 
         if not self._removal.is_alive():
             self._removal = threading.Thread(target=remove_them, name="orphans", daemon=True)
@@ -54,7 +54,7 @@ class Family:
         try:
             self._remove(self.labels)
         except SpooldError as error:
-            log.warning("containers are left behind", error=error)
+            log.warning("containers could not be removed; the next executor removes them", error=error)
 
     def _remove(self, labels: dict[str, str], spare: str = "") -> None:
         wanted = [f"{key}={value}" for key, value in labels.items()]
@@ -62,5 +62,5 @@ class Family:
             for found in api.containers(all=True, filters={"label": wanted}):
                 ours = found["Labels"].get("spoold.process") == spare
                 if not (ours and known.intersection(name.lstrip("/") for name in found["Names"])):
-                    log.info("removing a container", container=found["Id"][:12])
+                    log.info("removing a container that is left over", container=found["Id"][:12])
                     remove(self._engine, api, found["Id"])

@@ -44,15 +44,15 @@ def ensure(api: docker.APIClient, runtime: Runtime) -> Image:
     name = f"{REPOSITORY}:{digest[:16]}"
     found = _look(api, name)
     if found and not _is_as_imported(found, digest):
-        log.warning("another image has the name of ours; it is not used, and ours is made again", image=name)
+        log.warning("another image has the name of ours; spoold does not use it, and makes its own again", image=name)
         found = None
     if found is None:
         api.import_image_from_data(content, repository=REPOSITORY, tag=digest[:16])
         found = _look(api, name)
         if found is None or not _is_as_imported(found, digest):
             raise OperatorError(
-                f"the image {name} is not as it was imported: somebody else who may use the engine changes it, or the "
-                "engine does; find out who uses this name, and use an engine that keeps images as they are"
+                f"the image {name} is not as it was imported. Another user of the engine changes it, or the engine "
+                "does. Find out who uses this name, or use an engine that keeps images as they are"
             )
     return Image(name, found["Id"])
 
@@ -89,4 +89,4 @@ def remove_old(api: docker.APIClient, name: str) -> None:
                 # meanwhile.
                 with contextlib.suppress(docker.errors.APIError):
                     api.remove_image(tag)
-                    log.info("removed an image that is not used any more", image=tag)
+                    log.info("removed an image that is no longer used", image=tag)

@@ -107,7 +107,7 @@ class PorterOnDuty:
         try:
             self.give_view(plan, pid, container, [])
         except SpooldError as error:
-            log.info("what the kernel tells of the host is covered when the job comes", reason=error)
+            log.info("files of /proc and /sys about the host are covered only when the job comes", reason=error)
         except BrokenError as error:  # the next call makes a new porter
             log.bug("the porter failed", error=error)
 

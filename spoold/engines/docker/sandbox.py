@@ -81,7 +81,7 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
             return
         if not plan.resizable:
             raise OperatorError(
-                "sandbox.pin_cpus is set, and the runtime cannot move a container that runs to another CPU: "
+                "sandbox.pin_cpus is set, but the runtime cannot move a running container to another CPU: "
                 "unset it, or choose another docker.runtime"
             )
         if self._elsewhere:
@@ -93,7 +93,7 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
         if found is None and not self._elsewhere:
             self._elsewhere = True
             log.warning(
-                "the engine may be on another host: who can change the directories above the store is not looked at",
+                "the engine may be on another host: nothing checks who can change the directories above its store",
                 engine=self._engine.where,
                 store=self._settings.nix.physical_store,
             )

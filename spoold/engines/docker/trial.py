@@ -32,7 +32,9 @@ def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> D
         except (TemporaryError, OperatorError) as error:
             if isinstance(error, ImageGoneError):
                 raise
-            log.info("no container starts so; trying plainer", runtime=variant.oci or "default", error=error)
+            log.info(
+                "no container starts in this way; trying a plainer one", runtime=variant.oci or "default", error=error
+            )
     return _probe(engine, plainest)
 
 
@@ -74,7 +76,7 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
             of_docker.of_container(container.transport.ready, asked, plan.settings.docker), f"Docker at {engine.where}"
         )
         if plan.line and not container.transport.has_line:
-            log.info("a supervisor cannot call on a socket of its own; all goes through the engine", runtime=plan.oci)
+            log.info("supervisors cannot use a socket of their own; all data goes through the engine", runtime=plan.oci)
             plan = replace(plan, line=False)
         if plan.settings.docker.runtime and not _resizes(container, plan):
             plan = replace(plan, resizable=False)

@@ -41,7 +41,7 @@ class View(view.View[Container, DockerPlan]):
         except GoneError as error:
             if not container.alive():
                 raise
-            raise RefusedError(f"the engine does not let a container be found by its process: {error}") from error
+            raise RefusedError(f"the engine does not tell which process a container is: {error}") from error
 
     def cover(self, container: Runner[Container]) -> None:
         """Before the job comes, do what needs no names, see ``PorterOnDuty.cover``."""

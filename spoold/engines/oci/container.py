@@ -113,7 +113,7 @@ class Container:
         if not self._placed:
             raise TemporaryError(
                 f"{self.plan.oci} left the sandbox out of its control group, so its limits would not hold: "
-                "this user may not move processes there, or another runtime is needed (oci.runtime)"
+                "let this user move processes there, or set another oci.runtime"
             )
 
     def _delete(self) -> None:
@@ -166,7 +166,9 @@ class Container:
             for each in (self._directory, f"{self.plan.place}/runtime/{self.id}"):
                 shutil.rmtree(each, ignore_errors=True)
         except (SpooldError, OSError) as error:
-            log.warning("a container is left behind", container=self.id, error=error)
+            log.warning(
+                "a container could not be removed; the next executor removes it", container=self.id, error=error
+            )
 
     def _end(self) -> None:
         if self._runtime is not None and not self._placed:

@@ -15,7 +15,7 @@ from spoold.model.job import Runtime
 from spoold.sandbox import trial_of_jobs
 
 LIMITS = Subject("limits of memory and processes")
-REMEDY = "see the last words above, and `spoold executor` in the journal"
+REMEDY = "see the last words above, and the executor's log"
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
@@ -57,8 +57,8 @@ def _shares(made: groups.Groups) -> Finding:
     if made.has("cpu"):
         return what.fine("each job is weighed as one, however many processes it has")
     return what.warning(
-        "control groups here have none: a job with many processes takes the CPU from others, whose wall-clock limits "
-        "then judge it",
+        "control groups here have none: a job with many processes takes the CPU from other jobs, which may then meet "
+        "their limits of wall-clock time",
         "delegate the controller cpu to the executor's group",
     )
 
@@ -68,7 +68,7 @@ def _users() -> Finding:
     ids = host.ids()
     if ids is None:
         return what.note(
-            "root in a container (the supervisor, never a job) is root on the host, without capabilities but three",
+            "root in a container (the supervisor, never a job) is root on the host, with only three capabilities",
             "one more wall: run the executor as an ordinary user with subordinate ids, see Engines in the operator's "
             "page",
         )

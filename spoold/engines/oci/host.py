@@ -14,7 +14,7 @@ from spoold.host.groups import Groups
 from spoold.model.errors import OperatorError, SpooldError
 
 RUNTIMES = ("crun", "runc")  # the quickest first
-REMEDY = "It makes containers, so only root, or the user that runs this, may say what it is: mend owner and mode"
+REMEDY = "It makes containers, so only root or the executor's user may be able to change it: mend owner and mode"
 VERSION = re.compile(r"(?:runc|crun) version ([^\s]+)")
 
 
@@ -26,7 +26,7 @@ def runtimes(settings: Settings, groups: Groups) -> list[str]:
     found = [ownership.settled(where, REMEDY) for name in names if (where := shutil.which(name, path=path))]
     if not found:
         what = f"there is no oci.runtime {chosen!a}" if chosen else "there is neither crun nor runc"
-        raise OperatorError(f"{what}: install crun or runc, or say in oci.runtime where one is")
+        raise OperatorError(f"{what}: install crun or runc, or name the path of one in oci.runtime")
     return found
 
 
@@ -46,11 +46,11 @@ def ids() -> Ids | None:
         return None
     name = user_name(os.geteuid())
     if shutil.which("newuidmap") is None:
-        raise OperatorError("newuidmap is missing, by which an ordinary user's containers get users: install uidmap")
+        raise OperatorError("newuidmap is missing, which gives users to an ordinary user's containers: install uidmap")
     ranges = [userns.subordinate_ids(f"/etc/sub{kind}id") for kind in ("u", "g")]
     if any(len(found) < SIZE for found in ranges):
         raise OperatorError(
-            f"user {name} has no {SIZE} subordinate ids for the users of containers: "
-            f"`usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {name}`, with a range that is nobody else's"
+            f"user {name} needs {SIZE} subordinate ids for the users of containers. Give it a range that nobody else "
+            f"has: `usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {name}`"
         )
     return Ids(os.geteuid(), os.getegid(), ranges[0].start, ranges[1].start)

@@ -33,7 +33,7 @@ log = Log("sandbox")
 
 PROCESS = uuid.uuid4().hex
 ROOTS_OWN, USERS_OWN = "/var/lib/spoold-executor", ".local/state/spoold-executor"
-REMEDY = "Root of containers starts what lies there: mend owner and mode, or name another directory in oci.state"
+REMEDY = "Root in containers starts programs from it: mend owner and mode, or name another directory in oci.state"
 GROUP = "group"
 
 
@@ -67,7 +67,9 @@ class Place:
                 "or name another"
             ) from error
         if no_programs:
-            raise OperatorError(f"oci.state: {self._base} is mounted noexec, and root of containers starts from there")
+            raise OperatorError(
+                f"oci.state: {self._base} is mounted noexec, but containers start from it: name another"
+            )
         ownership.settled(self.path, REMEDY)
 
     def root(self, runtime: Runtime) -> str:
@@ -85,7 +87,7 @@ class Place:
         """Remove what other processes left."""
         for name in os.listdir(self._family):
             if not name.startswith(PROCESS):
-                log.info("removing what another process left", directory=name)
+                log.info("removing the containers of an earlier process", directory=name)
                 _remove(os.path.join(self._family, name))
 
     def close(self) -> None:
@@ -113,7 +115,9 @@ def _remove(place: str) -> None:
             if places:  # else that process ended before it wrote them down, so they were not made
                 Group(unified == "1", places).end()
         except (SpooldError, OSError, ValueError) as error:
-            log.warning("a container is left behind for now", container=record.parent.name, error=error)
+            log.warning(
+                "a container of an earlier process could not be removed yet", container=record.parent.name, error=error
+            )
             whole = False
     if whole:
         shutil.rmtree(place, ignore_errors=True)

@@ -31,7 +31,7 @@ log = Log("sandbox")
 CAUSES = checks.Causes(
     privileges="upgrade the runtime, or choose another: oci.runtime",
     seccomp="use a kernel with seccomp, and a runtime that was built with it: oci.runtime",
-    memory="the runtime ignores the control group that it is told: upgrade it, or choose another: oci.runtime",
+    memory="the runtime ignores the control group that it is given: upgrade it, or choose another: oci.runtime",
 )
 
 
@@ -57,7 +57,7 @@ class OciSandbox(PooledSandbox[Container, OciPlan]):
             made = groups.settle()
             if self._settings.sandbox.pin_cpus and not made.has("cpuset"):
                 raise OperatorError(
-                    "sandbox.pin_cpus is set, and control groups here cannot bind a job to a CPU: delegate the "
+                    "sandbox.pin_cpus is set, but control groups here cannot bind a job to a CPU: delegate the "
                     "controller cpuset, or unset sandbox.pin_cpus"
                 )
             ids = host.ids()
@@ -101,7 +101,7 @@ def find_plan(plan: OciPlan, runtimes: list[str]) -> OciPlan:
         try:
             return _tried(variant)
         except (TemporaryError, OperatorError) as error:
-            log.info("no container starts so; trying another runtime", runtime=variant.oci, error=error)
+            log.info("no container starts with this runtime; trying another", runtime=variant.oci, error=error)
     return _tried(last)
 
 

@@ -29,7 +29,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __str__(self) -> str:
         place = f"line {self.line}, column {self.column}: "
         if self.expected is None:
-            return f'{place}nothing more is expected, but "{self.printed}" was printed'
+            return f'{place}the output should end here, but "{self.printed}" was printed'
         if self.printed is None:
             return f'{place}"{self.expected}" is expected, but the output ends'
         return f'{place}"{self.expected}" is expected, but "{self.printed}" was printed'

@@ -14,7 +14,7 @@ from spoold.host import ownership
 from spoold.sandbox.facts import HOLDERS, JOB_UID
 
 NAMES = ("host.conf", "hostname", "hosts", "networks", "nsswitch.conf", "protocols", "resolv.conf", "services")
-REMEDY = "An engine mounts it into sandboxes, so only root may say what it stands for: mend owner and mode"
+REMEDY = "The engine mounts it into sandboxes, so only root may be able to change it: mend owner and mode"
 NOBODY = 65534  # in a cell, the owner of files that belong to nobody there
 
 

@@ -58,12 +58,12 @@ class BuildJudge:
             return Verdict("neither a build nor its result", Action.QUARANTINE)
         if is_answered(self._queue, id_):
             return None
-        unfinished = Verdict("a build that ended without a result: all who want it wait", Action.QUARANTINE)
+        unfinished = Verdict("a build that ended without a result: submissions wait for it", Action.QUARANTINE)
         return newer(self._queue.path(State.DONE, name), Dependencies) or unfinished
 
     def beside(self, directory: str, name: str) -> Verdict | None:
         """Judge a file beside the builds, in ``directory`` below the spool's root."""
         if not NAMES[directory].fullmatch(name):
-            return Verdict("not a name of this directory", Action.QUARANTINE)
+            return Verdict("no file of this directory has such a name", Action.QUARANTINE)
         kind = next((kind for ending, kind in KINDS.get(directory, ()) if name.endswith(ending)), None)
         return newer(os.path.join(self._root, directory, name), kind) if kind else None

@@ -32,7 +32,7 @@ class PrivateJudge:
         """Judge a file by its name. Return None where that explains it."""
         path = f"{self._directory}/{name}"
         if ids.is_trial(name):
-            return None if is_young(self._spool, path) else Verdict("what a doctor tried that died", Action.REMOVE)
+            return None if is_young(self._spool, path) else Verdict("left by a doctor that died", Action.REMOVE)
         if KEPT.fullmatch(name):
             return None
         if result := ids.parse_result(name):
@@ -42,15 +42,15 @@ class PrivateJudge:
             return None  # it goes with the result beside it
         if not ids.is_private(name):
             return Verdict("not a private file of spoold's", Action.QUARANTINE)
-        return None if is_young(self._spool, path) else Verdict("what a process wrote that died", Action.REMOVE)
+        return None if is_young(self._spool, path) else Verdict("a private file of a process that died", Action.REMOVE)
 
     def _result(self, path: str, result: Entry) -> Verdict | None:
         place = self._queue.locate(result.id, result)
         if place is None:
-            return None if is_young(self._spool, path) else Verdict("the result of what is gone", Action.REMOVE)
+            return None if is_young(self._spool, path) else Verdict("a result of an entry that is gone", Action.REMOVE)
         state, entry = place
         if state is State.DONE and fsops.exists(self._queue.path(State.DONE, ids.response_name(result.id))):
             return None if is_young(self._spool, path) else Verdict("a second name of a response", Action.REMOVE)
         if state is not State.DONE and result.attempt < entry.attempt:
-            return Verdict("the result of an attempt that was lost", Action.REMOVE)
+            return Verdict("the result of an attempt that lost its lease", Action.REMOVE)
         return None

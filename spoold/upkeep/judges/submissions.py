@@ -31,7 +31,7 @@ class SubmissionJudge:
         """Judge a name in the drop box. It is a client's."""
         if not ids.is_upload_in_progress(name) or is_young(self._spool, f"incoming/{name}"):
             return None
-        return Verdict("a client's: an upload that nobody goes on with", Action.LEAVE)
+        return Verdict("a client's upload that stopped before its end", Action.LEAVE)
 
     def in_state(self, state: State, name: str) -> Verdict | None:
         """Judge an entry on its way."""
@@ -40,7 +40,7 @@ class SubmissionJudge:
         if entry is None or self._queue.entry_path(state, entry) != path:
             return Verdict("not the name of an entry", Action.QUARANTINE)
         if later := self._later(state, entry):
-            double = Verdict(f"the same submission is in {later}, a later state, and that counts", Action.QUARANTINE)
+            double = Verdict(f"the same submission is in {later} too, a later state, which counts", Action.QUARANTINE)
             return newer(path, Submission) or double
         return self._unreadable(path, entry.id)
 
@@ -66,21 +66,21 @@ class SubmissionJudge:
             return left(error)
         except (msgspec.DecodeError, OSError) as error:
             return Verdict(f"cannot be read: {error}", Action.ANSWER)
-        return Verdict("holds another submission than its name says", Action.ANSWER)
+        return Verdict("its name says another submission than it holds", Action.ANSWER)
 
     def in_done(self, name: str) -> Verdict | None:
         """Judge an entry, an answer, or the digest of an answer."""
         if name.endswith((ids.response_name(""), ".refused.json", DIGEST, Private.OUTPUTS)):
             return self._answered(name)
         if ids.is_trial(name):
-            died = Verdict("what a doctor tried that died", Action.REMOVE)
+            died = Verdict("left by a doctor that died", Action.REMOVE)
             return None if is_young(self._spool, f"done/{name}") else died
         entry = ids.parse_entry(name)
         if entry is None or ids.done_name(entry.id) != name:
             return Verdict("neither an entry nor an answer", Action.QUARANTINE)
         if is_answered(self._queue, entry.id):
             return None
-        unanswered = Verdict("committed, but without a response, and no result to publish", Action.ANSWER)
+        unanswered = Verdict("committed, with neither a response nor a result to publish", Action.ANSWER)
         return newer(self._queue.path(State.DONE, name), Submission) or unanswered
 
     def _answered(self, name: str) -> Verdict | None:
@@ -91,10 +91,10 @@ class SubmissionJudge:
         id_ = name.removesuffix(ids.response_name("")).removesuffix(Private.OUTPUTS)
         if not ids.is_refusal(name) and not fsops.exists(self._queue.path(State.DONE, ids.done_name(id_))):
             if not name.endswith(Private.OUTPUTS):
-                return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
+                return Verdict("a response whose entry is gone: retention was about to remove it", Action.REMOVE)
             if fsops.exists(self._queue.path(State.DONE, ids.response_name(id_))):
                 return None  # the tar goes after that
-            return Verdict("files beside a response that is gone: what retention was about to remove", Action.REMOVE)
+            return Verdict("returned files whose response is gone: retention was about to remove them", Action.REMOVE)
         return self._for_its_owner(name)
 
     def _for_its_owner(self, name: str) -> Verdict | None:
@@ -113,7 +113,7 @@ class SubmissionJudge:
         if entry is None or ids.done_name(entry.id) != name:
             return Verdict("not a side file", Action.QUARANTINE)
         if fsops.exists(self._queue.path(State.DONE, ids.response_name(entry.id))):
-            return Verdict("a side file of what is answered", Action.REMOVE)
+            return Verdict("a side file of a submission that is answered", Action.REMOVE)
         if is_young(self._spool, f"progress/{name}") or self._queue.locate(entry.id):
             return None
         return Verdict("a side file of a submission that is gone", Action.REMOVE)
@@ -125,7 +125,7 @@ class SubmissionJudge:
         try:
             fsops.noted(self._queue.path("ids", name))
         except OSError:
-            return Verdict("no note of whose an id is", Action.QUARANTINE)
+            return Verdict("not a link that names the owner of an id", Action.QUARANTINE)
         if is_young(self._spool, f"ids/{name}") or self._queue.locate(name):
             return None
         return Verdict("the id of a submission that is gone", Action.REMOVE)
