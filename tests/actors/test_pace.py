@@ -72,17 +72,19 @@ def test_an_executor_rests_and_looks_at_what_it_is_told(bench: Bench, monkeypatc
     bench.wait_for("warm")
     bench.sandbox.gate.clear()
     monkeypatch.setattr(pace, "REST", 1e9)
-    enough = FED * bench.settings.executor.slots
+    slots = bench.settings.executor.slots
+    enough = FED * slots
     many = [f"a{number}" for number in range(enough + 3 * LOOKS)]
     for name in many:
         bench.drop(name)
     line = bench.executor._line
     bench.until(lambda: line.length >= enough, bench.executor.step)
     bench.until(lambda: bench.executor.step([]) > 0, lambda: None)
+    bench.until(lambda: len(bench.names("running")) == slots, lambda: None)  # they take nothing more from the line
     before = line.length
     for _ in range(5):
         assert bench.executor.step([]) > 0
-    assert line.length == before < len(many) - bench.settings.executor.slots
+    assert line.length == before < len(many) - slots
     bench.drop("b")
     bench.executor.step([Hint(State.NEW, named("b"))])
     assert line.length == before + 1

@@ -242,7 +242,7 @@ def test_a_file_of_the_settings_that_is_not_there_is_the_operators_to_mend(
     bare: NixBuilder, full: Full, server: Cache, name: str
 ) -> None:
     builder = asking(bare, full, server.url, **{name: "/no/such/file"})
-    with pytest.raises(OperatorError, match=f"nix.{name}: /no/such/file is no file"):
+    with pytest.raises(OperatorError, match=f"nix.{name}: the builder cannot read /no/such/file"):
         room.build(prepared(builder), FEW)
 
 
