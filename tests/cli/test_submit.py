@@ -143,7 +143,7 @@ def test_what_the_daemon_would_refuse_is_not_sent(empty: Path, tmp_path: Path) -
     """In its words, at once, with a code of its own; also where JSON is asked for."""
     file = tmp_path / "r.json"
     for text, said in (
-        ("{", "it is no JSON: line 1, column 2: it ends there"),
+        ("{", "it is no JSON: line 1, column 2: the JSON ends there"),
         ('{"files": [], "stdin": "x"}', "inputs"),
         ('{"files": []}', "there is no run.sh"),
         ('{"files": [{"name": "run.sh", "content": "!", "encoding": "base64"}]}', "files[0].content ('run.sh')"),
