@@ -317,7 +317,7 @@ def test_memory_that_kills_the_supervisor_too_is_still_the_jobs_limit(
 def test_no_engine(runtime: Runtime, tmp_path: Path) -> None:
     nowhere = f"unix://{tmp_path}/none.sock"
     sandbox = DockerSandbox(settings_for(nowhere, str(tmp_path)), runtime)
-    with pytest.raises(TemporaryError, match=r"none\.sock.*running"):
+    with pytest.raises(TemporaryError, match=r"none\.sock .*Start the engine"):
         sandbox.prepare()
     with pytest.raises(TemporaryError, match="not prepared"):
         sandbox.run(make_job("true", shell=""), lambda *_: None, threading.Event())

@@ -103,7 +103,7 @@ STOP = {
     "a code after options and words": (b"#!/usr/bin/env -vS bash -u\nexit 127", 127, ""),
     "a code after quotes": (b"#!/usr/bin/env -S 'bash' \"-u\"\nexit 127", 127, ""),
     "a code after a variable": (b"#!/usr/bin/env -S PATH=${PATH} ${BASH_}bash\nexit 127", 127, ""),
-    "env with words": (b"#!/usr/bin/env bash -u\n", 127, "one program of the name 'bash -u'"),
+    "env with words": (b"#!/usr/bin/env bash -u\n", 127, "one program with the name 'bash -u'"),
     "env and a nested one": (b"#!/usr/bin/env ./nested\n", 127, "./nested asks for the interpreter '/opt/python3'"),
     "line ends": (b"#!/bin/sh\r\necho\r\n", 127, "its first line ends in a carriage return"),
     "line ends after env": (b"#!/usr/bin/env python3\r\n", 127, "its first line ends in a carriage return"),
