@@ -107,7 +107,9 @@ class Bench:
         self.until(lambda: all(self.has("done", f"{id_}.response.json") for id_ in ids))
 
     def response(self, id_: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.root / "done" / f"{id_}.response.json").read_bytes())
+        name = f"{id_}.response.json"
+        self.until(lambda: self.has("done", name), lambda: None)  # its entry is there first, by a thread
+        loaded: dict[str, Any] = json.loads((self.root / "done" / name).read_bytes())
         validator("response").validate(loaded)
         return loaded
 

@@ -193,7 +193,7 @@ def routed(tmp_path: Path) -> Iterator[tuple[Bench, Executor]]:
 def test_a_router_has_builds_made_and_leaves_jobs_to_others(routed: tuple[Bench, Executor]) -> None:
     bench, router = routed
     bench.drop("a")
-    bench.until(lambda: bench.builds.finished())
+    bench.until(bench.builds.finished)
     for _ in range(20):
         bench.step()
     assert bench.names("building") == {named("a")}
@@ -223,7 +223,7 @@ def test_what_a_router_left_is_looked_at_again_when_its_name_comes_back(routed: 
     """It was taken, lost its build, and was given back: the router notices that it was gone."""
     bench, router = routed
     bench.drop("a")
-    bench.until(lambda: bench.builds.finished())
+    bench.until(bench.builds.finished)
     for _ in range(20):
         bench.step()
     os.rename(bench.root / "building" / named("a"), bench.root / "away")
