@@ -208,7 +208,12 @@ class Spool:
             return
         private = self.queue.private(Private.PROGRESS, f"{id_}@{attempt}")
         self.answers.write(private, published(id_, in_short(response), origin), (origin.uid, origin.gid), sync=False)
-        fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
+        try:
+            fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
+        except OSError:
+            with contextlib.suppress(OSError):  # the job may end before it is written once more
+                fsops.remove(private)
+            raise
 
     def finish(
         self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True, tar: Tar | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -59,6 +60,22 @@ def test_what_is_over_is_not_shown_any_more(bench: Bench, monkeypatch: pytest.Mo
     shower.over(late)
     due.show()
     assert bench.names("progress") == set(), "its side file is removed by now, and would stay"
+
+
+@pytest.mark.parametrize("fails", ["replace", "os.fchmod"])
+def test_a_look_that_cannot_be_written_leaves_no_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """A job that ends before the next look would leave it for an hour."""
+    before = bench.names("tmp")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(f"spoold.host.fsops.{fails}", fail)
+    of(bench, "a").show()
+    assert bench.names("tmp") == before
+    assert bench.names("progress") == set()
 
 
 def test_the_end_waits_for_what_is_being_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
