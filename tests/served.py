@@ -79,7 +79,7 @@ class Served:
         deadline = time.monotonic() + PATIENCE
         while log.read_text().count("settings read again") == before:
             assert time.monotonic() < deadline, self.said()
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two looks into the log
 
     def stop(self) -> None:
         """Have all daemons drain and end; may be called again."""

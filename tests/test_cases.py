@@ -275,7 +275,7 @@ def test_a_container_that_is_killed_in_the_middle_of_a_case_changes_no_answer(se
     until(busy, served.said)
     for each in busy():
         docker(docker_host, "kill", each)
-    until(lambda: end_all(mark) or began.exists(), served.said)  # type: ignore[func-returns-value]
+    until(lambda: end_all(mark) or began.exists(), served.said)  # type: ignore[func-returns-value] # it is None
     response = served.response("lost")
     assert [(case["verdict"], case["run"]["stdout"]) for case in response["cases"]] == [
         ("accepted", f"{n}") for n in range(4)

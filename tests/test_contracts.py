@@ -206,7 +206,7 @@ def test_what_a_cancelled_run_came_to_is_told(engine: tuple[Sandbox, str]) -> No
 
         def on_phase(name: str, phase: Phase) -> None:
             told[name] = phase  # noqa: B023 - it is over before the next
-            threading.Timer(seconds, cancelled.set).start()  # noqa: B023
+            threading.Timer(seconds, cancelled.set).start()  # noqa: B023 - as above
 
         with pytest.raises(RunCancelledError):
             sandbox.run(job(shell, "echo some; sleep 60", "echo made"), on_phase, cancelled)

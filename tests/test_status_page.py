@@ -80,7 +80,7 @@ def test_the_page_has_counts_and_times_and_nothing_else(served: Served) -> None:
     flooded.until(lambda: cell(served.text(), "dropped", 1) == "0")
     flooded.until(lambda: cell(served.text(), "taken in", 1) == "4")
     for role in ROLES:
-        flooded.until(lambda role=role: cell(served.text(), role, 1) == "1 of 1")  # type: ignore[misc]
+        flooded.until(lambda role=role: cell(served.text(), role, 1) == "1 of 1")  # type: ignore[misc] # mypy cannot infer it
     text = served.text()
     assert "Answers a minute" in text
     assert HIDDEN not in text

@@ -174,7 +174,7 @@ def test_what_is_shown_on_the_way_is_no_answer_where_its_executor_is_killed(serv
     served.processes["executor"].send_signal(signal.SIGKILL)
     served.processes["executor"].wait()
     served.start(["executor"])
-    until(lambda: wake() or (served.spool / "done" / "shown.response.json").exists())  # type: ignore[func-returns-value]
+    until(lambda: wake() or (served.spool / "done" / "shown.response.json").exists())  # type: ignore[func-returns-value] # it is None
     response = served.response("shown")
     assert (response["status"], response["run"]["stderr"]) == ("COMPLETED", "begun\n"), response
     assert response["run"]["stdout"] == "".join(f"{number}\n" for number in range(1, 40001)) + "end\n"

@@ -21,13 +21,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[1:1] = [str(HERE.parents[1]), str(HERE.parents[1] / "contrib" / "packaging")]
 
 import click  # noqa: E402 - after what says where things are
-import msgspec  # noqa: E402
+import msgspec  # noqa: E402 - as above
 
-from manual import pages  # noqa: E402
-from spoold.cli import ctl, daemon, exits  # noqa: E402
-from spoold.config import Settings  # noqa: E402
-from spoold.config.file import DEFAULT_PATH  # noqa: E402
-from spoold.model.schema import Name, schema  # noqa: E402
+from manual import pages  # noqa: E402 - as above
+from spoold.cli import ctl, daemon, exits  # noqa: E402 - as above
+from spoold.config import Settings  # noqa: E402 - as above
+from spoold.config.file import DEFAULT_PATH  # noqa: E402 - as above
+from spoold.model.schema import Name, schema  # noqa: E402 - as above
 from spoold.model.setting import Described, describe  # noqa: E402
 
 PAGE = HERE / "reference.md"

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from spoold import client
 from spoold.cli import asked, exits, reading, render, tables, text, warm
-from spoold.cli.options import JSON, TIMEOUT
+from spoold.cli.options import JSON, PIN, TIMEOUT
 from spoold.cli.place import Place, pass_place
 from spoold.cli.warm import LeftOut, Shell
 from spoold.model.response import Outcome, Response, Status
@@ -40,14 +40,7 @@ Answers = dict[str, Response]
 
 @click.command(short_help="Build shells before submissions need them.")
 @click.argument("sources", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
-@click.option(
-    "--nixpkgs",
-    "pin",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="The pin for shells that name no other.",
-)
+@PIN
 @click.option("--wait", is_flag=True, help="Wait until all are built, and show the results.")
 @TIMEOUT
 @JSON

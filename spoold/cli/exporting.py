@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 
 from spoold.cli import carry, exits, render, warm
-from spoold.cli.options import JSON
+from spoold.cli.options import JSON, PIN
 from spoold.cli.place import pass_settings
 from spoold.config import Settings
 from spoold.model import ids
@@ -34,14 +34,7 @@ _BUILD = re.compile(r"[0-9a-f]{8,64}")
 @click.option(
     "--output", "-o", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The file to write."
 )
-@click.option(
-    "--nixpkgs",
-    "pin",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="The pin for shells that name no other.",
-)
+@PIN
 @click.option("--without-nixpkgs", "bare", is_flag=True, help="Leave out the trees of the pins, which may be large.")
 @JSON
 @pass_settings

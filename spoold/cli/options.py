@@ -11,3 +11,11 @@ TIMEOUT = click.option(
 RAW = click.option(
     "--raw", is_flag=True, help="Write the program's output and error to stdout and stderr, byte for byte."
 )
+PIN = click.option(
+    "--nixpkgs",
+    "pin",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The pin for shells that name no other.",
+)

@@ -1,7 +1,7 @@
 """Ids made from a program's name and content, so that the same program is the same submission in each run.
 
-Spec: spool-layout.md, "What a client may rely on": the same file under the same name is the same submission. So a sweep
-does not have to remember what it submitted. After ^C, a crash or a reboot the same programs are submitted again, and
+Spec: spool-layout.md, "What a client may rely on". The same file under the same name is the same submission. So a sweep
+does not have to remember its submissions. After ^C, a crash or a reboot the same programs are submitted again, and
 nothing is run twice. An edited program has another id.
 
 An id belongs to the first user who submits it, and two people may well have the same ``hello.py``. So each id also

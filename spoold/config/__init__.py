@@ -193,7 +193,7 @@ class ExecutorSettings(_Section, frozen=True):
 
 
 class TurnsSettings(_Section, frozen=True):
-    """Whose job or build is next if several users wait for one place."""
+    """The order of users who wait for one place, for a job or a build."""
 
     weights: Annotated[
         dict[str, Annotated[float, msgspec.Meta(gt=0, le=1000)]],

@@ -1,4 +1,4 @@
-"""What a file is, as values to keep and compare later: which file it is, whose, how large, who may do what.
+"""The attributes of a file, as values to keep and compare later: identity, owner, size and rights.
 
 Nothing here changes or opens a file. Of a link, lstat(2) describes the link itself.
 """
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
 
 
 class Rights(NamedTuple):
-    """Who owns a file and who may use it: owner, group, mode bits, and its access control list or None."""
+    """The rights on a file: its owner, group and mode bits, and its access control list or None."""
 
     uid: int
     gid: int

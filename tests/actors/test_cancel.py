@@ -531,7 +531,7 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
     bench.let_leases_run_out("running")
     for _ in range(3):
         bench.health.step()  # which must not take it for an attempt that was lost
-        time.sleep(2 * bench.settings.lease.renewal)
+        time.sleep(2 * bench.settings.lease.renewal)  # whoever lives has renewed by then: nobody does
     if point in ("taken", "written"):
         assert bench.names("running") == {named("a", 9999, owner=OWNER)}
         cancel_file.unlink()  # even where its owner thinks better of it

@@ -47,7 +47,7 @@ def variables(*places: Path, **more: str) -> dict[str, str]:
 def write_settings(directory: Path, **spool: object) -> Path:
     """Make a spool and its settings file; return that."""
     settings = Settings(
-        spool=SpoolSettings(path=str(directory / "spool"), settle=60.0, scan=0.5, **spool),  # type: ignore[arg-type]
+        spool=SpoolSettings(path=str(directory / "spool"), settle=60.0, scan=0.5, **spool),  # type: ignore[arg-type] # any
         lease=LEASE,
         nix=NixSettings(state=str(directory / "state")),
         nixpkgs={"default": "/srv/nixpkgs"},

@@ -102,7 +102,7 @@ def change_users(*command: str) -> None:
         passes = "cannot lock" in done.stderr or "is currently used by process" in done.stderr
         if not passes or time.monotonic() > deadline:
             break
-        time.sleep(0.1)
+        time.sleep(0.1)  # nothing tells when another process lets go of the accounts
     is_gone = command[0] == "userdel" and "does not exist" in done.stderr
     assert done.returncode == 0 or is_gone, done.stderr
 

@@ -30,7 +30,7 @@ def slowly(data: bytes, write: Write, has_come: Callable[[int], bool]) -> float:
     """
     size, longest, began = len(data) // SLOW.parts + 1, 0.0, math.inf
     for offset in range(0, len(data), size):
-        time.sleep(SLOW.pause if offset else 0.0)
+        time.sleep(SLOW.pause if offset else 0.0)  # the rest of a slow upload, which is what is tried
         part, before, began = data[offset : offset + size], began, time.monotonic()
         write(part, offset)
         until(partial(has_come, offset + len(part)))

@@ -188,7 +188,7 @@ def test_an_upload_that_was_cut_off_is_no_submission(room: Room, ann: User) -> N
             answer = room.response(id_, ann)
             assert answer["status"] == "REJECTED", upload
             assert "without a change" in answer["reason"]
-            room.until(lambda file=room.spool / "incoming" / f"{id_}.json": not file.exists())  # type: ignore[misc]
+            room.until(lambda file=room.spool / "incoming" / f"{id_}.json": not file.exists())  # type: ignore[misc] # mypy cannot infer it
 
 
 def test_rsync_leaves_nothing_when_it_is_cut_off(room: Room, ann: User) -> None:

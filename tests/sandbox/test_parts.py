@@ -257,7 +257,7 @@ def test_a_look_that_the_machine_holds_up_tells_all_the_same(parts: Parts, work:
     supervisor = child_of(parts.process.pid)
     while (looker := stopped_below(parts, supervisor, "obstacles run.sh 127")) is None:
         assert parts.answer() == told  # it had ended before it was seen
-    time.sleep(3.5)
+    time.sleep(3.5)  # the stall: a look that had a limit of 3 s by the clock lost its note
     with contextlib.suppress(ProcessLookupError):
         os.kill(looker, signal.SIGCONT)
     assert parts.answer() == told

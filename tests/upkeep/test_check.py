@@ -254,6 +254,7 @@ def test_a_repair_that_fails_ends_no_other(bench: Bench) -> None:
 
 
 def wait_long() -> None:
+    """Wait in steps, of which a machine that stands still skips one alone, so that others get their time too."""
     for _ in range(100):
         time.sleep(0.02)
 

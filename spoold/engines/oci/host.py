@@ -1,4 +1,4 @@
-"""What this host has for containers: a runtime, control groups, and users for containers where we are not root."""
+"""The means of this host for containers: a runtime, control groups, and users where this process is not root."""
 
 from __future__ import annotations
 

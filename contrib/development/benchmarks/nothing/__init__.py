@@ -1,4 +1,4 @@
-"""An engine that does nothing. What is left is the cost of the spool, and all of the spool is real."""
+"""An engine that does nothing, for measuring the cost of the spool alone. The spool is the real one."""
 
 from __future__ import annotations
 
