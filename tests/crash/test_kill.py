@@ -1,8 +1,10 @@
 """Whatever actor is killed at whatever file operation: nothing is lost, nothing answered twice, nothing stuck.
 
-For each scenario, each operation of it and each instant (before it, after it, in the middle of a write) a process of
-its own is ended by ``os._exit``; then all actors are started again, and the invariants are checked when they have come
-to rest. By default instants that leave the same files are taken once; ``SPOOLD_TEST_LONG=1`` takes all.
+For each scenario, each operation of it and each instant (before it, after it, in the middle of a write) the spool is
+copied as it is then. Later all actors are started on each copy, and the invariants are checked when they have come to
+rest. A process that is really ended by ``os._exit`` at such an instant leaves the same: that is a test of its own.
+By default instants that leave the same files are taken once, and few processes are ended. ``SPOOLD_TEST_LONG=1`` takes
+all.
 """
 
 from __future__ import annotations
@@ -10,18 +12,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from spoold.spool.layout import TRANSITIONS
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.crash.world import World, begin_anew, check, pass_time, passed, seen
+from tests.crash.world import MEMORY, World, begin_anew, check, move_times, pass_time, passed, seen
 
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 DIED, ENDED = 77, 78  # exit codes of a process that was ended on its way, and of one that came to the end
+ENDED_FOR_REAL = 1 if LONG else 60  # of so many instants, one
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
@@ -32,7 +38,6 @@ class Recorder(Watcher):
         self.root = root
         self.operations: list[Operation] = []
         self.trees = [picture(root)]
-        self.seconds = 0.0  # that passed
 
     def after(self, operation: Operation) -> None:
         self.operations.append(operation)
@@ -67,7 +72,6 @@ def recorded(root: Path, scenario: Scenario) -> Recorder:
     recorder = Recorder(root)
     with watched(str(root), recorder):
         scenario.run(world)
-    recorder.seconds = passed()
     world.settle()
     return recorder
 
@@ -81,29 +85,71 @@ def test_the_scenario_itself_comes_to_its_end(root: Path, name: str) -> None:
     check(world, seen(root, scenario.anew), scenario.allowed)
 
 
-def instants(recorder: Recorder) -> Iterator[tuple[int, str]]:
-    """Return the number of an operation and when to die: before, amid and after each.
+class Instant(NamedTuple):
+    """When an actor dies: ``before``, ``after`` or ``amid`` an operation. ``copy`` has the spool and the ledger then."""
+
+    number: int
+    when: str
+    copy: Path
+
+
+class Copier(Watcher):
+    """Copies the spool, and what is beside it, at each instant that is to be taken.
 
     What is left is all on disk, so two instants at which the same files are there are one: by default one is taken.
     """
-    for number, (operation, before, after) in enumerate(
-        zip(recorder.operations, recorder.trees, recorder.trees[1:], strict=False)
-    ):
-        if LONG or _is_first(before):
-            yield number, "before"
-        if LONG or _is_first(after):
-            yield number, "after"
-        if operation.kind == "write" and len(operation.data) > 1 and (LONG or _is_first((before, "half"))):
-            yield number, "amid"
+
+    def __init__(self, root: Path, into: Path) -> None:
+        self.root = root
+        self.into = into
+        self.operations: list[Operation] = []
+        self.instants: list[Instant] = []
+        self.tree = picture(root)
+
+    def before(self, operation: Operation) -> None:
+        if LONG or _is_first(self.tree):
+            self._copy("before")
+        if operation.kind == "write" and len(operation.data) > 1 and (LONG or _is_first((self.tree, "half"))):
+            written = self._copy("amid") / self.root.name / operation.path
+            written.write_bytes(operation.data[: len(operation.data) // 2])
+
+    def after(self, operation: Operation) -> None:
+        self.tree = picture(self.root)
+        if LONG or _is_first(self.tree):
+            self._copy("after")
+        self.operations.append(operation)
+
+    def _copy(self, when: str) -> Path:
+        copy = self.into / str(len(self.instants))
+        subprocess.run(["cp", "-a", self.root.parent, copy], check=True)
+        self.instants.append(Instant(len(self.operations), when, copy))
+        return copy
 
 
-TAKEN: set[object] = set()  # of this session
+def copied(root: Path, into: Path, scenario: Scenario) -> Copier:
+    """Return the instants of a scenario, in which nobody is killed."""
+    world = World.make(root, **scenario.changes)
+    scenario.warm(world)
+    copier = Copier(root, into)
+    with watched(str(root), copier):
+        scenario.run(world)
+    return copier
+
+
+TAKEN: set[int] = set()  # of this session, by their hashes: there are too many trees to keep them
 
 
 def _is_first(tree: object) -> bool:
-    is_first = tree not in TAKEN
-    TAKEN.add(tree)
+    is_first = hash(tree) not in TAKEN
+    TAKEN.add(hash(tree))
     return is_first
+
+
+@pytest.fixture
+def into() -> Iterator[Path]:
+    """Yield a directory for copies."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        yield Path(directory)
 
 
 def picture(root: Path) -> frozenset[tuple[str, int, int]]:
@@ -112,6 +158,19 @@ def picture(root: Path) -> frozenset[tuple[str, int, int]]:
     numbers: dict[int, int] = {}
     files = [(str(path.relative_to(root)), stat) for path, stat in sorted(found) if not path.is_dir()]
     return frozenset((name, stat.st_size, numbers.setdefault(stat.st_ino, len(numbers))) for name, stat in files)
+
+
+def outline(root: Path) -> list[tuple[list[str], bool]]:
+    """Return a picture without what is another each time: random words in names, and lengths of times in files.
+
+    Each item is the names of one file, and whether it is empty.
+    """
+    files: dict[tuple[int, bool], list[str]] = {}
+    for path in root.rglob("*"):
+        if not path.is_dir() and not path.match("progress/*"):
+            name = re.sub(r"\b([0-9a-f]{16}|[0-9a-f]{8}|(?<=doctor-)[0-9]+)\b", "random", str(path.relative_to(root)))
+            files.setdefault((path.lstat().st_ino, path.lstat().st_size == 0), []).append(name)
+    return sorted((sorted(names), is_empty) for (_, is_empty), names in files.items())
 
 
 def killed(root: Path, scenario: Scenario, number: int, instant: str) -> bool:
@@ -140,15 +199,15 @@ def test_a_machine_that_stalls_does_the_same_operations(root: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_kill_at_every_operation(root: Path, name: str) -> None:
+def test_a_kill_at_every_operation(root: Path, into: Path, name: str) -> None:
     scenario = SCENARIOS[name]
-    recorder = recorded(root, scenario)
-    for number, instant in instants(recorder):
+    copier = copied(root, into, scenario)
+    seconds = passed()
+    for number, when, copy in copier.instants:
         shutil.rmtree(root.parent)
-        root.parent.mkdir()
-        begin_anew()
-        assert killed(root, scenario, number, instant), "the operations are the same each time"
-        pass_time(recorder.seconds)
+        copy.rename(root.parent)
+        move_times(root, begin_anew())
+        pass_time(seconds)
         try:
             visible = {name: data for name, data in seen(root, scenario.anew).items() if name not in scenario.anew}
             world = World(root, **scenario.changes).start()
@@ -156,7 +215,20 @@ def test_a_kill_at_every_operation(root: Path, name: str) -> None:
             world.settle()
             check(world, visible, scenario.allowed)
         except Exception as error:
-            raise AssertionError(f"killed {instant} operation {number}: {recorder.operations[number]}") from error
+            raise AssertionError(f"killed {when} operation {number}: {copier.operations[number]}") from error
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_process_that_is_killed_leaves_what_was_copied(root: Path, into: Path, name: str) -> None:
+    scenario = SCENARIOS[name]
+    TAKEN.clear()
+    copier = copied(root, into, scenario)
+    for number, when, copy in copier.instants[len(name) % ENDED_FOR_REAL :: ENDED_FOR_REAL]:
+        shutil.rmtree(root.parent)
+        root.parent.mkdir()
+        begin_anew()
+        assert killed(root, scenario, number, when), "the operations are the same each time"
+        assert outline(root) == outline(copy / root.name), f"{when} operation {number}: {copier.operations[number]}"
 
 
 def test_every_transition_is_taken(root: Path) -> None:

@@ -35,7 +35,7 @@ ENDED = (a_stop, a_start)  # after these the actors of before are none any more
 LATER = {"cancelled late": {"a": CANCELLED}}  # what takes longer may be cancelled
 FAULTS = ("asked again", "done, EIO", "not done, EIO", *(["done, ESTALE"] if LONG else []))
 LENGTHS = (1, 3) if LONG else (1,)  # operations that fail one after the other
-TAKEN: set[object] = set()  # of this session
+TAKEN: set[int] = set()  # of this session, by their hashes: there are too many trees to keep them
 
 
 class Enduring(World):
@@ -95,7 +95,7 @@ def operations(root: Path, scenario: Scenario) -> list[tuple[Operation, bool]]:
     found = []
     for operation, tree in zip(recorder.operations, recorder.trees, strict=False):
         if operation.kind in ASKED_AGAIN:
-            instant = operation.kind, operation.path, operation.target, tree
+            instant = hash((operation.kind, operation.path, operation.target, tree))
             found.append((operation, instant in TAKEN))
             TAKEN.add(instant)
     return found

@@ -338,9 +338,21 @@ def pass_time(seconds: float) -> None:
     _Clocks.passed += seconds
 
 
-def begin_anew() -> None:
-    """Set the clocks to the real ones: a spool that is made now must not be old already."""
+def begin_anew() -> float:
+    """Set the clocks to the real ones: a spool that is made now must not be old already.
+
+    Return by how many seconds the file server's clock was moved, but for what :func:`pass_time` did to it.
+    """
+    before = _Clocks.there
     _Clocks.here, _Clocks.there, _Clocks.passed = _Clocks.monotonic(), _Clocks.wall(), 0.0
+    return _Clocks.there - before
+
+
+def move_times(root: Path, seconds: float) -> None:
+    """Have all files below ``root`` changed so much later, as if they had been made after :func:`begin_anew`."""
+    for path in root.rglob("*"):
+        moved = path.lstat().st_mtime_ns + round(seconds * 1e9)
+        os.utime(path, ns=(moved, moved), follow_symlinks=False)
 
 
 def passed() -> float:
