@@ -86,7 +86,7 @@ def test_the_scenario_itself_comes_to_its_end(root: Path, name: str) -> None:
 
 
 class Instant(NamedTuple):
-    """When an actor dies: ``before``, ``after`` or ``amid`` an operation. ``copy`` has the spool and the ledger then."""
+    """When an actor dies: ``before``, ``after`` or ``amid`` an operation. ``copy`` has the spool and the ledger."""
 
     number: int
     when: str
