@@ -16,7 +16,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check, RunCancelledError
 from spoold.sandbox.runner import Ran, Runner
 from tests.sandbox.cells import Make, make
-from tests.sandbox.conftest import COMPILE, RUN, AnySandbox, make_job
+from tests.sandbox.conftest import COMPILE, RUN, AnySandbox, make_job, notes_of
 from tests.sandbox.test_recycled import LEAVE as LEFT
 
 __all__ = ["make"]  # a fixture
@@ -171,7 +171,7 @@ def test_each_case_has_the_work_directory_as_it_was(judged: Judged) -> None:
     assert len(result.compile.stdout.splitlines()) > 170
     assert judge.printed[0].splitlines() == result.compile.stdout.splitlines()
     assert judge.printed[1] == judge.printed[0]
-    assert result.notes == ["compile: it left 1 FIFO and 1 socket in the work directory. No case gets these"]
+    assert notes_of(result) == ["compile: it left 1 FIFO and 1 socket in the work directory. No case gets these"]
 
 
 def test_what_compiling_left_is_no_memory_of_a_case(judged: Judged) -> None:

@@ -13,7 +13,7 @@ from spoold.model.limits import MIB
 from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome
 from tests.returned import contents
-from tests.sandbox.conftest import RUN, AnySandbox, Run, longer
+from tests.sandbox.conftest import RUN, AnySandbox, Run, longer, notes_of
 from tests.sandbox.test_cancel import LONG, Going, has_process, marked, patient
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ def test_what_matches_comes_back(run: Run) -> None:
     assert contents(done.outputs) == {"out/1.txt": b"1\n", "out/a/b/2.txt": b"2\n", "x": b"./run.sh"}
     assert done.outputs
     assert [file.mode for file in done.outputs.files][-1] == 0o705
-    assert done.notes == []
+    assert notes_of(done) == []
 
 
 LATER = "echo before >a.txt; printf x >b.txt; "
@@ -93,7 +93,7 @@ def test_what_is_required_and_missing_is_named(run: Run) -> None:
     assert done.outputs
     assert done.outputs.missing == ["none/*", "link", "large"]
     assert contents(done.outputs) == {"there": b"x\n"}
-    assert done.notes == [
+    assert notes_of(done) == [
         "run.outputs: 1 left out, larger than 1000 bytes",
         "run.outputs: 1 left out, no regular file",
     ]
@@ -145,7 +145,7 @@ def test_no_attack_changes_anything_but_what_comes_back(run: Run, python_shell: 
         "out/closed/file": 0o644,
         "out/setuid": 0o755,
     }
-    assert done.notes == [
+    assert notes_of(done) == [
         "run.outputs: 20 left out, larger than 1048576 bytes",
         "run.outputs: 8 left out, no regular file",
         "run.outputs: 8 left out, a name that no request can have",
@@ -160,7 +160,7 @@ def test_a_hundred_thousand_files(run: Run, python_shell: str) -> None:
         "exec python3 a.py", shell=python_shell, files={"a.py": program}, limits=limits, outputs=wanted("*", files=3)
     )
     assert sorted(contents(done.outputs)) == ["0", "1", "10"]
-    assert done.notes == ["run.outputs: 99999 left out, beyond 3 files"]
+    assert notes_of(done) == ["run.outputs: 99999 left out, beyond 3 files"]
 
 
 def test_files_that_fill_the_memory_cost_no_more_than_themselves(run: Run) -> None:

@@ -15,7 +15,7 @@ from spoold.model.limits import COMPILE_DEFAULT, GIB, MIB, RUN_DEFAULT, Limits
 from spoold.model.response import Outcome
 from spoold.sandbox import sizes
 from tests import engines
-from tests.sandbox.conftest import Mode, Run, made_sandbox, make_job, settings_for
+from tests.sandbox.conftest import Mode, Run, made_sandbox, make_job, notes_of, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -77,15 +77,14 @@ def test_shared_memory_and_semaphores_of_python(run: Run, python_shell: str, siz
     files = {"main.py": PYTHON.encode()}
     result = run("exec python3 main.py $1", files=files, args=(str(size),), shell=python_shell, limits=limits)
     assert (result.run.stdout, result.run.stderr) == (f"{size}\n400 [1, 2]\n", "")
-    assert result.notes == []
+    assert notes_of(result) == []
 
 
 def test_shared_memory_and_semaphores_of_c(run: Run, c_shell: str) -> None:
     files = {"main.c": SEMAPHORES.encode()}
     result = run("./main", compile_sh="gcc -o main main.c", files=files, shell=c_shell, limits=PATIENT)
     assert (result.run.stdout, result.run.outcome) == ("7 7\n", Outcome.OK)
-    # Where a peak cannot begin anew, what the container had before is noted.
-    assert not [note for note in result.notes if "peaks shorter than" not in note]
+    assert notes_of(result) == []
 
 
 @pytest.mark.parametrize("place", ["/job", "/tmp", "/dev/shm"])
