@@ -23,6 +23,7 @@ from typing import Protocol
 
 import pytest
 
+from spoold.host import cgroups
 from tests.waiting import end, until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -148,7 +149,7 @@ ProctrackType=proctrack/cgroup
 TaskPlugin=task/cgroup,task/affinity
 SelectTypeParameters=CR_Core_Memory
 """
-LIMITS = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nConstrainCores=yes\nConstrainRAMSpace=yes\n"
+LIMITS = "CgroupPlugin=cgroup/{version}\nCgroupAutomount=no\nConstrainCores=yes\nConstrainRAMSpace=yes\n"
 DEPLOYED = Path(__file__).parents[1] / "contrib" / "deploy"
 
 
@@ -205,8 +206,8 @@ class Real:
     """Slurm with munge, of this user's, on ports that are free.
 
     ``extra`` are lines of slurm.conf, in place of those of the same name, and ``partitions`` its last ones. With
-    ``groups_for`` jobs are in control groups of version 1, which contrib's Prolog hands over to that user, and with
-    ``""`` to nobody.
+    ``groups_for`` jobs are in control groups, of the version that this host has. contrib's Prolog hands them over to
+    that user, and with ``""`` to nobody.
     """
 
     def __init__(
@@ -235,7 +236,8 @@ class Real:
         conf = CONF.format(here=here, host=host, user=_user(), port=ports[0])
         if groups_for is not None:
             conf = _without(conf, CGROUPS) + CGROUPS + self._deploy(groups_for)
-            (here / "cgroup.conf").write_text(LIMITS)
+            version = "v2" if cgroups.delegable() else "v1"
+            (here / "cgroup.conf").write_text(LIMITS.format(version=version))
         conf = _without(conf, extra) + extra
         for name, port in zip(self._nodes, ports[1:], strict=True):
             conf += (
@@ -354,9 +356,11 @@ class Real:
                 _end(self._pid(daemon))
         shutil.rmtree(self._here, ignore_errors=True)
         for name in self._nodes:
-            for place in Path("/sys/fs/cgroup").glob(f"*/slurm_{name}"):
+            for place in cgroups.MOUNT.glob(f"*/slurm_{name}"):
                 with contextlib.suppress(OSError):
                     place.rmdir()
+            for scope in cgroups.MOUNT.glob(f"system.slice/{name}_slurmstepd.scope"):  # slurmd leaves it to systemd
+                subprocess.run(["systemctl", "stop", scope.name], check=False)
 
 
 def _without(conf: str, others: str) -> str:

@@ -21,7 +21,6 @@ from spoold.model.errors import OperatorError
 from spoold.model.limits import MIB
 from tests import engines
 from tests.clusters import DEPLOYED, Real
-from tests.engines import unavailable
 from tests.rights import in_child
 from tests.sandbox.conftest import Mode
 from tests.sandbox.ordinary import as_user, lines, user
@@ -51,22 +50,33 @@ class Held:
     def enter(self) -> None:
         """Put the process that calls this into the job's groups."""
         for controllers, path in self.places.items():
-            tree = cgroups.tree(controllers.split(",")[0])
-            if (tree / path.lstrip("/") / "cgroup.procs").exists():
-                (tree / path.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+            group = tree(controllers.split(",")[0]) / path.lstrip("/")
+            if (group / "cgroup.procs").exists():
+                (group / "cgroup.procs").write_text(str(os.getpid()))
         os.environ[groups.OF_A_BATCH_JOB] = self.id
 
     def below(self, controller: str) -> Path:
         """Return the group of the whole job."""
-        path = next(path for controllers, path in self.places.items() if controller in controllers.split(","))
-        return cgroups.tree(controller) / path.lstrip("/").split("/step_")[0]
+        found = {each: path for controllers, path in self.places.items() for each in controllers.split(",")}
+        path = found[""] if cgroups.delegable() else found[controller]
+        return tree(controller) / path.lstrip("/").split("/step_")[0]
+
+    def memory(self, file: str) -> int:
+        """Return a number that the kernel has of the whole job's memory, in bytes: its ``limit`` or its ``peak``."""
+        names = {"limit": "memory.max", "peak": "memory.peak"}
+        if not cgroups.delegable():
+            names = {"limit": "memory.limit_in_bytes", "peak": "memory.max_usage_in_bytes"}
+        return int((self.below("memory") / names[file]).read_text())
+
+
+def tree(controller: str) -> Path:
+    """Return where a controller's groups are, on either version."""
+    return cgroups.MOUNT if cgroups.delegable() else cgroups.tree(controller)
 
 
 @pytest.fixture
 def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple[Real, Held]]]:
     """Yield a function that starts a cluster whose Prolog makes groups for a user, and a job of the tests' user."""
-    if cgroups.delegable():
-        unavailable("this host has cgroup v2, and the cluster of the tests is for v1")
     with contextlib.ExitStack() as stack:
 
         def _held(groups_for: str) -> tuple[Real, Held]:
@@ -79,6 +89,8 @@ def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple
 
 def left(user: pwd.struct_passwd) -> list[Path]:
     """Return the groups that are there of a user's jobs, and those that the Prolog gave the user elsewhere."""
+    if cgroups.delegable():
+        return [*cgroups.MOUNT.glob("system.slice/*slurmstepd.scope/job_*")]
     found = [*cgroups.MOUNT.glob(f"*/slurm_*/uid_{user.pw_uid}")]
     elsewhere = [place / cgroups.OF_JOBS for place in cgroups.trees("").values()]
     return found + [place for place in elsewhere if place.exists() and place.stat().st_uid == user.pw_uid]
@@ -105,7 +117,7 @@ def test_a_job_gets_groups_that_are_gone_after_it(
 
     path, pid = in_child(begin)
     assert Path(path).is_relative_to(job.below("memory"))
-    assert int((job.below("memory") / "memory.limit_in_bytes").read_text()) == MEMORY * MIB
+    assert job.memory("limit") == MEMORY * MIB
     os.kill(int(pid), 0)
     cluster.run("scancel", job.id)
     until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
@@ -182,8 +194,7 @@ def test_jobs_are_bounded_by_the_job_that_they_are_in(
     assert found["memory"][0] == "memory_limit"
     assert found["cores"][1] == "1"
     assert found["most"][0] != "ok"
-    peak = int((job.below("memory") / "memory.max_usage_in_bytes").read_text())
-    assert peak <= MEMORY * MIB
+    assert job.memory("peak") <= MEMORY * MIB
     cluster.run("scancel", job.id)
     until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
 
