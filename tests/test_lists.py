@@ -1,4 +1,4 @@
-"""What ``init``, ``doctor`` and the daemons do where access control lists do not do what responses need."""
+"""What ``init``, ``doctor`` and the daemons do where access control lists cannot protect responses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OWNER = {"answers": "owner"}
 
 @pytest.fixture
 def pretending(place: Path) -> Iterator[Path]:
-    """Yield a file system that keeps lists and goes by modes alone; and a spool on it is shared."""
+    """Yield a spool on a file system that stores lists but ignores them: rights follow modes alone."""
     with mounted(place):
         yield place / "mount" / "pretending"
 
@@ -49,7 +49,7 @@ def ctl(settings: Settings, config: Path, *words: str) -> subprocess.CompletedPr
 
 
 def test_only_a_try_as_several_users_tells(pretending: Path, place: Path) -> None:
-    """The list is there, and its user is kept out all the same."""
+    """The list can be set, and its user is kept out all the same."""
     layout.create(str(pretending), Accounts(GROUP, UIDS))
     assert lists.keeps_lists(str(pretending))
     assert "an owner cannot read" in (lists.wrong(str(pretending)) or "")
@@ -79,7 +79,7 @@ def test_where_lists_work(place: Path) -> None:
 
 
 def test_no_daemon_starts_on_a_file_system_without_lists(place: Path) -> None:
-    """Where they share the spool: nobody could read a response."""
+    """In a shared spool without lists nobody could read their response."""
     subprocess.run(["mount", "-t", "ramfs", "ramfs", str(place)], check=True)
     try:
         root = place / "spool"
@@ -108,7 +108,7 @@ CANNOT = "cannot read a response that has a list (Permission denied)"
 
 
 def test_who_is_not_root_is_told_so(place: Path) -> None:
-    """At the unit of `spoolctl init` root has no right to be others, either."""
+    """In the unit of `spoolctl init`, root may not become other users either."""
     root = place / "spool"
     layout.create(str(root))
     for directory in layout.DIRECTORIES:
