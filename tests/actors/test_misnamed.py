@@ -208,9 +208,9 @@ def test_of_a_large_file_only_the_beginning_is_read(tmp_path: Path) -> None:
 
 @needs_root
 def test_each_has_an_answer_of_their_own(box: Box) -> None:
-    """The first user of a name gets the plain answer.
+    """The first file's answer has the plain name.
 
-    Later answers have the uid and a digest of the content in the name.
+    Names of later answers contain the uid and a digest of the content.
     """
     first, other = GOOD, b"PK\x03\x04"
     sums = [hashlib.sha256(data).hexdigest()[:8] for data in (first, other)]
