@@ -47,7 +47,7 @@ def many():
         unlinked()
     time.sleep(600)
 """
-# Each process inherits the open files of the one before, opens one more now and then, and ends as soon as the next is born.
+# Each process inherits the open files of the one before and may open one more. It ends as soon as the next one is born.
 RELAY = """
 if os.fork():
     time.sleep(600)
