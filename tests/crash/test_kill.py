@@ -1,8 +1,8 @@
-"""Whatever actor is killed at whatever file operation: nothing is lost, nothing answered twice, nothing stuck.
+"""Any actor is killed at any file operation: nothing is lost, nothing is answered twice, nothing is stuck.
 
-For each scenario, each operation of it and each instant (before it, after it, in the middle of a write) a process of
-its own is ended by ``os._exit``; then all actors are started again, and the invariants are checked when they have come
-to rest. By default instants that leave the same files are taken once; ``SPOOLD_TEST_LONG=1`` takes all.
+For each scenario, each of its operations and each instant (before it, after it, in the middle of a write), a process of
+its own is ended by ``os._exit``. Then all actors are started again, and the invariants are checked when they have come
+to rest. By default, instants that leave the same files are tried once. ``SPOOLD_TEST_LONG=1`` tries all.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.world import World, begin_anew, check, pass_time, passed, seen
 
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
-DIED, ENDED = 77, 78  # exit codes of a process that was ended on its way, and of one that came to the end
+DIED, ENDED = 77, 78  # exit codes of a process that was ended in the middle, and of one that reached the end
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 class Recorder(Watcher):
-    """Remembers all operations, and what was there before, between and after them."""
+    """Record all operations, and the files before, between and after them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.operations: list[Operation] = []
         self.trees = [picture(root)]
-        self.seconds = 0.0  # that passed
+        self.seconds = 0.0  # seconds that passed
 
     def after(self, operation: Operation) -> None:
         self.operations.append(operation)
@@ -40,7 +40,7 @@ class Recorder(Watcher):
 
 
 class Killer(Watcher):
-    """Ends the process at the operation with this number: ``before`` it, ``after`` it, or ``amid`` a write."""
+    """End the process at the operation with this number: ``before`` it, ``after`` it, or ``amid`` a write."""
 
     def __init__(self, root: Path, number: int, instant: str) -> None:
         self.root = root
@@ -54,14 +54,14 @@ class Killer(Watcher):
             (self.root / operation.path).write_bytes(operation.data[: len(operation.data) // 2])
             os._exit(DIED)
 
-    def after(self, operation: Operation) -> None:  # noqa: ARG002 - any is counted
+    def after(self, operation: Operation) -> None:  # noqa: ARG002 - any operation counts
         if self.left == 0 and self.instant == "after":
             os._exit(DIED)
         self.left -= 1
 
 
 def recorded(root: Path, scenario: Scenario) -> Recorder:
-    """Return the operations of a scenario, in which nobody is killed."""
+    """Return the operations of a scenario in which nobody is killed."""
     world = World.make(root, **scenario.changes)
     scenario.warm(world)
     recorder = Recorder(root)
@@ -82,9 +82,9 @@ def test_the_scenario_itself_comes_to_its_end(root: Path, name: str) -> None:
 
 
 def instants(recorder: Recorder) -> Iterator[tuple[int, str]]:
-    """Return the number of an operation and when to die: before, amid and after each.
+    """Return each operation's number with the instants to die: before, amid and after it.
 
-    What is left is all on disk, so two instants at which the same files are there are one: by default one is taken.
+    All that remains is on disk. So instants with the same files are equivalent, and by default one of them is tried.
     """
     for number, (operation, before, after) in enumerate(
         zip(recorder.operations, recorder.trees, recorder.trees[1:], strict=False)
@@ -97,7 +97,7 @@ def instants(recorder: Recorder) -> Iterator[tuple[int, str]]:
             yield number, "amid"
 
 
-TAKEN: set[object] = set()  # of this session
+TAKEN: set[object] = set()  # in this session
 
 
 def _is_first(tree: object) -> bool:
@@ -107,7 +107,7 @@ def _is_first(tree: object) -> bool:
 
 
 def picture(root: Path) -> frozenset[tuple[str, int, int]]:
-    """Return what files there are, which have the same inode, and their sizes; but for what no decision reads."""
+    """Return the files with their sizes, and which share an inode. Files that no decision reads are left out."""
     found = [(path, path.lstat()) for path in root.rglob("*") if not path.match("progress/*")]
     numbers: dict[int, int] = {}
     files = [(str(path.relative_to(root)), stat) for path, stat in sorted(found) if not path.is_dir()]
@@ -115,7 +115,7 @@ def picture(root: Path) -> frozenset[tuple[str, int, int]]:
 
 
 def killed(root: Path, scenario: Scenario, number: int, instant: str) -> bool:
-    """Run a scenario in a process that dies at an operation; tell whether it came so far."""
+    """Run a scenario in a process that dies at an operation. Tell whether it got that far."""
     child = os.fork()
     if child == 0:
         try:
@@ -132,7 +132,10 @@ def killed(root: Path, scenario: Scenario, number: int, instant: str) -> bool:
 
 
 def test_a_machine_that_stalls_does_the_same_operations(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where any time passes a claim renews its lease once more; here none does, or instants could not be numbered."""
+    """A claim that takes time renews its lease once more.
+
+    Here none does, because numbers of operations must be stable.
+    """
     scenario = SCENARIOS["many"]
     before = [each.kind for each in recorded(root, scenario).operations]
     monkeypatch.setattr("spoold.spool.queue.SLOW", 0.0)
@@ -160,7 +163,7 @@ def test_a_kill_at_every_operation(root: Path, name: str) -> None:
 
 
 def test_every_transition_is_taken(root: Path) -> None:
-    """Scenarios must cover the state table; one that is added to the table needs a scenario."""
+    """Scenarios must cover the state table, so a new transition needs a scenario."""
     taken = set()
     for number, scenario in enumerate(SCENARIOS.values()):
         place = root.with_name(str(number))
