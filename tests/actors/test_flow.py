@@ -861,7 +861,7 @@ def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
 
 
 def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a result that cannot be written costs an attempt, nor a build that cannot be put back then."""
+    """A build keeps its attempt where its result cannot be written, and where it cannot then be put back."""
     monkeypatch.setattr("spoold.actors.builder.work.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     commit, give_back, errors = Results.commit, Queue.give_back, [True] * 10

@@ -38,7 +38,7 @@ Make = Callable[[Runtime], DockerSandbox]
 
 @pytest.fixture
 def make(docker_host: str, tmp_path: Path, mode: Mode) -> Iterator[Make]:
-    """Yield a function that prepares a sandbox of one's own that makes each container when its job comes."""
+    """Yield a function that prepares a sandbox for one test. The sandbox makes each container when its job comes."""
     made = []
 
     def _make(runtime: Runtime) -> DockerSandbox:

@@ -1,4 +1,4 @@
-"""What a recycled container keeps between jobs, its network and its view of the store, tells no job of another."""
+"""A recycled container keeps its network and its view of the store between jobs. Neither tells a job of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which limit was met is measured. No claim of a program counts, and no program can hide a limit that it met."""
+"""The supervisor measures which limit was met. A program can neither claim a limit nor hide one that it met."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
 
 @pytest.fixture
 def own(make: Make, mode: Mode) -> OciSandbox:
-    """Return a sandbox of one's own that makes each container when its job comes."""
+    """Return a sandbox for one test. It makes each container when its job comes."""
     made = make(mode=mode)
     made.prepare()
     return made

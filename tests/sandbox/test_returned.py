@@ -1,4 +1,4 @@
-"""What a supervisor says about returned files is checked before any of it is believed."""
+"""The worker checks all that a supervisor says about returned files before it believes any of it."""
 
 from __future__ import annotations
 
