@@ -107,11 +107,11 @@ def test_a_slow_start_tells_what_there_is_time_for(clock: Clock) -> None:
         clock.now += 30
     assert run.allows("first", 15, later=5)
     assert not run.allows("second", 15, later=10)
-    assert run.left_out == {"second": "it takes about 45 s at this load, and 40 s were left for it"}
+    assert run.left_out == {"second": "it takes about 45 s at this load, but only 40 s were left for it"}
     assert run.broken() == ""
     with run.step("measuring"):
         clock.now += 75
-    assert run.broken() == "105 s, not the 100 s that are for measuring: starting 30 s, measuring 75 s"
+    assert run.broken() == "105 s instead of 100 s: starting 30 s, measuring 75 s"
 
 
 def test_where_nothing_is_promised_there_is_time_for_all(clock: Clock) -> None:

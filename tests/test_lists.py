@@ -75,7 +75,7 @@ def test_where_lists_work(place: Path) -> None:
     lists.require(settings_for(root))
     assert "without answers" in ctl(settings_for(root, **OWNER), place / "config", "init").stderr
     (finding,) = lists.examine(settings_for(root, **OWNER))
-    assert (finding.level, "lists work here" in finding.detail) == (Level.WARNING, True)
+    assert (finding.level, "access control lists work here" in finding.detail) == (Level.WARNING, True)
 
 
 def test_no_daemon_starts_on_a_file_system_without_lists(place: Path) -> None:
@@ -88,9 +88,9 @@ def test_no_daemon_starts_on_a_file_system_without_lists(place: Path) -> None:
         command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(place / "config"), "health"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 1
-        assert "no list can be set on this file system" in done.stderr
+        assert "no access control list can be set on this file system" in done.stderr
         assert 'answers = "owner"' in done.stderr
-        assert "no list can be set" in ctl(settings_for(root), place / "config", "init").stderr
+        assert "no access control list can be set" in ctl(settings_for(root), place / "config", "init").stderr
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
@@ -104,7 +104,7 @@ def test_what_else_keeps_owners_out_or_lets_them_in(place: Path, wrong: str) -> 
     assert found == ("an owner can rename a response" if "2777" in wrong else f"an owner {CANNOT}")
 
 
-CANNOT = "cannot read a response that has a list (Permission denied)"
+CANNOT = "cannot read a response that has an access control list (Permission denied)"
 
 
 def test_who_is_not_root_is_told_so(place: Path) -> None:

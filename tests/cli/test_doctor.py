@@ -39,7 +39,7 @@ from spoold.spool.builds import BuildStore
 from tests.engines import REPOSITORY
 from tests.rights import in_child
 
-SOCKETS, SHORT = "memory in a job's sockets", "a job, where the host's memory is short,"
+SOCKETS, SHORT = "memory in a job's sockets", "a job on a host that is short of memory"
 MANY = "a job that makes too many files"
 
 
@@ -80,7 +80,7 @@ def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runti
     found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
     assert "refused" not in {each["level"] for each in found.values()}
     for what in (
-        "what a job locks or watches in the Nix store",
+        "locks and watches in the Nix store",
         "a job on trial",
         "a job that takes too much memory",
         "jail of evaluations",
@@ -316,7 +316,7 @@ def test_a_job_that_may_ask_to_be_spared(
     settings: Settings, docker_host: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial_of_jobs, "PLEA", b"#!/bin/sh\n! echo as if it were done\n")
-    assert f"{SHORT}: can have the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
+    assert f"{SHORT}: can make the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
 
 
 @pytest.mark.docker
@@ -462,7 +462,7 @@ def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.nix
 def test_jobs_that_see_the_whole_store(settings: Settings, docker_host: str, runtime: Runtime) -> None:
     whole = replace(runtime, closure=[])  # like a builder that doesn't report the closure
-    assert "all of it, unlisted" in said(sandbox.examine(settings, whole), Level.WARNING)
+    assert "a job sees the whole store" in said(sandbox.examine(settings, whole), Level.WARNING)
     wrong = replace(runtime, closure=[runtime.bash])  # less than the runtime needs, so the view is wrong
     assert "by a fault of spoold or of its runtime" in said(sandbox.examine(settings, wrong), Level.REFUSED)
 

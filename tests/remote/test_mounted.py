@@ -209,7 +209,7 @@ def test_the_doctor_finds_it_fit(mounted: Mounted) -> None:
     (found,) = [
         each for each in doctor.examine(msgspec.structs.replace(mounted.settings, spool=acl)) if each.what == lists.WHAT
     ]
-    assert (found.level, found.detail) == ("warning", "no list can be set")
+    assert (found.level, found.detail) == ("warning", "no access control list can be set")
 
 
 def test_a_server_that_is_killed_and_started_again_loses_nothing(mounted: Mounted, room: Room) -> None:
