@@ -37,7 +37,7 @@ def unlinked(size=2000000):
     os.unlink("x")
     return file
 def numbers():
-    # From 60 on slowly: what others free on the disk may hide what was written so far.
+    # Slow down from 60 on. Space that others free on the disk may hide the bytes that were written so far.
     for number in range(600):
         yield number
         if number > 60:
