@@ -1,7 +1,8 @@
-"""A daemon over stand-in engines as a user of its own: ``python -m tests.as_user CONFIG ROLE UID GID CAPABILITIES``.
+"""Run a daemon over stand-in engines as its own user: ``python -m tests.as_user CONFIG ROLE UID GID CAPABILITIES``.
 
-What a unit does with User=, Group= and AmbientCapabilities=, without a program between: the interpreter may be closed
-to that user, so all that is needed is imported before. $SPOOLD_TEST_SUBUID is the file of subordinate ranges.
+It does what a unit does with User=, Group= and AmbientCapabilities=, without another program in between. That user may
+be unable to read the interpreter's files, so everything that is needed is imported before. $SPOOLD_TEST_SUBUID is the
+file of subordinate ranges.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import os
 import struct
 import sys
 
-import prometheus_client  # noqa: F401 - imported before the rights to read it are gone, as these
+import prometheus_client  # noqa: F401 - imported before the right to read it is gone, like the ones below
 
 import spoold.actors.health
-import spoold.actors.intake  # noqa: F401 - imported before the rights to read them are gone
+import spoold.actors.intake  # noqa: F401 - imported before the right to read it is gone
 import tests.idle  # noqa: F401 - puts stand-ins for the engines
 from spoold import daemon
 from spoold.config.file import load
@@ -26,7 +27,7 @@ PR_SET_NO_NEW_PRIVS, PR_SET_KEEPCAPS, VERSION = 38, 8, 0x20080522
 
 
 def become(uid: int, gid: int, capabilities: list[str]) -> None:
-    """Give up everything but these."""
+    """Give up all users, groups and capabilities but these."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     assert libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
@@ -45,5 +46,5 @@ if __name__ == "__main__":
     persons.SUBUID = os.environ.get("SPOOLD_TEST_SUBUID", persons.SUBUID)
     log.set_up(level="info", journal=False)
     become(int(user), int(group), names)
-    os.umask(0o077)  # that of whoever starts it must not matter
+    os.umask(0o077)  # independent of the umask of the caller
     daemon.serve(settings, [Role(role)])

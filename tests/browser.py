@@ -1,11 +1,11 @@
-"""A real browser for pages that spoold makes: Chromium without a screen, by its DevTools protocol over a pipe.
+"""A real browser for pages that spoold makes: Chromium without a screen, driven by its DevTools protocol over a pipe.
 
-It is Debian's package ``chromium``. Where it is missing the test is skipped, and fails in CI, as with the engines
-(``tests.engines``). Pages are opened from files, by whoever runs the tests, who may be root: so without Chromium's own
-sandbox, which refuses root.
+It is Debian's package ``chromium``. Where it is missing, the test is skipped, and fails in CI, like tests that need an
+engine (``tests.engines``). Pages are opened from files by the user that runs the tests. That may be root, which
+Chromium's own sandbox refuses, so Chromium runs without it.
 
-See https://chromedevtools.github.io/devtools-protocol. Messages are JSON that ends with a NUL, to descriptor 3, and
-from descriptor 4.
+See https://chromedevtools.github.io/devtools-protocol. Messages are JSON that ends with a NUL. Chromium reads them from
+descriptor 3 and writes them to descriptor 4.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ KEYS = {
 
 
 class Page:
-    """One tab. Errors of scripts, and what the policy of a page refused, are in ``errors``."""
+    """One tab. ``errors`` has the errors of its scripts and everything that the page's policy refused."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser, self._session = browser, session
@@ -54,13 +54,13 @@ class Page:
         self.ask("Page.setLifecycleEventsEnabled", enabled=True)
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any]:
-        """Send a command, and return what came of it."""
+        """Send a command and return its result."""
         return self._browser.ask(method, self._session, **parameters)
 
     def open(
         self, path: Path, *, width: int = 1200, height: int = 900, dark: bool = False, script: bool = True
     ) -> None:
-        """Open a file, as on a screen of that size."""
+        """Open a file on a screen of this size."""
         self.errors.clear()
         self.requested: list[str] = []
         self.ask("Emulation.setScriptExecutionDisabled", value=not script)
@@ -71,11 +71,14 @@ class Page:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded.clear()
         loader = self.ask("Page.navigate", url=path.absolute().as_uri())["loaderId"]
-        while loader not in self._loaded:  # another may have been: that of the empty page, late
+        while loader not in self._loaded:  # the late event of the empty page may come first
             self._browser.read()
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of an expression of JavaScript, by the debugger: no policy of a page holds for that."""
+        """Return the value of a JavaScript expression.
+
+        The debugger evaluates it, so the page's policy does not apply.
+        """
         found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
@@ -89,12 +92,12 @@ class Page:
             self.ask("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def screenshot(self, path: Path) -> None:
-        """Write what is seen."""
+        """Write what the tab shows to a PNG file."""
         data = self.ask("Page.captureScreenshot", format="png")["data"]
         path.write_bytes(base64.b64decode(data))
 
     def on_event(self, method: str, parameters: dict[str, Any]) -> None:
-        """Note what went wrong, and what was asked of the network."""
+        """Record errors, and requests to the network."""
         if method == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(parameters["exceptionDetails"]))
         elif method == "Log.entryAdded":
@@ -111,7 +114,7 @@ class Browser:
     def __init__(self, program: str, profile: str) -> None:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # The shell gives the descriptors the numbers that Chromium expects, whatever they are here.
+        # The shell gives the descriptors the numbers that Chromium expects, whatever numbers they have in this process.
         line = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
             ["bash", "-c", line, "bash", program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
@@ -135,7 +138,7 @@ class Browser:
         return page
 
     def ask(self, method: str, session: str = "", /, **parameters: object) -> dict[str, Any]:
-        """Send a command, and return what came of it."""
+        """Send a command and return its result."""
         self._number += 1
         of = {"sessionId": session} if session else {}
         message = {"id": self._number, "method": method, "params": parameters, **of}
@@ -149,7 +152,7 @@ class Browser:
                 return dict(said["result"])
 
     def read(self) -> dict[str, Any]:
-        """Return the next thing that it says, of which its page is told."""
+        """Return the next message of Chromium, after its page has handled it."""
         while b"\0" not in self._rest:
             part = os.read(self._in, 1 << 16)
             assert part, f"Chromium ended: {self._process.wait()}"
@@ -163,7 +166,7 @@ class Browser:
         return said
 
     def close(self) -> None:
-        """End it."""
+        """Close the browser."""
         with contextlib.suppress(AssertionError, BrokenPipeError):
             self.ask("Browser.close")
         os.close(self._out)
@@ -177,7 +180,7 @@ class Browser:
 
 @contextlib.contextmanager
 def started() -> Iterator[Browser]:
-    """Yield a browser; without one the test is skipped, or fails in CI."""
+    """Yield a browser. Without Chromium the test is skipped, and fails in CI."""
     program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
     if program is None:
         engines.unavailable("not installed: chromium")

@@ -1,7 +1,7 @@
-"""Clusters for tests: Slurm itself on this host, with two nodes, and a stand-in that understands what we say to it.
+"""Clusters for tests: real Slurm on this host with two nodes, and a stand-in that understands our commands.
 
-Both run jobs for real. The stand-in can also be made to fail, hang or lie. Its state is a file, ``jobs.json``: for each
-job the id, the name, the state, and the process group.
+Both run jobs for real. The stand-in can also be made to fail, hang or lie. Its state is a file, ``jobs.json``, with the
+id, the name, the state and the process group of each job.
 """
 
 from __future__ import annotations
@@ -154,16 +154,16 @@ DEPLOYED = Path(__file__).parents[1] / "contrib" / "deploy"
 
 
 class Cluster(Protocol):
-    """What tests need of one."""
+    """What tests need of a cluster."""
 
-    variables: dict[str, str]  # with which its commands work
+    variables: dict[str, str]  # environment in which the cluster's commands work
 
     def stop(self) -> None:
-        """Stop it, and end its jobs."""
+        """Stop the cluster and end its jobs."""
 
 
 class StandIn:
-    """The stand-in: so many jobs run at once as it has ``nodes``."""
+    """The stand-in. It runs as many jobs at once as it has ``nodes``."""
 
     def __init__(self, here: Path, nodes: int = 2) -> None:
         self._here = here
@@ -176,9 +176,10 @@ class StandIn:
         self.variables = {"PATH": f"{here}:{os.environ['PATH']}"}
 
     def feel(self, command: str, mood: str) -> None:
-        """Have a command fail, hang, lie (that there is nothing) or babble; or work again, with ``""``."""
+        """Make a command fail, hang, lie (that there is nothing) or babble. ``""`` makes it work again."""
         (self._here / "mood.new").write_text(mood)
-        (self._here / "mood.new").rename(self._here / f"mood.{command}")  # in one step: it may run now
+        # in one step, because the command may be running now
+        (self._here / "mood.new").rename(self._here / f"mood.{command}")
 
     def jobs(self) -> dict[str, dict[str, object]]:
         """Return all jobs, by id."""
@@ -187,8 +188,8 @@ class StandIn:
         return found
 
     def stop(self) -> None:
-        """End its jobs; first of all those that would begin when others have ended."""
-        with (self._here / "lock").open("w") as lock:  # as the program itself has it
+        """End all jobs, those that wait for others first: they would begin when the others end."""
+        with (self._here / "lock").open("w") as lock:  # the same lock as the program takes
             fcntl.flock(lock, fcntl.LOCK_EX)
             jobs = self.jobs()
             for job in jobs.values():
@@ -203,7 +204,7 @@ class StandIn:
 
 
 class Real:
-    """Slurm with munge, of this user's, on ports that are free.
+    """Slurm with munge, run by the user of the tests on free ports.
 
     ``extra`` are lines of slurm.conf, in place of those of the same name, and ``partitions`` its last ones. With
     ``groups_for`` jobs are in control groups, of the version that this host has. contrib's Prolog hands them over to
@@ -225,11 +226,12 @@ class Real:
         if missing:
             pytest.fail(f"not installed: {', '.join(missing)}; apt-get install --no-install-recommends slurm-wlm munge")
         self._here = here = Path(tempfile.mkdtemp(prefix="spoold-slurm-"))
-        here.chmod(0o755)  # munge's clients must be able to come in
+        here.chmod(0o755)  # clients of munge must be able to enter
         for name in ("state/ctld", "log", "run"):
             (here / name).mkdir(parents=True)
         self.variables = {"PATH": self._path, "SLURM_CONF": str(here / "slurm.conf")}
-        # Groups on this host are called by the node, and another process of tests may have a cluster as well.
+        # Control groups on this host have the name of the node, and another process of tests may have a cluster as
+        # well.
         self._nodes = [f"p{os.getpid()}n{number}" for number in range(1, nodes + 1)]
         ports = _free_ports(nodes + 1)
         host = os.uname().nodename
@@ -254,7 +256,7 @@ class Real:
             raise
 
     def _deploy(self, user: str) -> str:
-        """Have contrib's Prolog and Epilog make groups for jobs of a user's; return what slurm.conf says of it."""
+        """Let contrib's Prolog and Epilog make control groups for a user's jobs. Return their lines of slurm.conf."""
         for name in ("prolog", "epilog") if user else ():
             script = self._here / name
             said = self._here / "log" / name
@@ -263,7 +265,7 @@ class Real:
         return f"Prolog={self._here}/prolog\nEpilog={self._here}/epilog\n" if user else ""
 
     def said(self, name: str) -> str:
-        """Return what the Prolog or the Epilog complained of."""
+        """Return the errors that the Prolog or the Epilog printed."""
         path = self._here / "log" / name
         return path.read_text() if path.exists() else ""
 
@@ -286,11 +288,11 @@ class Real:
         self._await("slurmctld")
 
     def kill_controller(self) -> None:
-        """Kill slurmctld, as a crash would; its port and its state are free then."""
+        """Kill slurmctld, as a crash would. Its port and its state are free afterwards."""
         self._kill("slurmctld")
 
     def keep_state(self) -> None:
-        """Keep what slurmctld has saved by now, for :meth:`forget`."""
+        """Copy what slurmctld has saved so far, for :meth:`forget`."""
         while True:
             shutil.rmtree(self._here / "state/kept", ignore_errors=True)
             with contextlib.suppress(shutil.Error):  # it renames its files while it saves
@@ -298,7 +300,7 @@ class Real:
                 return
 
     def forget(self) -> None:
-        """Have slurmctld, which is gone, know no more than it did when its state was kept."""
+        """Put back the state that was kept, so that the next slurmctld knows nothing that came later. None may run."""
         shutil.rmtree(self._here / "state/ctld")
         shutil.copytree(self._here / "state/kept", self._here / "state/ctld")
 
@@ -308,11 +310,11 @@ class Real:
         self._await(f"slurmd.{name}")
 
     def kill_node(self, name: str) -> None:
-        """Kill the slurmd of a node; its jobs go on."""
+        """Kill the slurmd of a node. The node's jobs go on."""
         self._kill(f"slurmd.{name}")
 
     def run(self, *argv: str, user: str | None = None) -> str:
-        """Run one of its programs, as another user where one is named; return what it printed."""
+        """Run one of Slurm's programs, as ``user`` where one is named. Return what it printed."""
         who = {"user": user, "group": user, "extra_groups": []} if user else {}
         done: subprocess.CompletedProcess[str] = subprocess.run(
             argv,
@@ -334,7 +336,7 @@ class Real:
         return self._here / "run" / f"{daemon}.pid"
 
     def _await(self, daemon: str) -> None:
-        """Wait until a daemon that was started has written down its number: its parent may have ended before."""
+        """Wait until a daemon has written its pid file, which may happen after its parent has ended."""
         log = self._here / "log" / f"{daemon}.log"
         written = self._pid_file(daemon)
         until(lambda: written.exists() and written.read_text().strip(), lambda: log.read_text()[-2000:])
@@ -364,7 +366,7 @@ class Real:
 
 
 def _without(conf: str, others: str) -> str:
-    """Return settings without those that come again in others."""
+    """Return the settings in ``conf`` whose keys ``others`` doesn't set."""
     named = {line.partition("=")[0] for line in others.splitlines()}
     return "".join(line + "\n" for line in conf.splitlines() if line.partition("=")[0] not in named)
 
@@ -383,7 +385,7 @@ def _user() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that are free, and that the kernel gives nobody who asks it for any, until they are taken."""
+    """Return free ports below the range from which the kernel chooses ports for others."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[int] = []
     for port in random.sample(range(lowest // 2, lowest), lowest // 2):
@@ -397,7 +399,7 @@ def _free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def running(cluster: Cluster) -> Iterator[Cluster]:
-    """Have a cluster inside the block."""
+    """Run a cluster in the block and stop it afterwards."""
     try:
         yield cluster
     finally:

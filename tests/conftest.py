@@ -1,4 +1,4 @@
-"""The engines and the settings for every test. What is costly is made once per session, and only where asked for."""
+"""The engines and the settings for every test. Costly things are made once per session, and only where a test asks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from tests import engines, plain
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 FIRST = 900 * engines.SLOWNESS  # seconds for a test that needs Nix
 SYSTEM = f"{os.uname().machine}-linux"
-# A slow machine makes a test slow, and does not fail it. The rest is as before, which in CI is another profile.
+# A slow machine makes a test slow, but does not fail it. All else stays as hypothesis has it, which has its own profile
+# for CI.
 hypothesis.settings.register_profile(
     "patient", parent=hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -41,9 +42,9 @@ hypothesis.settings.load_profile("patient")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what asks for an engine or for Nix, so that ``-m`` tells it from the rest: contrib/test runs them apart.
+    """Mark tests that ask for an engine or for Nix, so that ``-m`` can select them: contrib/test runs them apart.
 
-    Some of it only contrib/test --all runs, see tests/plain.py.
+    Some tests run only in contrib/test --all, see tests/plain.py.
     """
     left_out = set(plain.choose(config, items))
     config.hook.pytest_deselected(items=left_out)
@@ -52,14 +53,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture, marker in (("docker_host", "docker"), ("engine_at", "docker"), ("nix_settings", "nix")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
-        # The first of a session makes what all of them use: a store, with what it takes from packages.
+        # The first fixture of a session makes what all tests use: a store and the packages that it needs.
         if item.get_closest_marker("nix") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(FIRST))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have what tests submit stand in a record of their own, and use no tables of languages of the user's."""
+    """Give tests a record of submissions of their own, and hide the user's tables of languages."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
             patch.setenv(name, str(tmp_path_factory.getbasetemp() / name))
@@ -68,7 +69,7 @@ def nothing_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", params=["docker", engines.OCI])
 def engine_at(request: pytest.FixtureRequest) -> str:
-    """Return each engine's place, for ``settings_for``: the URL of a Docker Engine that answers, or OCI."""
+    """Return an engine for ``settings_for``: the URL of a Docker Engine that answers, or OCI."""
     if request.param == engines.OCI:
         engines.need_oci()
         return engines.OCI
@@ -93,7 +94,7 @@ def nixpkgs_debian(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Yield settings with a Nix store of this session's."""
+    """Yield settings with a Nix store that belongs to this session."""
     engines.need_nix()
     given = os.environ.get("SPOOLD_TEST_STATE")
     state = Path(given) if given else tmp_path_factory.mktemp("state")
@@ -122,13 +123,13 @@ def nix_builder(prepared: tuple[NixBuilder, Runtime]) -> NixBuilder:
 
 @pytest.fixture(scope="session")
 def runtime(prepared: tuple[NixBuilder, Runtime]) -> Runtime:
-    """Return what the builder provides to executors."""
+    """Return the runtime that the builder provides to executors."""
     return prepared[1]
 
 
 @pytest.fixture(scope="session")
 def prepared_for_nix_shell(nix_settings: Settings) -> tuple[NixBuilder, Runtime]:
-    """Return the same for jobs that start nix-shell themselves, on the same store."""
+    """Return a builder and its runtime, on the same store, for jobs that start nix-shell themselves."""
     nix = msgspec.structs.replace(nix_settings.nix, enter="nix-shell")
     builder = NixBuilder(msgspec.structs.replace(nix_settings, nix=nix))
     return builder, builder.prepare()
@@ -136,7 +137,7 @@ def prepared_for_nix_shell(nix_settings: Settings) -> tuple[NixBuilder, Runtime]
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Yield a directory to which everybody gets."""
+    """Yield a directory that every user can enter."""
     directory = Path(tempfile.mkdtemp(prefix="spoold-place."))
     directory.chmod(0o711)
     yield directory
@@ -175,8 +176,7 @@ def c_shell(prepared: tuple[NixBuilder, Runtime]) -> str:
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Return settings with a fresh spool and short leases.
 
-    They name an engine only where the test asks for it too, by a fixture of the above: so a test of the spool needs
-    none.
+    They name an engine only where the test asks for one by a fixture above. A test of the spool needs none.
     """
     spool = tmp_path / "spool"
     layout.create(str(spool))
@@ -196,9 +196,9 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def daemon(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Daemon]:
-    """Yield a dockerd that a test may end."""
+    """Yield a dockerd that the test may stop or kill."""
     if shutil.which("dockerd") is None or shutil.which("containerd") is None:
-        pytest.skip("there is no dockerd here that a test may end")
+        pytest.skip("this host has no dockerd that a test may stop")
     made = engines.Daemon(tmp_path_factory.mktemp("d"))
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""A handler of core dumps, as apport is one: the kernel starts it as root of the host whenever a program crashes."""
+"""A handler of core dumps, like apport: the kernel starts it as root of the host whenever a program crashes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from tests.kernel import set_to
 
 PATTERN = Path("/proc/sys/kernel/core_pattern")
-NAME = "crash"  # what programs of a test are called here, to tell them from others that crash meanwhile
-# For sh; each crashes in another way, having asked for another limit. A copy of bash goes by its own name.
+NAME = "crash"  # name of the programs that tests crash, which tells them from others that crash meanwhile
+# For sh. Each command crashes in another way, after it asked for another limit. The copy of bash has a name of its own.
 CRASHES = """
 set +e
 cp "$(command -v bash)" ./crash && chmod +x ./crash
@@ -27,7 +27,7 @@ cp "$(command -v bash)" ./crash && chmod +x ./crash
 ( ulimit -H -c 0; ./crash -c 'kill -QUIT $$' )
 true
 """
-# For Python: by the call that is not the C library's.
+# For Python. It sets the limit by a raw system call, which the C library does not see.
 RAW = """
 import ctypes, os, signal
 libc = ctypes.CDLL(None)
@@ -40,15 +40,15 @@ os.kill(os.getpid(), signal.SIGSEGV)
 
 @contextlib.contextmanager
 def handled() -> Iterator[Callable[[], int]]:
-    """Have a handler in place; yield what tells for how many crashes it was started."""
+    """Install a handler for the block. Yield a function that returns for how many crashes of tests it was started."""
     if os.geteuid() != 0 or not os.access(PATTERN, os.W_OK):
-        pytest.skip("only root can name a handler of core dumps")
-    directory = Path(tempfile.mkdtemp(prefix="core", dir="/tmp"))  # the kernel takes 128 bytes
+        pytest.skip("only root can set a handler of core dumps")
+    directory = Path(tempfile.mkdtemp(prefix="core", dir="/tmp"))  # the kernel takes 128 bytes at most
     (directory / "h").write_text(f'#!/bin/sh\necho "$1" >>{directory}/log\n')
     (directory / "h").chmod(0o755)
 
     def count() -> int:
-        """Those that crashed before this was asked: a crash of ours is the last one to be told."""
+        """Count the crashes before this call. A crash of our own marks the end, because the handler runs in order."""
         lines = _lines(directory)
         subprocess.run(["sh", "-c", "ulimit -c 0; exec sh -c 'kill -SEGV $$'"], check=False)
         while len(_lines(directory)) == len(lines):

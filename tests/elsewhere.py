@@ -1,7 +1,7 @@
-"""Daemons as on another host: ``python -m tests.elsewhere CONFIG ROLE,... LEVEL SKEW``, over stand-in engines.
+"""Run daemons as on another host: ``python -m tests.elsewhere CONFIG ROLE,... LEVEL SKEW``, over stand-in engines.
 
-Locks on files are each host's own, as some remote file systems have it, so here they keep nobody out. The host's clock
-is off by SKEW seconds; the file system's is what it is. Host names are for whoever starts this to set (unshare).
+On some remote file systems, locks on files hold on one host only. So locks keep nobody out here. The host's clock is
+off by SKEW seconds, but the file system's clock is right. The caller sets the host's name (unshare).
 """
 
 from __future__ import annotations

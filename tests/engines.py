@@ -1,10 +1,9 @@
 """Where the tests find the real engines: Docker, Nix, and a nixpkgs that needs no network.
 
-A missing engine skips a test at a contributor's desk and fails it in CI. contrib/test provides all of them and says
-where they are in $SPOOLD_TEST_DOCKER and $SPOOLD_TEST_NIXPKGS. $SPOOLD_TEST_STATE may name a Nix state directory that
-is kept from one session to the next, for whoever runs a few tests again and again. $SPOOLD_TEST_SLOWNESS says how many
-times slower than a common machine this one is, where it is emulated (contrib/development/vm): limits of time grow
-with it.
+A missing engine skips a test at a contributor's desk and fails it in CI. contrib/test provides all of them and names
+them in $SPOOLD_TEST_DOCKER and $SPOOLD_TEST_NIXPKGS. $SPOOLD_TEST_STATE may name a Nix state directory that is kept
+from one session to the next. It saves time for people who run a few tests again and again. $SPOOLD_TEST_SLOWNESS says
+how many times slower than a common machine an emulated one is (contrib/development/vm). Limits of time grow with it.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from spoold.host import cgroups
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOWNESS = float(os.environ.get("SPOOLD_TEST_SLOWNESS", "1"))
 PATIENCE = 200 * SLOWNESS  # seconds for a dockerd to start, and to end with its containers
-OCI = "oci"  # in place of the URL of a Docker Engine: none is needed
+OCI = "oci"  # stands in place of the URL of a Docker Engine, because this engine has no daemon
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
-nix_state = NixSettings().state  # of the store that this session's jobs get; the fixture nix_settings names its own
+nix_state = NixSettings().state  # of the store for this session's jobs; the fixture nix_settings sets another
 NIX_PROGRAMS = ("nix-store", "nix-instantiate", "bwrap")
 
 
 def quickest(act: Callable[[], object], times: int = 3) -> float:
-    """Return how many seconds the quickest of some calls took: what else the machine did meanwhile is in the others."""
+    """Return the seconds of the quickest of some calls. The slower ones include what else the machine did meanwhile."""
     took = []
     for _ in range(times):
         began = time.monotonic()
@@ -56,7 +55,7 @@ def unavailable(reason: str) -> NoReturn:
 
 
 def need_oci() -> None:
-    """Skip or fail where no container can be made without a daemon."""
+    """Skip or fail where the engine oci can't make containers."""
     if os.geteuid() != 0:
         unavailable("the engine oci is tested as root")
     if not shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin"):
@@ -66,23 +65,23 @@ def need_oci() -> None:
 
 
 def _enter_a_group_of_our_own() -> None:
-    """Move to a group that is ours to divide, as under a unit with Delegate=yes; at the end of the tests out of it."""
+    """Move to a control group that we may divide, like a unit with Delegate=yes. At the end of the tests, leave it."""
     before, made = cgroups.own_group(), cgroups.MOUNT / f"spoold-tests-{os.getpid()}"
-    made.mkdir(exist_ok=True)  # one of that number may have left it
+    made.mkdir(exist_ok=True)  # an ended process with our number may have left one
     os.setxattr(made, cgroups.DELEGATED[1], b"1")
     (made / "cgroup.procs").write_text(str(os.getpid()))
 
     def leave() -> None:
         (before / "cgroup.procs").write_text(str(os.getpid()))
         for each in (made / cgroups.LEAF, made):
-            with contextlib.suppress(OSError):  # what a test started may be in it
+            with contextlib.suppress(OSError):  # a process that a test started may still be in it
                 each.rmdir()
 
     atexit.register(leave)
 
 
 def docker_url() -> str:
-    """Return the URL of an engine that answers."""
+    """Return the URL of a Docker Engine that answers."""
     chosen = os.environ.get("SPOOLD_TEST_DOCKER") or os.environ.get("DOCKER_HOST") or DEFAULT_DOCKER
     if chosen.startswith("unix://") and not Path(chosen.removeprefix("unix://")).exists():
         unavailable(f"there is no Docker Engine at {chosen}")
@@ -105,7 +104,7 @@ def need_nix() -> None:
 
 
 def make_nixpkgs(out: Path) -> None:
-    """Make a nixpkgs out of Debian packages; quick when it is there already."""
+    """Make a nixpkgs out of Debian packages. This is quick when it exists already."""
     if shutil.which("apt-get") is None:
         unavailable("a nixpkgs can only be made from Debian packages on Debian; name one in $SPOOLD_TEST_NIXPKGS")
     made = subprocess.run(
@@ -116,19 +115,19 @@ def make_nixpkgs(out: Path) -> None:
 
 
 def remove_store(state: Path) -> None:
-    """Remove a Nix state directory: the directories in a store are read-only, also for their owner."""
+    """Remove a Nix state directory. Directories in a store are read-only, so they are made writable first."""
     while state.exists():
-        with contextlib.suppress(FileNotFoundError):  # what an ended test had begun may end, and tidy up, only now
+        with contextlib.suppress(FileNotFoundError):  # processes of an ended test may still end and remove files
             for directory, _, _ in os.walk(state):
                 Path(directory).chmod(0o700)
             shutil.rmtree(state)
 
 
 class Daemon:
-    """A dockerd of the test's own, and its containerd: two services, as distributions have them.
+    """A dockerd and a containerd for one test, as two services, as distributions have them.
 
-    A dockerd that starts its containerd itself cannot be started again at once after a kill: it takes the one that is
-    still dying, or whoever has its number by then, for a living one, and waits for that in vain.
+    After a kill, a dockerd that starts its containerd itself can't be started again at once. It takes the containerd
+    that is still dying, or another process that got its number, for a living one, and waits for it in vain.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -149,7 +148,8 @@ class Daemon:
     def launch(self) -> None:
         """Start dockerd."""
         d = self.directory
-        # Left by one that was killed; its number is soon another's here, and dockerd would not start.
+        # A killed dockerd leaves this file. Its number soon belongs to another process here, and dockerd would not
+        # start.
         (d / "pid").unlink(missing_ok=True)
         options = f"--data-root={d}/root --exec-root={d}/exec --pidfile={d}/pid --containerd={d}/c"
         command = ["dockerd", "-H", self.host, *options.split(), "--bridge=none", "--iptables=false"]
@@ -173,9 +173,9 @@ class Daemon:
         self.process.wait(timeout=PATIENCE)
 
     def close(self) -> None:
-        """End both, and with them all containers."""
+        """End both, and all their containers with them."""
         if self.process.poll() is not None:
-            self.start()  # only a dockerd that ends in good order ends the containers
+            self.start()  # only a dockerd that ends in good order ends its containers
         self.stop()
         self.containerd.terminate()
         self.containerd.wait(timeout=PATIENCE)
@@ -183,7 +183,7 @@ class Daemon:
         subprocess.run(["umount", "-q", self.directory / "root"], check=False)
 
     def _end_shims(self) -> None:
-        """End what nobody knows of any more: both were killed in the middle of a container's start."""
+        """End shims that no daemon knows any more, because both daemons were killed while a container started."""
         parents: dict[int, list[int]] = {}
         shims = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -220,5 +220,5 @@ class Daemon:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def said(self) -> str:
-        """Return the end of what both wrote into their log."""
+        """Return the end of both logs."""
         return (self.directory / "log").read_text()[-2000:]

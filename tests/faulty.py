@@ -1,10 +1,10 @@
-"""Mounts a directory once more, on a disk that fails when told to: ``python -m tests.faulty DIRECTORY AT SWITCHES``.
+"""Mount a directory on a disk that fails on demand: ``python -m tests.faulty DIRECTORY AT SWITCHES``.
 
-Below AT is what is in DIRECTORY. While the file SWITCHES/<first part of a path> has the name of an operation in it,
-all of these below that first part end with EIO and do nothing: so one mount is as many disks as there are tests. With
-``quota-UID`` in it, that user's disk quota is full: he can be given no file. For the process that started this one the
-disk is always well: it is the client, and what it does is none of the daemons' work. The kernel remembers nothing of
-it, so each look is an operation. What is synced is not: nobody takes the power away here.
+AT shows the files of DIRECTORY. While the file SWITCHES/<first part of a path> names an operation, all operations of
+that kind below that first part do nothing and fail with EIO. So one mount serves as many disks as there are tests. With
+``quota-UID`` in the file, the disk quota of that user is full: they can be given no file. The process that started this
+one never sees an error, because it is the client and not one of the daemons. The kernel caches nothing of this mount,
+so each look is an operation. fsync does nothing real here, because no test cuts the power.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import mfusepy
 UTIME_NOW = (1 << 30) - 1  # in place of ns: what utimensat(2) says for "now"
 STAT = ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid", "st_size")
 STATFS = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_namemax")
-# By the word of the switch. Directories themselves can always be looked at, or there were no path to what is in them.
+# By the word of the switch. Looking at directories always works, because without it no path would reach their files.
 OPERATIONS = {
     "stat": ("getattr",),
     "list": ("readdir",),
@@ -39,7 +39,7 @@ OPERATIONS = {
 
 
 class Mirror(mfusepy.Operations):  # type: ignore[misc]
-    """Each operation is the same one in the directory; files that are open are descriptors."""
+    """Each operation does the same in the directory. Open files are descriptors."""
 
     use_ns = True
 
@@ -49,7 +49,7 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
         self._client = os.getppid()
 
     def at(self, path: str) -> str:
-        """Return what ``path`` stands for."""
+        """Return the path in the directory that ``path`` of the mount stands for."""
         return self._directory + path
 
     def switched(self, path: str) -> list[str]:
@@ -60,7 +60,7 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
             return []
 
     def require_health(self, word: str, path: str) -> None:
-        """Raise EIO where that is switched on."""
+        """Raise EIO where the switch is on."""
         if word == "stat" and os.path.isdir(self.at(path)):
             return
         if word in self.switched(path) and mfusepy.fuse_get_context()[2] != self._client:
@@ -72,7 +72,8 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
         return {name: getattr(found, name) for name in STAT} | times
 
     def readdir(self, path: str, fh: int) -> Iterable[tuple[str, dict[str, int], int]]:  # noqa: ARG002
-        found = [(name, {"st_mode": 0o040000, "st_ino": 1}, 0) for name in (".", "..")]  # number 0 would not count
+        # readdir would skip an entry with inode number 0
+        found = [(name, {"st_mode": 0o040000, "st_ino": 1}, 0) for name in (".", "..")]
         with os.scandir(self.at(path)) as entries:
             for entry in entries:
                 kind = 0o040000 if entry.is_dir(follow_symlinks=False) else 0o100000
@@ -176,7 +177,7 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
 
 
 def may_fail(word: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an operation so that it fails when it is told to."""
+    """Wrap an operation so that it fails when its switch is on."""
 
     def call(mirror: Mirror, path: str, *arguments: Any, **options: Any) -> Any:
         mirror.require_health(word, path)

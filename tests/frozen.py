@@ -1,13 +1,13 @@
-"""What an earlier version of spoold left on disk, laid out again: a spool, a Nix state directory, an image.
+"""Lay out what an earlier version of spoold left on disk: a spool, a Nix state directory, an image.
 
 ``tests/fixtures/format-1`` was made by the daemons of the commit b9df14b, the last one whose objects carry no format.
-It is never changed: a test that does not pass on it any more has found a version that cannot be upgraded.
+Never change it: a test that stops passing on it has found a version that cannot be upgraded.
 
-Git keeps no empty directories, owners and times, so a tree is one JSON object, from paths to what is there: a
-``directory``, a ``link``, or a file of this ``text``, with its mode. ``age`` is seconds since its mtime, below 0 where
-that lies ahead. ``owner`` is the client where it is theirs, ``group`` the build group where it is that one's. In texts
-and paths stand ``@UID@`` and ``@GID@`` for the client, ``@STATE@`` for the Nix state directory, ``@NOW-seconds@`` for
-a time.
+Git keeps no empty directories, owners and times. So a tree is one JSON object that maps each path to its entry: a
+``directory``, a ``link``, or a file with this ``text``, and its mode. ``age`` is the seconds since its mtime, negative
+where that lies ahead. ``owner`` is the client where the entry belongs to the client. ``group`` is the build group where
+the entry has that group. Texts and paths contain ``@UID@`` and ``@GID@`` for the client, ``@STATE@`` for the Nix state
+directory and ``@NOW-seconds@`` for a time.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ CLIENT = (4711, 4712) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
 def spool(root: Path, *, state: Path = Path("/var/lib/spoold"), version: str = "format-1") -> Path:
-    """Lay out the spool below ``root``, as one user that runs all daemons has it; its runtime names ``state``.
+    """Lay out the spool below ``root`` for one user that runs all daemons. Its runtime names ``state``.
 
-    The client is another user where this process can give files away, else the same one.
+    The client is another user where this process can give files away, and the same user elsewhere.
     """
     _lay_out(_listing(version, "spool"), root, state, group=None)
     return root
 
 
 def nix_state(state: Path, *, group: int | None, version: str = "format-1") -> Path:
-    """Lay out the Nix state directory at ``state``: its directories, links and small files, but nothing in the store.
+    """Lay out the Nix state directory at ``state``: its directories, links and small files, with an empty store.
 
-    ``group`` is the gid of the build group, None for a builder that has none. All of it is this process's own. The
-    databases are empty files: what needs a store that Nix can read makes one with that version.
+    ``group`` is the gid of the build group, None for a builder that has none. This process owns all of it. The
+    databases are empty files. A test that needs a store that Nix can read makes one with that version.
     """
     listing = _listing(version, "nix-state")
     if group is None:
@@ -55,7 +55,10 @@ def image_tags(version: str = "format-1") -> list[str]:
 
 
 def image_root(version: str = "format-1") -> bytes:
-    """Return a tar with the entries of the image's root. Its files are empty: only their digests are kept."""
+    """Return a tar with the entries of the image's root.
+
+    Its files are empty, because the fixture has only their digests.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for found in _listing(version, "image")["root"]:
@@ -80,7 +83,7 @@ def _listing(version: str, name: str) -> dict[str, Any]:
 
 def _lay_out(listing: dict[str, dict[str, Any]], root: Path, state: Path, group: int | None) -> None:
     now = time.time()
-    for name, found in listing.items():  # a directory comes before what is in it
+    for name, found in listing.items():  # a directory comes before its entries
         path = root / _filled(name, state, now)
         if "link" in found:
             path.symlink_to(found["link"])

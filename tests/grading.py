@@ -33,7 +33,7 @@ def grade(bench: Bench, *words: object, code: int = exits.OK) -> subprocess.Comp
 
 
 def graded(bench: Bench, *words: object, code: int = exits.OK) -> dict[str, Any]:
-    """Return what came of each solution, by its name."""
+    """Return the result of each solution, by its name."""
     done = grade(bench, *words, "--json", code=code)
     return {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
 

@@ -1,4 +1,4 @@
-"""Huge pages, which the host has for whoever asks."""
+"""Huge pages of the host, which any process may ask for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.kernel import set_to
 
 NUMBER = Path("/proc/sys/vm/nr_hugepages")
-# Asks in each way that there is: mmap, memfd_create, shmget.
+# Asks for huge pages in each way that exists: mmap, memfd_create, shmget.
 TRIES = """
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -29,7 +29,7 @@ REFUSED = "-1 12\n" * 3
 
 @contextlib.contextmanager
 def pages() -> Iterator[None]:
-    """Have the host hold some ready, where we may: else it has none to refuse, but for memfd_create."""
+    """Make the host hold some ready, where we may. A host without any has only memfd_create to refuse."""
     if os.geteuid() != 0 or not os.access(NUMBER, os.W_OK):
         yield
         return

@@ -1,9 +1,9 @@
-"""Daemons over stand-in engines, for tests of many submissions: ``python -m tests.idle CONFIG ROLE,... LEVEL``.
+"""Run daemons over stand-in engines, to test many submissions: ``python -m tests.idle CONFIG ROLE,... LEVEL``.
 
-The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, ``await FILE``, which goes on until
-there is such a file, or ``kill``, which ends its process. A job that is cancelled has printed what it was given. SIGHUP
-has the daemons read CONFIG again. $SPOOLD_TEST_REST says for how many seconds they rest after an error of the host,
-where that is not as long as on a real one. $SPOOLD_TEST_SUBUID is the file of subordinate ranges.
+The sandbox runs nothing. Standard input tells it what to do: ``nap SECONDS``, ``await FILE``, which goes on until the
+file exists, or ``kill``, which ends the daemon's process. A cancelled job has printed its standard input. On SIGHUP the
+daemons read CONFIG again. $SPOOLD_TEST_REST sets how many seconds they rest after an error of the host; unset, it is
+the real time. $SPOOLD_TEST_SUBUID is the file of subordinate ranges.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from tests.standins import PlainBackend
 
 
 class IdleSandbox:
-    """Answers at once, with a large file where any are asked for."""
+    """A sandbox that answers at once, with a large file where the job asks for files."""
 
     def prepare(self) -> None:
-        """Nothing is needed."""
+        """Do nothing: this sandbox needs nothing."""
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Do nothing: this sandbox leaves nothing."""
 
     def run(
         self,

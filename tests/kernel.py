@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def set_to(setting: Path, value: str) -> Iterator[None]:
-    """Have a setting of the kernel's be another in the block; another test that wants one waits for its end."""
+    """Change a setting of the kernel in the block. Another test that changes it waits for the end of the block."""
     with setting.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = setting.read_text()

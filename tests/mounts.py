@@ -1,4 +1,4 @@
-"""Names over which a user has mounted something of their own, as far as others notice."""
+"""Names over which a user has mounted something, as far as other processes notice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest import mock
 
 @contextlib.contextmanager
 def in_the_way(call: str, error: int, *names: str) -> Iterator[None]:
-    """Have an operation fail on these names, as it does where a user has mounted something over them."""
+    """Make an operation fail on these names, as it does where a user has mounted something over them."""
     real = getattr(os, call)
 
     def fail(path: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Names of entries. Without an owner they are of the user that runs the tests, who is the client in most of them."""
+"""Names of entries. The default owner is the user that runs the tests, who is the client in most of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def mine(id_: str, attempt: int = 1, owner: int | None = None) -> Entry:
 
 
 def named(id_: str, attempt: int = 1, owner: int | None = None) -> str:
-    """Return its name in ``new/``, ``building/`` and ``running/``."""
+    """Return the entry's name in ``new/``, ``building/`` and ``running/``."""
     return ids.claimed_name(mine(id_, attempt, owner))
 
 
 def result_named(id_: str, attempt: int = 1, owner: int | None = None) -> str:
-    """Return the name of its result in ``tmp/``."""
+    """Return the name of the entry's result in ``tmp/``."""
     return ids.result_name(mine(id_, attempt, owner))

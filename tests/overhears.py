@@ -1,7 +1,7 @@
 """Another user of the host, who reads the command line and the environment of every process again and again.
 
-``python -m tests.overhears UID WORD...`` prints which of the words it finds, and where; it ends with its stdin. What it
-needs is imported before it becomes that user: the interpreter may be closed to them.
+``python -m tests.overhears UID WORD...`` prints which of the words it finds, and where. It ends with its stdin. It
+imports what it needs before it becomes that user, who may be unable to read the interpreter's files.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from pathlib import Path
 
 from tests.engines import REPOSITORY
 
-EAVESDROPPER = 64_201  # no account of any system: the kernel needs none
+EAVESDROPPER = 64_201  # belongs to no account of any system, and the kernel needs none
 PATIENCE = 100.0  # seconds
 ROUND = "round"
 
 
 @contextlib.contextmanager
 def listening(*words: str, log: Path) -> Iterator[Callable[[], str]]:
-    """Have them listen for ``words``; yields a function that returns what they have found until then."""
+    """Let the other user look for ``words`` in the block.
+
+    Yield a function that returns what they have found until then.
+    """
     command = [sys.executable, "-m", "tests.overhears", str(EAVESDROPPER), *words]
     with log.open("wb") as printed:
         listener = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=printed)

@@ -1,7 +1,7 @@
-"""spoolctl for tests whose machine may stand still: ``python -m tests.patient``, else as ``python -m spoold.cli.ctl``.
+"""spoolctl for a machine that may stand still: ``python -m tests.patient``, else as ``python -m spoold.cli.ctl``.
 
-It waits as long as a test does until a file is taken in, before it says that nothing takes it in. The real one says so
-after two seconds. Then what people read has one line more, and a refusal is not seen yet.
+The real spoolctl says after two seconds that nothing takes the file in. That adds a line to its output, and it doesn't
+see a later refusal. This one waits as long as a test does.
 """
 
 from __future__ import annotations

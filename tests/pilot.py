@@ -1,4 +1,4 @@
-"""``spoold executor`` whose jobs run as plain processes: what Slurm starts in tests."""
+"""``spoold executor`` whose jobs run as plain processes. Slurm starts it in tests."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the plain run of the tests leaves out, so that it stays short. ``contrib/test --all`` leaves out nothing.
+"""Choose what the plain run of the tests leaves out, so that it stays short. ``contrib/test --all`` leaves out nothing.
 
-A variant of a test may be tried in several set-ups: with each engine, in each mode, as root and as a unit. The plain
-run tries it in one of them. The variant's name chooses which, so each set-up gets its share, the same each time. A test
-of few variants is tried in all set-ups. What is named by itself (``FILE::TEST``) runs whatever it is.
+A variant of a test may run in several set-ups: with each engine, in each mode, as root and as a unit. The plain run
+tries it in one of them. The variant's name chooses the set-up, so each set-up gets its share, the same each time. A
+test of few variants runs in all set-ups. A test that the command line names by itself (``FILE::TEST``) always runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FEW = 4  # variants
 
 
 def choose(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the tests that this run leaves out. What asks Docker itself has no other engine in any run."""
+    """Return the tests that this run leaves out. A test that asks Docker itself runs with Docker only, in every run."""
     left_out = [item for item in items if _of_oci(item) and "docker_host" in getattr(item, "fixturenames", ())]
     if os.environ.get("SPOOLD_TEST_LONG") or any("::" in word for word in config.args):
         return left_out
@@ -47,7 +47,7 @@ def _in_other_setups(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def _variant(item: pytest.Item) -> str:
-    """Return what a test is tried with, but for the set-up."""
+    """Return the test's parameters without its set-up."""
     ids = item.nodeid.partition("[")[2].removesuffix("]")
     for name, value in _parameters(item).items():
         if name in SETUPS and isinstance(value, str):

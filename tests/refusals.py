@@ -1,4 +1,4 @@
-"""Looking for refusals of names, as the spec says how: by what stands for the name, the uid and the digest."""
+"""Find refusals of names as the spec tells clients to: by a digest of the name, the uid and the content's digest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spoold.model.response import Response
 
 
 def of_name(root: object, name: str, uid: int, sha256: str) -> Response | None:
-    """Return the refusal of a file of that name, owner and content; None where there is none."""
+    """Return the refusal of a file with this name, owner and content, or None."""
     for each in misnamed.refusal_names(name, uid, sha256):
         found = reading.read_own(os.path.join(str(root), "done", each))
         if found and found.request_sha256 in (sha256, UNSET) and found.uid in (uid, UNSET):
@@ -22,5 +22,5 @@ def of_name(root: object, name: str, uid: int, sha256: str) -> Response | None:
 
 
 def look(root: object, name: str) -> Response | None:
-    """Return what `spoolctl status` shows of a name in the spool ``root``."""
+    """Return what `spoolctl status` shows for a name in the spool ``root``."""
     return reading.look(Directory(str(root)), name)

@@ -1,4 +1,4 @@
-"""Files that come back of a run, as a stand-in finds them, and what a test reads of them."""
+"""Returned files as a stand-in collects them, and how tests read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spoold.model.outputs import Found, Returned, Wanted, matched_as, missing
 
 
 def stands_for(pattern: list[str], name: list[str]) -> bool:
-    """Tell whether the parts of a pattern stand for those of a name, as one tries by hand."""
+    """Tell whether the parts of a pattern match the parts of a name, by plain recursion."""
     if not pattern or not name:
         return pattern == name
     if pattern[0] == "**":
@@ -21,7 +21,7 @@ def stands_for(pattern: list[str], name: list[str]) -> bool:
 
 
 def of_directory(directory: Path, wanted: Wanted, contents: Spill | None = None) -> Returned:
-    """Return the files below ``directory`` that are asked for; ``contents`` are those of others too."""
+    """Return the wanted files below ``directory``. ``contents`` may already have the contents of other runs."""
     contents = Spill("", "") if contents is None else contents
     files: list[Found] = []
     matched, left_out, before = 0, 0, contents.size
@@ -43,7 +43,7 @@ def of_directory(directory: Path, wanted: Wanted, contents: Spill | None = None)
 
 
 def contents(returned: Returned | None) -> dict[str, bytes]:
-    """Return what came back, by name; each has the digest and the size that are told."""
+    """Return the contents of returned files by name. Each must have the digest and the size that the response tells."""
     assert returned is not None
     found = {}
     for file in returned.files:
@@ -54,7 +54,7 @@ def contents(returned: Returned | None) -> dict[str, bytes]:
 
 
 def made(*files: bytes) -> Returned:
-    """Return files that came back, called ``0``, ``1`` and so on."""
+    """Return returned files with the names ``0``, ``1`` and so on."""
     kept, found = Spill("", ""), []
     for number, data in enumerate(files):
         found.append(Found(str(number), len(data), hashlib.sha256(data).hexdigest(), 0o644, kept.size))

@@ -1,4 +1,4 @@
-"""Who may do what with an answer: as it is written down, and as users find out by trying."""
+"""Who may do what with an answer: the rights that the file records, and those that users find by trying."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spoold.host import acl, attributes
 
 
 def run_as(uid: int, script: str, gid: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a shell script as a user of no other group."""
+    """Run a shell script as a user who is in no other group."""
     command = ["sh", "-c", script]
     group = uid if gid is None else gid
     return subprocess.run(
@@ -24,17 +24,20 @@ def run_as(uid: int, script: str, gid: int | None = None) -> subprocess.Complete
 
 
 def assert_answer(path: Path, uid: int, *, shared: bool = False) -> None:
-    """An answer is ours, and one user's to read, who is another; where daemons share the spool, theirs as well."""
+    """Assert that an answer belongs to the daemons and only ``uid`` can read it.
+
+    In a shared spool the daemons can too.
+    """
     found = attributes.rights(str(path))
     assert found is not None
-    assert found.uid != uid, "it is the daemon's"
+    assert found.uid != uid, "the daemon owns it"
     assert (found.mode, found.access) == (acl.MODE, acl.readers({uid}, own_group=shared))
 
 
 def in_child(act: Callable[[], Any], uid: int | None = None, gid: int | None = None) -> Any:
-    """Do something in a process of its own, as a user of no other group where one is given; return what it returned.
+    """Run a function in a process of its own, and return its result. With a uid it runs as a user in no other group.
 
-    That must be something which JSON knows. It is None where the process ended itself.
+    The result must be a JSON value. It is None where the process ended itself.
     """
     out, into = os.pipe()
     child = os.fork()
@@ -46,7 +49,7 @@ def in_child(act: Callable[[], Any], uid: int | None = None, gid: int | None = N
                 drop_rights(uid, gid)
             os.write(into, json.dumps(act()).encode())
             code = 0
-        except BaseException:  # noqa: BLE001 - pytest must not go on in here
+        except BaseException:  # noqa: BLE001 - pytest must not go on in the child
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -58,7 +61,7 @@ def in_child(act: Callable[[], Any], uid: int | None = None, gid: int | None = N
 
 
 def drop_rights(uid: int, gid: int | None = None) -> None:
-    """Become a user of no other group."""
+    """Become a user who is in no other group."""
     group = uid if gid is None else gid
     os.setgroups([])
     os.setresgid(group, group, group)
@@ -66,7 +69,7 @@ def drop_rights(uid: int, gid: int | None = None) -> None:
 
 
 def can_do(path: Path, uid: int, own: Path, *, gid: int | None = None) -> set[str]:
-    """Return what a user of no other group can do to an answer; ``own`` is a directory of theirs on its file system."""
+    """Return what a user in no other group can do to an answer. ``own`` is a directory of theirs on its file system."""
     return set(in_child(lambda: _tried(str(path), own), uid, gid))
 
 

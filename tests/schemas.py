@@ -1,4 +1,4 @@
-"""The JSON Schemas in the hands of a validator that is not ours."""
+"""The JSON Schemas, checked by an independent validator."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from spoold.model.schema import Name, schema
 
 @functools.cache
 def validator(name: Name) -> Draft202012Validator:
-    """Return the validator of requests or responses; raises where its schema is none."""
+    """Return the validator of requests or responses. Raise where the schema itself is invalid."""
     made = schema(name)
     Draft202012Validator.check_schema(made)
     return Draft202012Validator(made)
 
 
 def is_valid(name: Name, value: object) -> bool:
-    """Tell whether a value is what the schema says."""
+    """Tell whether the schema accepts a value."""
     return bool(validator(name).is_valid(value))

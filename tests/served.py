@@ -1,4 +1,4 @@
-"""A spool served by its four daemons as processes, and a client that knows nothing but cp and cat."""
+"""A spool served by its four daemons as processes, and a client that uses only cp and cat."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ from tests.engines import SLOWNESS
 
 PATIENCE = 300.0 * SLOWNESS
 EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
-LEASE = LeaseSettings(renewal=0.5, limit=120.0, check=0.5, pause=0.5)  # who lives keeps one, however busy the host is
-SETTLE = 10.0  # seconds; so long a client may stand still while it writes
+# a daemon that lives keeps its lease, however busy the host is
+LEASE = LeaseSettings(renewal=0.5, limit=120.0, check=0.5, pause=0.5)
+SETTLE = 10.0  # seconds that a client may stand still while it writes
 
 
 class Served:
@@ -53,7 +54,7 @@ class Served:
         self.start(ALWAYS)
 
     def start(self, roles: Iterable[str]) -> None:
-        """Start daemons and return when all have said that they are ready."""
+        """Start daemons. Return when all have said that they are ready."""
         started = list(roles)
         address = str(self.config.parent / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
@@ -69,7 +70,7 @@ class Served:
         Path(address).unlink()
 
     def settle(self, seconds: float) -> None:
-        """Have intake go by another settle time from now on."""
+        """Give intake another settle time from now on."""
         settings = msgspec.toml.decode(self.config.read_bytes())
         settings["spool"]["settle"] = seconds
         self.config.write_bytes(msgspec.toml.encode(settings))
@@ -82,7 +83,7 @@ class Served:
             time.sleep(0.02)  # between two looks into the log
 
     def stop(self) -> None:
-        """Have all daemons drain and end; may be called again."""
+        """Make all daemons drain and end. May be called again."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -94,7 +95,7 @@ class Served:
 
     def drop(self, id_: str, run: str, expression: str | None = None, **more: Any) -> None:
         used = self.spool / "done" / f"{id_}.json"
-        assert not used.exists(), f"{id_} is another test's: no answer to this one would come"
+        assert not used.exists(), f"another test used {id_}: this submission would get no answer"
         files = [{"name": "run.sh", "content": run}, *more.pop("files", [])]
         if expression is not None:
             files.append({"name": "cutor.nix", "content": expression})
@@ -103,7 +104,7 @@ class Served:
         subprocess.run(["cp", str(private), str(self.spool / "incoming")], check=True)
 
     def drop_as(self, uid: int, id_: str, run: str, expression: str | None = None, **more: Any) -> None:
-        """Have a user drop a file, by a name of their own and a rename."""
+        """Drop a file as a user does: write a private name, then rename it."""
         files = [{"name": "run.sh", "content": run}, *more.pop("files", [])]
         if expression is not None:
             files.append({"name": "cutor.nix", "content": expression})
@@ -121,14 +122,14 @@ class Served:
         return loaded
 
     def ctl(self, *words: str) -> Any:
-        """Return what spoolctl says, in JSON."""
+        """Return the JSON output of spoolctl."""
         command = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(self.config), *words, "--json"]
         done = subprocess.run(command, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
         return json.loads(done.stdout)
 
     def builds(self) -> set[str]:
-        """Return the good builds; a failed one is forgotten after a while, not collected."""
+        """Return the good builds. A failed build is forgotten after a while and not collected."""
         return {record["build_id"] for record in self.records() if record["result"]["shell"]}
 
     def records(self) -> list[dict[str, Any]]:
@@ -146,7 +147,7 @@ class Served:
                 assert time.monotonic() < deadline, (directory, os.listdir(self.spool / directory))
                 time.sleep(0.05)
         deadline = time.monotonic() + PATIENCE
-        # Who is killed while he writes a side file leaves it there for an hour.
+        # A process that is killed while it writes a side file leaves that file for an hour.
         passing = (".progress.json", ".probe", ".count", ".usage", ".lock", ".held", ".host", ".store")
         while left := [name for name in os.listdir(self.spool / "tmp") if not name.endswith(passing)]:
             assert time.monotonic() < deadline, left
@@ -162,7 +163,7 @@ def in_mode(
     prefix: str,
     lease: LeaseSettings | None = None,
 ) -> Iterator[Served]:
-    """Serve a spool with two slots and real containers in one of the modes, where other users can get to it."""
+    """Serve a spool that other users can reach, with two slots and real containers in one of the modes."""
     directory = Path(tempfile.mkdtemp(prefix=prefix))
     directory.chmod(0o711)
     own = msgspec.structs.replace(

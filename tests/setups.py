@@ -1,7 +1,7 @@
-"""Docker Engines of the tests' own in other set-ups than the common one: userns-remap, rootless, other runtimes.
+"""Docker Engines for tests in uncommon set-ups: userns-remap, rootless, other runtimes.
 
-They are started by what starts contrib/test's own (``keep_docker`` in contrib/development/lib.sh): each ends, with all
-that it made, when its standard input does, so that not even a kill of the tests leaves one behind.
+``keep_docker`` in contrib/development/lib.sh starts them, as it does contrib/test's own engine. Each ends with
+everything that it made when its standard input ends, so even a killed test run leaves none behind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REMAPPED_USER = "dockremap"  # as dockerd calls it
 
 
 def need(*programs: str) -> None:
-    """Skip or fail where one of the programs is missing, or root's rights are."""
+    """Skip or fail where a program is missing, or where we are not root."""
     if missing := [program for program in programs if shutil.which(program) is None]:
         unavailable(f"not installed: {', '.join(missing)}")
     if os.geteuid() != 0:
@@ -42,9 +42,9 @@ def need(*programs: str) -> None:
 
 @contextlib.contextmanager
 def engine(*options: str, wrappers: dict[str, str] | None = None) -> Iterator[str]:
-    """Yield the URL of a dockerd with these options; ``wrappers`` are further runtimes: names and commands."""
+    """Yield the URL of a dockerd with these options. ``wrappers`` are further runtimes: names and commands."""
     need("dockerd")
-    run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))  # sockets have short paths
+    run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))  # paths of sockets must be short
     run.chmod(0o711)
     for name, runtime in (wrappers or {}).items():
         (run / name).write_text(f'#!/bin/sh\nexec {runtime} "$@"\n')
@@ -70,7 +70,7 @@ def engine(*options: str, wrappers: dict[str, str] | None = None) -> Iterator[st
 
 @contextlib.contextmanager
 def rootless_engine() -> Iterator[str]:
-    """Yield the URL of a dockerd that an ordinary user runs, and that has no control groups to make containers in."""
+    """Yield the URL of a dockerd that an ordinary user runs, and that has no control groups for containers."""
     need("dockerd", "rootlesskit", "newuidmap", "setpriv", "useradd")
     run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))
     with ordinary_user() as user:
@@ -99,21 +99,21 @@ def rootless_engine() -> Iterator[str]:
 
 @contextlib.contextmanager
 def remapping_engine() -> Iterator[str]:
-    """Yield the URL of a dockerd with userns-remap; it makes the user that containers' users are mapped to."""
+    """Yield the URL of a dockerd with userns-remap. It makes the user to whom users in containers are mapped."""
     with _gone_at_the_end(REMAPPED_USER), engine("--userns-remap=default") as url:
         yield url
 
 
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[str]:
-    """Yield the name of a user of the caller's own who has subordinate ids."""
+    """Yield the name of a new user with subordinate ids."""
     name = f"{ROOTLESS_USER}-{os.getpid()}-{next(NUMBERS)}"
-    if accounts.uid_of(name) is not None:  # left by one that had our number, and was killed
+    if accounts.uid_of(name) is not None:  # a killed run that had our number left it
         users.change("userdel", name)
     with _gone_at_the_end(name):
         users.change("useradd", "--system", "--user-group", "--home-dir", "/nonexistent", name)
         with Path(tempfile.gettempdir(), "spoold-tests.subids").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of tests must not find the same ids free
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of tests must not find the same free ids
             lines = [line.split(":") for file in ("/etc/subuid", "/etc/subgid") for line in _lines(file)]
             free = max([100000, *(int(start) + int(count) for _, start, count in lines)])
             ids = f"{free}-{free + 65535}"
@@ -123,7 +123,7 @@ def ordinary_user() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _gone_at_the_end(user: str) -> Iterator[None]:
-    """Remove a user that is made in the block; one that was there before stays."""
+    """Remove a user that is made in the block. A user that existed before stays."""
     there = accounts.uid_of(user) is not None
     try:
         yield

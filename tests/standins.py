@@ -1,4 +1,4 @@
-"""Stand-ins for the two engines, for tests of how entries move (both pass the contract tests), and for the clock."""
+"""Stand-ins for both engines and the clock, for tests of how entries move. They pass the engines' contract tests."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ from spoold.sandbox import Judge, RunCancelledError
 from tests import returned
 
 PATH = os.environ["PATH"]
-TAIL = 64 * 1024  # bytes of each output that are told on the way
-STEP = 0.1  # seconds between two looks that count for a job: a machine that stands still is no fault of its own
+TAIL = 64 * 1024  # bytes of each output that progress shows
+STEP = 0.1  # seconds between two looks that count for a job, which is not to blame where the machine stands still
 
 
 def store_path(name: str) -> str:
-    """Return a path such as a store has for ``name``: always the same."""
+    """Return a path like one of a store for ``name``. It is always the same."""
     return f"/nix/store/{hashlib.sha256(name.encode()).hexdigest()[:32].replace('e', 'x')}-{name}"
 
 
 class PlainSandbox:
-    """Runs a job's scripts as plain processes in a fresh directory: no isolation, so for our own scripts only."""
+    """Run a job's scripts as plain processes in a fresh directory.
+
+    There is no isolation, so only our own scripts may run.
+    """
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -54,7 +57,7 @@ class PlainSandbox:
             raise TemporaryError("the engine is away")
 
     def begin(self, job: Job, cancelled: threading.Event) -> None:
-        """Take a job, if the engine is well, once the gate is open."""
+        """Take a job once the gate is open, if the engine works."""
         self.jobs.append(job)
         while not self.gate.wait(0.01):
             if cancelled.is_set():
@@ -188,7 +191,7 @@ def _phase(
             os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
             if ended is Outcome.TIME_LIMIT and process.returncode != -signal.SIGKILL:
-                ended = None  # it had ended by itself, while this process stood still
+                ended = None  # it ended by itself while this process stood still
             break
     code = process.returncode
     return finished_phase(
@@ -213,7 +216,7 @@ def _stream(data: bytes, limit: int) -> Stream:
 
 
 class SetClock(Clock):
-    """A clock that a test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.here = 0.0
@@ -231,8 +234,10 @@ class SetClock(Clock):
 
 
 class PlainBackend:
-    """Builds nothing: an expression with ``broken`` in it fails, one with ``hangs`` goes on until it is cancelled,
-    ``await FILE`` goes on until there is such a file, any other is an environment with one package.
+    """Build nothing. Every expression gives an environment with one package, but for three words.
+
+    An expression with ``broken`` in it fails. One with ``hangs`` goes on until it is cancelled. One with ``await FILE``
+    goes on until the file exists.
     """
 
     def __init__(self) -> None:
@@ -289,7 +294,7 @@ class PlainBackend:
             pass
         if cancelled.is_set():
             raise TemporaryError("cancelled")
-        if word == "fetches":  # and goes on once there is the file
+        if word == "fetches":  # go on once the file exists
             assert tell is not None
             tell(Fetching(paths=1, all_paths=2, bytes=10, all_bytes=30))
             while not os.path.exists(rest) and not cancelled.wait(0.02):

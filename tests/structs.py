@@ -1,4 +1,4 @@
-"""The types of objects that an object of some type consists of."""
+"""The types of objects that an object of some type contains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 def structs_in(hint: Any) -> Iterator[type[msgspec.Struct]]:
-    """Yield them, itself first."""
+    """Yield them, the type itself first."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         yield hint
         for field in msgspec.structs.fields(hint):

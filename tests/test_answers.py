@@ -1,6 +1,6 @@
-"""Responses are the daemons': their owners read them, and nobody else does anything with them. On real file systems.
+"""Responses belong to the daemons: owners read their own, and nobody else touches them. Tried on real file systems.
 
-Daemons are processes with a uid of their own and no capabilities, as their units have them. Clients are others.
+Each daemon is a process with its own uid and no capabilities, like its unit. Clients are other users.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
 GROUP = 64_000
-GIVES = ("CAP_CHOWN",)  # as the drop-in of the operator's page
+GIVES = ("CAP_CHOWN",)  # as in the drop-in of the operator's page
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
 INTAKE, EXECUTOR, HEALTH = (UIDS[layout.USERS[role]] for role in (Role.INTAKE, Role.EXECUTOR, Role.HEALTH))
 ALICE, BOB = 64_101, 64_102
@@ -77,7 +77,7 @@ class Shared:
         layout.create(str(self.root), Accounts(GROUP, UIDS))
         self.settings = Settings(spool=SpoolSettings(path=str(self.root), **settings))  # type: ignore[arg-type]
         self.done = self.root / "done"
-        self.own = directory / "own"  # of everybody
+        self.own = directory / "own"  # a directory that everybody may write to
         self.own.mkdir()
         self.own.chmod(0o777)
 
@@ -85,7 +85,7 @@ class Shared:
         return Spool(self.settings, "test")
 
     def by(self, uid: int, act: Callable[[Spool], object], capabilities: tuple[str, ...] = ()) -> None:
-        """Do something as a daemon."""
+        """Run a function as a daemon."""
 
         def act_as_daemon() -> None:
             become(uid, GROUP, list(capabilities))
@@ -98,13 +98,16 @@ class Shared:
         return self.done / f"{id_}.response.json"
 
     def answer(self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = ()) -> Path:
-        """Have intake accept a submission and an executor answer it."""
+        """Let intake accept a submission and an executor answer it."""
         self.accept(id_, uid)
         self.by(EXECUTOR, lambda spool: finish(spool, id_, uid), capabilities)
         return self.response(id_)
 
     def return_files(self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = ()) -> Path:
-        """Have an executor answer a submission with returned files beside the response; return where these are."""
+        """Let an executor answer a submission with returned files beside the response.
+
+        Return the path of these files.
+        """
         self.accept(id_, uid)
         self.by(EXECUTOR, lambda spool: finish(spool, id_, uid, Tar({"": made(b"returned")})), capabilities)
         return self.done / f"{id_}.outputs.tar"
@@ -121,7 +124,7 @@ class Shared:
         at: tuple[object, str] = (Results, "_link"),
         tar: Tar | None = None,
     ) -> None:
-        """Have an executor die between the commit and the publication."""
+        """Let an executor die between the commit and the publication."""
         self.accept(id_, uid)
 
         def die(spool: Spool) -> None:
@@ -171,7 +174,7 @@ def disk(request: pytest.FixtureRequest, place: Path) -> Iterator[Path]:
 
 
 def test_an_owner_reads_and_nobody_changes(disk: Path) -> None:
-    """Daemons without any capability publish for strangers."""
+    """Daemons without any capability publish for users that they don't know."""
     shared = Shared(disk)
     response = shared.answer("a")
     shared.accept("b")
@@ -186,7 +189,7 @@ def test_an_owner_reads_and_nobody_changes(disk: Path) -> None:
         before = path.read_bytes(), attributes.identity(str(path))
         assert can_do(path, ALICE, shared.own) == {"read"}, path
         assert can_do(path, BOB, shared.own) == set(), path
-        assert can_do(path, BOB, shared.own, gid=ALICE) == set(), "who only has the owner's group"
+        assert can_do(path, BOB, shared.own, gid=ALICE) == set(), "a user who only has the owner's group may do nothing"
         assert (path.read_bytes(), attributes.identity(str(path))) == before
         assert "read" in can_do(path, HEALTH, shared.own, gid=GROUP)
 
@@ -221,7 +224,7 @@ def test_another_daemon_shows_the_returned_files_of_one_that_died(shared: Shared
 
 @pytest.mark.parametrize("way", ["acl", "owner"])
 def test_status_for_the_owner(place: Path, way: str) -> None:
-    """The command looks at what a client may look at, and doubts nothing of their own."""
+    """The command uses only what a client may see, and doubts none of the client's own answers."""
     shared = Shared(place, answers=way)
     shared.answer("a", capabilities=GIVES if way == "owner" else ())
     shared.by(
@@ -243,7 +246,7 @@ def test_status_for_the_owner(place: Path, way: str) -> None:
 
 
 def test_a_desk_s_group_gets_nothing_by_a_list(place: Path) -> None:
-    """One user runs all daemons, and the group that files have is not spoold's."""
+    """On a desk one user runs all daemons. The group of the files is not spoold's, so no list mentions it."""
     root = place / "desk"
     layout.create(str(root))
     spool = Spool(Settings(spool=SpoolSettings(path=str(root))), "test")
@@ -259,7 +262,7 @@ def test_a_desk_s_group_gets_nothing_by_a_list(place: Path) -> None:
     spool.refuse("mine", "no", Origin(uid=0, gid=0, sha256="1" * 64, arrival=1.0))
     found = attributes.rights(str(root / "done" / "mine.response.json"))
     assert found
-    assert (found.uid, found.mode, found.access) == (0, 0o400, None), "who runs the daemons needs no list"
+    assert (found.uid, found.mode, found.access) == (0, 0o400, None), "the user who runs the daemons needs no list"
 
 
 def test_further_readers(place: Path) -> None:
@@ -274,7 +277,7 @@ def test_further_readers(place: Path) -> None:
 
 @pytest.mark.parametrize("who", [HEALTH, INTAKE])
 def test_another_daemon_publishes_for_one_that_died(shared: Shared, who: int) -> None:
-    """The kernel keeps it from linking a file of the other's (fs.protected_hardlinks)."""
+    """The kernel keeps the other daemon from linking a file that it doesn't own (fs.protected_hardlinks)."""
     assert Path("/proc/sys/fs/protected_hardlinks").read_text() == "1\n"
     shared.commit("a")
     private = shared.root / "tmp" / result_named("a", 1, ALICE)
@@ -290,7 +293,7 @@ def test_another_daemon_publishes_for_one_that_died(shared: Shared, who: int) ->
 
 
 def test_who_comes_late_to_publish_changes_nothing(shared: Shared) -> None:
-    """Between its look and its rename another has shown the result, or the holder itself has."""
+    """A second publisher, or the holder itself, publishes between the first one's look and its rename."""
     shared.commit("a")
     private, path = shared.root / "tmp" / result_named("a", 1, ALICE), shared.response("a")
     data = private.read_bytes()
@@ -300,7 +303,7 @@ def test_who_comes_late_to_publish_changes_nothing(shared: Shared) -> None:
 
         def replace(source: str, target: str) -> None:
             if target == str(path):
-                real(source, target)  # the other one's
+                real(source, target)  # the other publisher's rename
             real(source, target)
 
         with mock.patch.object(fsops, "replace", replace):
@@ -321,7 +324,7 @@ def test_another_daemon_replaces_nothing(shared: Shared) -> None:
 
 
 def test_what_an_earlier_version_left_is_served_kept_and_removed(shared: Shared) -> None:
-    """Its responses are their clients', be they public or not; and no daemon has a capability any more."""
+    """Responses of that version belong to their clients, published or not. No daemon has a capability any more."""
     old = msgspec.structs.replace(shared.settings.spool, answers="owner")
     settings, shared.settings = shared.settings, Settings(spool=old)
     given = ("CAP_CHOWN", "CAP_FOWNER")
@@ -336,7 +339,7 @@ def test_what_an_earlier_version_left_is_served_kept_and_removed(shared: Shared)
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (ALICE, 0o400)
         assert run_as(ALICE, f"cat {path}").returncode == 0
     found = {each.path for each in Check(settings, "test").unexplained()}
-    assert found == {"progress/hidden.json"}, "which health removes"
+    assert found == {"progress/hidden.json"}, "the only leftover is the one that health removes"
     os.utime(shared.done / "shown.json", (1, 1))
 
     def sweep(spool: Spool) -> None:
@@ -384,7 +387,7 @@ def test_wrong_owners_and_modes_are_mended(shared: Shared, change: str) -> None:
 
 
 def test_an_owner_who_cannot_be_let_in_holds_nobody_up(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file system was mounted anew without lists: the response is shown, and stays ours."""
+    """The file system was mounted again without lists. The response is published, and only the daemons can read it."""
 
     def refuse(*_: object) -> None:
         raise OSError(95, os.strerror(95))
@@ -409,7 +412,7 @@ def test_an_owner_who_cannot_be_let_in_holds_nobody_up(shared: Shared, monkeypat
 
 
 def pilot(shared: Shared, act: Callable[[Spool], object]) -> None:
-    """Do something as an executor on a node, for which no list can be set and nothing be given away."""
+    """Run a function as an executor on a node that can neither set lists nor give files away."""
     refusal = OSError(errno.EOPNOTSUPP, "a file server that keeps no lists")
 
     def act_as_pilot() -> None:
@@ -431,12 +434,12 @@ def test_health_lets_the_owner_in_where_executors_only_commit(place: Path, way: 
         side = shared.root / "progress" / f"{id_}.json"
         before = side.read_bytes()
         pilot(shared, lambda spool, id_=id_, beside=beside: finish(spool, id_, ALICE, beside))  # type: ignore[misc]
-        assert (shared.done / f"{id_}.json").exists(), "it is committed"
+        assert (shared.done / f"{id_}.json").exists(), "the result is committed"
         assert not shared.response(id_).exists()
-        assert side.read_bytes() == before, "a side file of its own nobody could read"
+        assert side.read_bytes() == before, "the executor writes no side file, because nobody could read it"
     wrote = (shared.root / "tmp" / result_named("a", 1, ALICE)).read_bytes()
     pilot(shared, lambda spool: publish_committed(spool.queue, log))
-    assert not shared.response("a").exists(), "it shows nobody's results"
+    assert not shared.response("a").exists(), "such an executor publishes no result, not even of others"
     shared.by(who, lambda spool: publish_committed(spool.queue, log), rights)
     assert shared.response("a").read_bytes() == wrote
     assert (shared.done / "b.outputs.tar").read_bytes() == b"".join(tar)
@@ -454,7 +457,7 @@ def test_health_lets_the_owner_in_where_executors_only_commit(place: Path, way: 
 
 
 def test_a_result_that_was_taken_back_is_not_handed_over(place: Path) -> None:
-    """An operator requeues it while health makes the copy."""
+    """An operator requeues the submission while health makes the copy."""
     shared = Shared(place, published_by="health")
     shared.accept("a")
     pilot(shared, lambda spool: finish(spool, "a", ALICE))
@@ -473,7 +476,7 @@ def test_a_result_that_was_taken_back_is_not_handed_over(place: Path) -> None:
 
 
 def test_executors_that_only_commit_need_no_lists(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All other daemons do, and say so."""
+    """All other daemons need lists, and say so."""
     shared = Shared(place, published_by="health")
     monkeypatch.setattr(lists, "keeps_lists", lambda _: False)
     monkeypatch.setattr(daemon, "ROLES", dict.fromkeys(Role, began := mock.Mock(side_effect=InterruptedError)))
@@ -525,7 +528,7 @@ def test_a_given_answer_that_was_changed_is_known(giving: Shared, dies: tuple[ob
     listed = msgspec.structs.replace(giving.settings.spool, answers="acl")
     giving.settings = msgspec.structs.replace(giving.settings, spool=listed)
     giving.by(EXECUTOR, lambda spool: finish(spool, "a", ALICE))
-    assert answers.doubt(str(path), path.read_bytes()) is None, "the other setting keeps no digest"
+    assert answers.doubt(str(path), path.read_bytes()) is None, "with the other setting no digest is kept"
 
 
 def sweep(shared: Shared, command: list[str]) -> None:
@@ -554,7 +557,7 @@ def answer_long_ago(shared: Shared, id_: str) -> Path:
 
 @contextlib.contextmanager
 def leased(path: Path) -> Iterator[None]:
-    """Have its owner hold a lease on an answer, and not give it up when asked."""
+    """Let an owner hold a lease on an answer and keep it when the kernel asks for it."""
     out, into = os.pipe()
     holder = os.fork()
     if holder == 0:
@@ -565,7 +568,7 @@ def leased(path: Path) -> Iterator[None]:
             fcntl.fcntl(os.open(path, os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
             os.write(into, b"held")
             signal.pause()
-        except BaseException:  # noqa: BLE001 - pytest must not go on in here
+        except BaseException:  # noqa: BLE001 - pytest must not go on in the child
             traceback.print_exc()
         finally:
             os._exit(1)
@@ -581,7 +584,7 @@ def leased(path: Path) -> Iterator[None]:
 
 
 def test_an_archive_gets_what_was_published(giving: Shared, archive: Path) -> None:
-    """What was changed went without its entry, so that nobody could tell that there was a submission."""
+    """A changed response is left out. Its entry is archived, so that a record of the submission remains."""
     data = answer_long_ago(giving, "good").read_bytes()
     forge(answer_long_ago(giving, "bad"))
     assert (
@@ -655,7 +658,7 @@ def test_who_looks_at_an_answer_does_not_wait_for_a_lease(giving: Shared, monkey
 def test_no_more_is_read_of_a_given_answer_than_was_published(
     giving: Shared, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its owner can make it as long as they like, which takes no room on the disk."""
+    """The owner can make the file as long as they like, because a hole takes no room on the disk."""
     path = giving.answer("a", capabilities=GIVES)
     os.utime(giving.done / "a.json", (1, 1))
     published = path.stat().st_size
@@ -671,8 +674,8 @@ def test_no_more_is_read_of_a_given_answer_than_was_published(
     for _ in Retention(settings, giving.spool(), BuildStore(settings))._archive._take_back(
         [Item(ALICE, 1.0, 0, "a.json", "a.response.json")]
     ):
-        assert not parts, "others have their turn"
-    assert max(parts, default=0) <= 1024, "which is for its digest"
+        assert not parts, "the archive yields to other work before it reads anything"
+    assert max(parts, default=0) <= 1024, "only the digest's file is read"
     tracemalloc.start()
     try:
         with pytest.raises(ClientError, match="not what was published"):
@@ -683,7 +686,7 @@ def test_no_more_is_read_of_a_given_answer_than_was_published(
     digest = path.with_suffix(".sha256")
     digest.write_text(digest.read_text().split()[0] + "\n")
     os.truncate(path, published)
-    assert not changed(path), "of an earlier version"
+    assert not changed(path), "a digest without a size, as earlier versions wrote it, still holds"
 
 
 def test_a_repair_makes_no_forgery_true(giving: Shared) -> None:
@@ -699,7 +702,7 @@ def test_a_repair_makes_no_forgery_true(giving: Shared) -> None:
 
 
 def test_an_answer_that_is_there_keeps_its_digest(giving: Shared) -> None:
-    """The same file is refused again, for another reason: what was shown first stays."""
+    """The same file is refused again for another reason. The refusal that was published first stays."""
     for reason in ("used", "another user's"):
         giving.by(INTAKE, lambda spool, reason=reason: spool.refuse_reuse("a", reason, origin(ALICE)), GIVES)  # type: ignore[misc]
     (path,) = giving.done.glob("*.refused.json")
@@ -709,7 +712,7 @@ def test_an_answer_that_is_there_keeps_its_digest(giving: Shared) -> None:
 
 
 def test_a_lost_attempt_s_digest_stands_for_nothing(giving: Shared) -> None:
-    """One attempt wrote a result and lost its lease, the next one commits: its digest counts."""
+    """One attempt writes a result and loses its lease. The next attempt commits, and its digest counts."""
     giving.accept("a")
 
     def lose(spool: Spool) -> None:

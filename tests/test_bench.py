@@ -1,4 +1,4 @@
-"""contrib/development/bench and profile, with as few runs as they can: what they write has the shape others read."""
+"""contrib/development/bench and profile, with as few runs as possible: their output has the shape that others read."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ ROLES = set(ALWAYS)
 
 
 MORE = ("--nsjail", "--growth", "--rate", "--pid")
-SOME = cast(  # what a peer asks of a spool
+SOME = cast(  # the part of a spool that a peer uses
     "Served", SimpleNamespace(runtime=SimpleNamespace(bash="/nix/store/bash"), path=lambda _: "/nix/store/x/bin")
 )
-# It measures real engines, one after another, and each has to come to rest: a minute where nothing else runs.
+# The benchmark measures real engines one after another, and waits until each has come to rest. That takes a minute on
+# an idle machine.
 PATIENCE = 900 * SLOWNESS
 
 
@@ -55,7 +56,7 @@ def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:
     try:
         stdout, stderr = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        process.terminate()  # so that it takes down what it started, and says how far it was
+        process.terminate()  # so that it removes what it started and says how far it came
         pytest.fail("".join(process.communicate()))
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
@@ -78,7 +79,7 @@ def options(work: Path, settings: Settings, docker_host: str, **more: object) ->
 def test_it_measures_every_row_and_writes_json_and_a_chart(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
 ) -> None:
-    words = options(tmp_path, nix_settings, docker_host, seconds=0, spent=-PATIENCE)  # with time for all
+    words = options(tmp_path, nix_settings, docker_host, seconds=0, spent=-PATIENCE)  # with time for everything
     measured = run("benchmarks", "--quick", *words)
     assert measured.returncode == 0, measured.stderr + measured.stdout
     report = json.loads((tmp_path / "out.json").read_bytes())
@@ -112,7 +113,7 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
 def test_what_there_is_no_time_for_is_told(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
 ) -> None:
-    """Where all time was over before anything was measured: it ends well, and says so."""
+    """All time is over before anything is measured. The program ends well, and says what it left out."""
     measured = run("benchmarks", "--quick", *options(tmp_path, nix_settings, docker_host, spent=1000))
     assert measured.returncode == 0, measured.stderr + measured.stdout
     report = json.loads((tmp_path / "out.json").read_bytes())
@@ -132,11 +133,11 @@ def test_what_there_is_no_time_for_is_told(
 def test_growth_has_a_slope_and_memory_for_each_size(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With sizes that cost nothing: what is tried is that all of it can be measured."""
+    """The sizes are tiny, because the test only shows that every row can be measured."""
     small = {"SIZES": (8192, 16384, 32768), "PATHS": (2, 4, 8), "ANSWERS": (5, 10, 20), "ROUNDS": 1, "STARTS": 1}
     for name, value in small.items():
         monkeypatch.setattr(growth, name, value)
-    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}/contrib/development:{REPOSITORY}")  # of the daemons
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}/contrib/development:{REPOSITORY}")  # for the daemons
     with ExitStack() as stack:
         rows = growth.measure(parsed(options(tmp_path, nix_settings, docker_host)), stack)
     assert set(rows) == {
@@ -162,14 +163,14 @@ def test_growth_has_a_slope_and_memory_for_each_size(
 def test_executors_share_a_spool(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}/contrib/development:{REPOSITORY}")  # of the daemons
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}/contrib/development:{REPOSITORY}")  # for the daemons
     with ExitStack() as stack:
         given = parsed(options(tmp_path, nix_settings, docker_host))
         (served,) = spools.start(given, stack, {"shared": Spool(NOTHING, (TRIVIAL,))}, {}).values()
         found = executors.executors(served, tmp_path, 20, (1, 3))
         assert set(found) == {"1", "3"}
         assert all(row["jobs_per_s"] > 0 and row["cpu_ms"] > 0 for row in found.values())
-        assert served.burst([TRIVIAL]) > 0  # its own executor is back
+        assert served.burst([TRIVIAL]) > 0  # the spool's own executor runs again
 
 
 @pytest.mark.long
@@ -187,7 +188,7 @@ def test_it_tells_where_the_cpu_time_goes(
     for costs in report.values():
         parts = [part for part in costs if part not in ("all parts", "rest of the machine", "jobs/s")]
         assert set(parts) > ROLES
-        assert costs["containers user"] + costs["containers system"] > 0  # each is counted in ticks
+        assert costs["containers user"] + costs["containers system"] > 0  # the kernel counts each of them in ticks
         assert costs["jobs/s"] > 0
         assert all(f"\n {part} " in measured.stdout for part in parts)
 
@@ -215,7 +216,7 @@ def test_the_file_system_is_told_with_its_journal(kind: str, tmp_path: Path) -> 
 
 
 class Answers(BaseHTTPRequestHandler):
-    """What a go-judge and a Piston say: the run went well, or its compilation failed."""
+    """Answers like those of go-judge and Piston: the run went well, or its compilation failed."""
 
     protocol_version = "HTTP/1.1"
     connections = 0

@@ -1,4 +1,4 @@
-"""The parts of contrib/development/bench that decide what is measured and how it is told, without an engine."""
+"""The parts of contrib/development/bench that choose what to measure and print the results, without an engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import until
 
 
 class Clock:
-    """A monotonic clock that goes on when it is told to."""
+    """A monotonic clock that moves when the test tells it to."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Slow:
-    """A way whose runs take ``seconds`` each, two at once."""
+    """A way to run programs that takes ``seconds`` for each, two at once."""
 
     def __init__(self, name: str, seconds: float, clock: Clock) -> None:
         self.name = name
@@ -68,7 +68,7 @@ QUICK = Effort(samples=60, seconds=40, rounds=2, burst=4, rate=2.0, warming=40)
 
 @pytest.mark.parametrize("load", [1, 10, 100, 1000])
 def test_the_turns_end_when_their_time_is_over_whatever_the_load(load: float, clock: Clock) -> None:
-    """But for the one that has begun: four runs at once, and one alone at each rate."""
+    """Only the turn that has begun goes on: four runs at once, and one alone at each rate."""
     ways: list[Way] = [Slow(f"way-{number}", 0.02 * load * number, clock) for number in (1, 2, 4)]
     until_then = Deadline(clock.now, 60)
     began = clock.now
@@ -107,11 +107,11 @@ def test_a_slow_start_tells_what_there_is_time_for(clock: Clock) -> None:
         clock.now += 30
     assert run.allows("first", 15, later=5)
     assert not run.allows("second", 15, later=10)
-    assert run.left_out == {"second": "it takes about 45 s at this load, and 40 s were left for it"}
+    assert run.left_out == {"second": "it takes about 45 s at this load, but only 40 s were left for it"}
     assert run.broken() == ""
     with run.step("measuring"):
         clock.now += 75
-    assert run.broken() == "105 s, not the 100 s that are for measuring: starting 30 s, measuring 75 s"
+    assert run.broken() == "105 s instead of 100 s: starting 30 s, measuring 75 s"
 
 
 def test_where_nothing_is_promised_there_is_time_for_all(clock: Clock) -> None:
@@ -122,7 +122,7 @@ def test_where_nothing_is_promised_there_is_time_for_all(clock: Clock) -> None:
 
 
 def test_a_spool_that_was_counted_too_early_rests_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else each rest takes its five seconds, and these are in what is sustained."""
+    """Otherwise each rest would wait its full five seconds, which would count in the sustained rate."""
     counted = served.Served.__new__(served.Served)
     counted.containers_at_rest = 2
     monkeypatch.setattr(served, "UNREST", 0.0)
@@ -169,7 +169,7 @@ server.serve_forever()
 
 @pytest.fixture
 def listening() -> Iterator[tuple[int, str]]:
-    """Yield the pid and the URL of a server that has a child."""
+    """Yield the pid and the URL of a server that has a child process."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.pid, f"http://127.0.0.1:{process.stdout.readline().strip()}/"
@@ -181,7 +181,7 @@ def test_a_peer_is_found_by_where_it_listens(listening: tuple[int, str]) -> None
     pid, url = listening
     assert footprint.listener_of(url) == pid
     assert footprint.listener_of(url.replace("127.0.0.1", "localhost")) == pid
-    until(lambda: footprint.memory_of(pid) > 50)  # MB, which its child has
+    until(lambda: footprint.memory_of(pid) > 50)  # MB of the child process
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://192.0.2.1:80/"])
@@ -200,7 +200,7 @@ exec env PATH=/usr/bin:/bin "$@"
 
 @pytest.fixture
 def on_host() -> served.Served:
-    """Return what a peer is told of a spool, where the host's own programs are the store's."""
+    """Return the part of a spool that a peer uses, with the host's own programs in place of the store's."""
     return cast(
         "served.Served",
         SimpleNamespace(
@@ -215,7 +215,7 @@ def on_host() -> served.Served:
 
 
 def test_nsjail_is_given_the_store_and_the_limits_of_the_others(tmp_path: Path, on_host: served.Served) -> None:
-    """By a stand-in, which takes the options as they come: what these do only nsjail can tell."""
+    """A stand-in for nsjail records its options. Only the real nsjail can tell what they do."""
     program, said = tmp_path / "nsjail", tmp_path / "said"
     program.write_text(JAIL.format(said=said))
     program.chmod(0o755)

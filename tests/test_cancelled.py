@@ -1,4 +1,4 @@
-"""Cancelling what runs, in real sandboxes of both kinds: by a file that is copied there, and by spoolctl."""
+"""Cancel running jobs in real sandboxes of both kinds, by copying a file there and by spoolctl."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 ALICE = 64_101
 LIMITS = {"run": {"time": 600, "cpu_time": 600}}
-TRIES = 5  # of a machine that stalls for seconds just when a job is to be ended
+TRIES = 5  # because a machine may stall for seconds just when a job is to be ended
 HANGS = '{ pkgs ? import <nixpkgs> {} }: pkgs.runCommand "hangs-MARK" { } "sleep 600"'
 LEASE = LeaseSettings(renewal=8.0, limit=120.0, check=1.0, pause=0.5)
 
@@ -44,20 +44,20 @@ def runs(mark: str) -> bool:
         try:
             if mark.encode() in Path("/proc", pid, "cmdline").read_bytes():
                 return True
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     return False
 
 
 def drop(served: Served, script: str, **more: Any) -> tuple[str, str]:
-    """Have a user submit a script with a MARK; return the id and the mark."""
+    """Let a user submit a script that has MARK in it. Return the id and the text that replaced it."""
     id_, mark = f"{ALICE}.{secrets.token_hex(8)}", f"600.{secrets.randbelow(10**9):09}"
     served.drop_as(ALICE, id_, script.replace("MARK", mark), limits=LIMITS, **more)
     return id_, mark
 
 
 def copy_cancel(served: Served, id_: str) -> None:
-    """Ask for the end as a client does that has nothing but a shell."""
+    """Cancel like a client that has only a shell."""
     script = f"cd $(mktemp -d) && echo {id_} >cancel && cp cancel '{served.spool}/incoming/{id_}.cancel'"
     subprocess.run(["sh", "-c", script], user=ALICE, group=ALICE, extra_groups=[], cwd="/", check=True)
 
@@ -71,7 +71,7 @@ def test_by_a_file_that_is_copied_there(served: Served) -> None:
     script = "echo some; echo more >&2; trap '' TERM INT HUP; sleep MARK & while :; do :; done"
     for _ in range(TRIES):
         id_, mark = drop(served, script, files=[{"name": "compile.sh", "content": "echo made"}])
-        until(lambda: runs(mark))  # noqa: B023 - it is over before the next
+        until(lambda: runs(mark))  # noqa: B023 - the wait ends within this round
         copy_cancel(served, id_)
         response = served.response(id_)
         until(lambda: not runs(mark))  # noqa: B023
@@ -91,7 +91,7 @@ def test_by_a_file_that_is_copied_there(served: Served) -> None:
 def test_by_spoolctl_whose_pages_show_it(served: Served) -> None:
     for _ in range(TRIES):
         id_, mark = drop(served, "echo some; bash -c 'kill -STOP $PPID $$; : MARK'")
-        until(lambda: runs(mark))  # noqa: B023 - it is over before the next
+        until(lambda: runs(mark))  # noqa: B023 - the wait ends within this round
         shown = ctl(served, "cancel", id_, "--wait", "--timeout", str(PATIENCE))
         until(lambda: not runs(mark))  # noqa: B023
         if "some" in shown:

@@ -102,7 +102,10 @@ print(len(files) > 5, found, [k for k, v in os.environ.items() if s in v])
 
 
 def test_a_cheat_changes_nothing_but_its_own_verdict(served: Served) -> None:
-    """It rewrites the program, leaves processes that print and closes its directory; the cases after it are right."""
+    """The cheat rewrites the program, leaves processes that print, and closes its directory.
+
+    Later cases are still right.
+    """
     cheat = """
     read -r word
     if [ "$word" = cheat ]; then
@@ -149,7 +152,7 @@ int main(int count, char **words)
 
 
 def test_a_checker_with_packages_of_its_own(served: Served) -> None:
-    """The program has Python and no compiler, the checker is C: neither finds anything of the other."""
+    """The program has Python and no compiler, and the checker is written in C. Neither sees anything of the other."""
     checker = {
         "files": [
             {"name": "cutor.nix", "content": GCC},
@@ -217,7 +220,7 @@ def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, ro
     def is_in_the_middle() -> bool:
         with contextlib.suppress(FileNotFoundError):
             return b'"accepted"' in shown.read_bytes()
-        return answer.exists()  # it was over before anybody looked
+        return answer.exists()  # the job ended before this look
 
     until(is_in_the_middle, served.said)
     served.processes[role].send_signal(signal.SIGKILL)
@@ -232,7 +235,7 @@ def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, ro
 
 
 def test_files_of_cases_lie_beside_the_response(served: Served, tmp_path: Path) -> None:
-    """They are whole, and each case's are its own, also of those that a limit ended."""
+    """Each case has its own files, and they are complete. This includes a case that a limit ended."""
     script = """
     mkdir out; read -r word; echo "$word" >out/word; cat /dev/urandom | head -c 700000 >out/data; ls >ls
     test "$word" != slow || sleep 60
@@ -285,7 +288,10 @@ def test_a_container_that_is_killed_in_the_middle_of_a_case_changes_no_answer(se
 
 
 def end_all(mark: str) -> None:
-    """End what has ``mark`` in its command line, where we may and see it; else that takes as long as it does."""
+    """End the processes with ``mark`` in their command line, where we may and see them.
+
+    Elsewhere they end by themselves.
+    """
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if mark.encode() in (process / "cmdline").read_bytes():
@@ -297,7 +303,7 @@ def docker(host: str, *words: str) -> str:
 
 
 def memory_of(pid: int) -> float:
-    """Return the most that a process had at once, in MiB."""
+    """Return the peak memory of a process in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
@@ -316,7 +322,7 @@ def test_a_thousand_cases_that_print_much(served: Served) -> None:
 
 
 def test_many_cases_that_return_much_take_a_bounded_part_of_memory(served: Served) -> None:
-    """They lie on the disk, in one place for all cases, until they are in the tar."""
+    """The returned files lie on the disk, in one place for all cases, until they are in the tar."""
     many = 300 if "recycled" in served.config.read_text() else 60
     size = 180_000_000 // many
     wanted: list[dict[str, Any]] = [{"name": f"{n}", "inputs": f"{n}"} for n in range(many)]

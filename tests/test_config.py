@@ -1,4 +1,4 @@
-"""The settings: each says what it means, and what it does not know it refuses."""
+"""The settings: each one explains itself, and unknown settings are refused."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ ALL = [each for section in describe(Settings()) for each in section.settings]
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: f"{setting.section}.{setting.name}")
 def test_a_setting_says_what_it_means(setting: Described) -> None:
     assert len(setting.description) > 8
-    assert not setting.description.endswith("."), "it is put into sentences and tables"
+    assert not setting.description.endswith("."), "descriptions become parts of sentences and tables"
     assert setting.unit in ("", "seconds", "bytes")
     if isinstance(setting.default, float):
         assert setting.unit == "seconds"
 
 
 def test_all_settings_are_described() -> None:
-    """What is encoded of the defaults is what is described, no more and no less."""
+    """The described settings are exactly those in the encoded defaults."""
 
     def leaves(table: object, path: str = "") -> set[str]:
         if not isinstance(table, dict) or not table:
             return {path}
         return {leaf for key, value in table.items() for leaf in leaves(value, f"{path}.{key}")}
 
-    chosen = re.compile(rf"(.*)\.{CHOSEN}\..*")  # of tables that the operator names there are none yet
+    chosen = re.compile(rf"(.*)\.{CHOSEN}\..*")  # the defaults have no table whose names the operator chooses
     described = {chosen.sub(r"\1", f".{each.section}.{each.name}".replace("..", ".")) for each in ALL}
     assert described == leaves(msgspec.to_builtins(Settings()))
 
@@ -58,13 +58,13 @@ def test_bounds_hold() -> None:
         ("executor", "slots = -1"),  # no worker at all
         ("builder", "parallel = 0"),  # no build would ever begin
         ("builder", "slow = -1"),
-        ("spool", "scan = 0.0"),  # as fast as it can
+        ("spool", "scan = 0.0"),  # scans would run without a pause
         ("spool", "remote_scan = -1.0"),
         ("spool", "max_file = 0"),
         ("spool", "min_free = -1"),
         ("lease", "renewal = 0.0"),
         ("lease", "check = 0.0"),
-        ("lease", "attempts = 101"),  # each look for an id asks for so many names so many times
+        ("lease", "attempts = 101"),  # each look for an id asks for this many names
         ("gc", "max_age = -1.0"),
         ("retention", "min_age = -1.0"),
         ("builder.limits", "time = 0.0"),
@@ -129,7 +129,7 @@ def test_other_limits_and_wrong_times_are_read_as_before() -> None:
 
 
 def test_a_spool_has_one_name_wherever_a_daemon_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By it an executor knows which containers are its former life's, and another's are not."""
+    """By this name an executor tells the containers of its former life from those of other spools."""
     monkeypatch.chdir(tmp_path)
     assert decode(b"[spool]\npath = 'spool'\n").spool.path == str(tmp_path / "spool")
     assert decode(f"[spool]\npath = '{tmp_path}/x/../spool/'\n".encode()).spool.path == str(tmp_path / "spool")

@@ -1,4 +1,4 @@
-"""Engines and their stand-ins keep the same contracts, so that a test with a stand-in says something of the engine."""
+"""Engines and their stand-ins pass the same contract tests, so a test with a stand-in holds for the engine too."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ REAL = [pytest.mark.docker, pytest.mark.nix]
 ENGINES = ["stand-in", pytest.param("docker", marks=REAL), pytest.param("oci", marks=REAL)]
 STORES = ["stand-in", pytest.param("real", marks=pytest.mark.nix)]
 FINE = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ pkgs.hello ]; }"
-# Seconds until a run is ended: more where the machine stood still before the run had printed anything.
+# Seconds until a run is ended. Later tries have more, in case the machine stood still before the run had printed.
 LONGER = (1.0, 4.0, 16.0)
 BROKEN = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ broken ]; }"
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Sandbox, str]]:
-    """Return an engine that is prepared, and the store path of a shell for it."""
+    """Yield a prepared engine, and the store path of a shell for it."""
     made: Sandbox = PlainSandbox()
     shell = "/nix/store/shell"
     if request.param != "stand-in":
@@ -205,7 +205,7 @@ def test_what_a_cancelled_run_came_to_is_told(engine: tuple[Sandbox, str]) -> No
         told: dict[str, Phase] = {}
 
         def on_phase(name: str, phase: Phase) -> None:
-            told[name] = phase  # noqa: B023 - it is over before the next
+            told[name] = phase  # noqa: B023 - the wait ends within this round
             threading.Timer(seconds, cancelled.set).start()  # noqa: B023 - as above
 
         with pytest.raises(RunCancelledError):
@@ -219,7 +219,7 @@ def test_what_a_cancelled_run_came_to_is_told(engine: tuple[Sandbox, str]) -> No
 
 
 class Heard:
-    """A judge that hears everything, and wants the cases that it is given."""
+    """A judge that records everything and wants only the given cases."""
 
     def __init__(self, *wanted: int) -> None:
         self.wanted = wanted
@@ -304,7 +304,7 @@ def test_a_cancel_ends_the_case_that_runs_and_all_others(engine: tuple[Sandbox, 
         class Ends(Heard):
             def wants(self, number: int) -> bool:
                 if number == 1:
-                    threading.Timer(seconds, cancelled.set).start()  # noqa: B023 - it is over before the next
+                    threading.Timer(seconds, cancelled.set).start()  # noqa: B023 - the wait ends within this round
                 return super().wants(number)
 
         judge = Ends(0, 1, 2)

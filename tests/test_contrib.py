@@ -1,4 +1,4 @@
-"""What contrib's programs have in common (contrib/development/lib.sh): what failed half-way is not taken for done."""
+"""What contrib's programs share (contrib/development/lib.sh): a step that failed half-way does not count as done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.engines import REPOSITORY
 
 LOCKED = REPOSITORY / "contrib/development/requirements.txt"
 
-# A Python that makes environments whose pip fails as long as there is no network, which is a file here.
+# A Python whose environments have a pip that fails while there is no network. A file stands for the network.
 PYTHON = """#!/bin/sh
 case $* in
 *" venv "*)
@@ -67,7 +67,7 @@ def test_the_development_tools_are_those_that_are_locked(tmp_path: Path, environ
     assert made.returncode == 0, made.stderr
     python = Path(made.stdout.split()[1])
     assert (python.parents[1] / "requirements.txt").read_text() == LOCKED.read_text()
-    assert make_venv(tmp_path, environment).stdout != made.stdout, "what runs spoold alone is another environment"
+    assert make_venv(tmp_path, environment).stdout != made.stdout, "spoold alone runs in another environment"
 
 
 def test_another_lock_is_another_environment(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -94,11 +94,11 @@ def test_the_lock_has_all_that_is_wanted_with_hashes_and_no_addresses() -> None:
     locked = re.findall(
         r"^([a-z0-9][a-z0-9.-]*)==\S+.*\\\n((?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE
     )
-    assert len(locked) == len(re.findall("^[a-z0-9]", text, re.MULTILINE)), "each is at one version, with hashes"
+    assert len(locked) == len(re.findall("^[a-z0-9]", text, re.MULTILINE)), "each package has one version, with hashes"
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     names = {re.match(r"[\w-]+", each)[0].lower() for each in wanted}  # type: ignore[index]
-    assert names - {name for name, _ in locked} == set(), "contrib/development/lock writes them"
+    assert names - {name for name, _ in locked} == set(), "a package is missing: run contrib/development/lock"
 
 
 MESSAGES = {

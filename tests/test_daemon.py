@@ -1,4 +1,4 @@
-"""The daemons as real processes: ready, stop, one of a role, and what they say when they cannot start."""
+"""The daemons as real processes: ready, stop, one for each role, and their messages when they cannot start."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def test_it_tells_the_service_manager_works_and_drains(
     start: Start, spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]
 ) -> None:
     address, listener = notifications
-    (tmp_path / "spoold.toml").write_text("[spool]\nscan = 3600\n")  # so it is the event that tells of a file
+    # no scan comes, so intake learns of the file from an event
+    (tmp_path / "spoold.toml").write_text("[spool]\nscan = 3600\n")
     with start("intake", NOTIFY_SOCKET=address) as process:
         assert listener.recv(100) == b"READY=1"
         (spool / "incoming" / "a.json").write_bytes(GOOD)
@@ -145,7 +146,7 @@ def test_a_daemon_loads_no_library_that_only_others_need(role: str) -> None:
 
 
 def heard(listener: socket.socket) -> list[bytes]:
-    """Return what the service manager has been told since it was asked last."""
+    """Return the messages to the service manager since the last call."""
     listener.setblocking(False)
     found = []
     with contextlib.suppress(BlockingIOError):
@@ -184,7 +185,7 @@ daemon.serve(Settings(spool=SpoolSettings(path=sys.argv[1])), [Role.HEALTH])
 def test_a_loop_that_is_stuck_is_no_longer_said_to_live(
     spool: Path, notifications: tuple[str, socket.socket], way: str
 ) -> None:
-    """One that is busy with something long is."""
+    """A loop that is busy with a long step still counts as alive."""
     address, listener = notifications
     env = os.environ | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "2000000"}
     process = subprocess.Popen([sys.executable, "-c", LONG_STEPS, str(spool), way], env=env, stderr=subprocess.PIPE)
@@ -192,17 +193,17 @@ def test_a_loop_that_is_stuck_is_no_longer_said_to_live(
     try:
         assert listener.recv(100) == b"READY=1"
         if way == "busy":
-            time.sleep(2.3)  # it would be told for one second, were it stuck
+            time.sleep(2.3)  # longer than a stuck loop would count as alive
             heard(listener)
             listener.settimeout(PATIENCE)
             assert listener.recv(100) == b"WATCHDOG=1"
         else:
             assert any(line == b"the long step\n" for line in process.stderr)
             named = (b"health: in a step in which nothing" in line for line in process.stderr)
-            assert any(named)  # it may be of a look before that step: the whole process may have stood still
+            assert any(named)  # this line may be about an earlier look, because the whole process may have stood still
             assert any(named)
             heard(listener)
-            assert any(named), "each time that it would be told, this is said instead"
+            assert any(named), "the daemon logs this line where it would otherwise send a sign of life"
             assert heard(listener) == []
     finally:
         process.kill()
@@ -216,7 +217,7 @@ def test_a_heartbeat_that_ended_is_missed(tmp_path: Path, monkeypatch: pytest.Mo
 
     def beat() -> None:
         if fails.is_set():
-            raise SystemExit  # which ends a thread without a word
+            raise SystemExit  # ends the thread silently
 
     monkeypatch.setattr(heartbeat, "beat", beat)
     heartbeat.start()
@@ -226,7 +227,7 @@ def test_a_heartbeat_that_ended_is_missed(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_silence_is_counted_from_the_last_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "_beats", {})  # a thread may have the number of an earlier one
+    monkeypatch.setattr(pulse, "_beats", {})  # the idents of ended threads are used again
     end = threading.Event()
     idle = threading.Thread(target=end.wait)
     idle.start()
@@ -237,14 +238,14 @@ def test_silence_is_counted_from_the_last_sign_of_life(monkeypatch: pytest.Monke
 
 
 def ended(process: subprocess.Popen[bytes]) -> str:
-    """End a daemon in order, and return what it said."""
+    """Stop a daemon in order, and return what it logged."""
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
     return process.stderr.read().decode() if process.stderr else ""
 
 
 def have_it_read(process: subprocess.Popen[bytes], listener: socket.socket, config: Path, text: str) -> None:
-    """Change the settings of a daemon."""
+    """Change the settings of a daemon and make it read them."""
     config.write_text(text)
     process.send_signal(signal.SIGHUP)
     assert listener.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
@@ -294,7 +295,7 @@ def test_a_weight_of_nobody_is_not_taken_over(
 
 
 def test_a_second_sigterm_hurries(spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]) -> None:
-    """The first lets a job go on for [executor] drain seconds, a minute."""
+    """The first SIGTERM lets a job go on for [executor] drain seconds, which is a minute."""
     address, listener = notifications
     config = tmp_path / "idle.toml"
     config.write_text(f'[spool]\npath = "{spool}"\nscan = 0.2\n[nixpkgs]\ndefault = "/srv/nixpkgs"\n')
@@ -308,12 +309,12 @@ def test_a_second_sigterm_hurries(spool: Path, tmp_path: Path, notifications: tu
     try:
         until(lambda: os.listdir(spool / "running"))
         executor.send_signal(signal.SIGTERM)
-        assert listener.recv(100).startswith(b"STOPPING=1\n")  # else the kernel may make one signal of both
+        assert listener.recv(100).startswith(b"STOPPING=1\n")  # two pending SIGTERMs could become one
         with pytest.raises(subprocess.TimeoutExpired):
             executor.wait(1.0)
         executor.send_signal(signal.SIGTERM)
         assert executor.wait(PATIENCE) == 0
-        assert os.listdir(spool / "new") == [named("long")]  # it lost no attempt
+        assert os.listdir(spool / "new") == [named("long")]  # the job lost no attempt
     finally:
         for process in processes:
             process.kill()

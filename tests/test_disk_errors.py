@@ -1,8 +1,9 @@
-"""The spool's disk reports errors (EIO) in the middle of work, for a second or two, and is well again.
+"""The spool's disk reports errors (EIO) in the middle of work for a second or two, and then works again.
 
-For each kind of operation a spool of its own, on a file system that fails on demand (``tests.faulty``), with its
-daemons as a process over stand-in engines; and one where all of them fail. All go through it at the same time, since a
-daemon that met an error rests for a while. What is accepted gets its one answer, the right one, at the first attempt.
+Each kind of operation has a spool of its own, on a file system that fails on demand (``tests.faulty``). Its daemons run
+as one process over stand-in engines. In one more spool all operations fail. All spools have their errors at the same
+time, because a daemon that met an error rests for a while. Each accepted submission gets its one right answer at the
+first attempt.
 
 Where $SPOOLD_TEST_LONG is set there are a few more kinds.
 """
@@ -35,21 +36,21 @@ from tests.faulty import OPERATIONS
 PATIENCE = 100.0 * SLOWNESS
 OUTAGE = 1.5  # seconds
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
-RARE = () if LONG else ("list", "statfs")  # these keep daemons from beginning anything
+RARE = () if LONG else ("list", "statfs")  # with these errors, daemons begin nothing
 AILMENTS = {
     **{word: word for word in OPERATIONS if word not in RARE},
     "everything": " ".join(word for word in OPERATIONS if word != "statfs"),
 }
 SAYS = "Input/output error"
 RUN = [{"name": "run.sh", "content": "true"}]
-# What is built, and what runs, when the errors begin, and ends during them; and what is in line behind it.
+# A build and runs that are in progress when the errors begin, and end during the errors. The rest waits in line.
 BEFORE = {
     "builds": {"files": [*RUN, {"name": "cutor.nix", "content": "await @"}]},
     **{f"runs-{number}": {"files": RUN, "inputs": "await @"} for number in range(2)},
     "cancelled": {"files": RUN, "inputs": "nap 600"},
     **{f"waits-{number}": {"files": RUN} for number in range(3)},
 }
-# What comes while there are errors.
+# Files that are dropped during the errors.
 DURING = {
     **{f"comes-{number}": {"files": RUN} for number in range(3)},
     "other": {"files": [*RUN, {"name": "cutor.nix", "content": "other"}]},
@@ -62,7 +63,7 @@ EMPTY = ("incoming", "new", "building", "running", "progress", "builds/new", "bu
 
 
 class Ailing:
-    """A spool with one ailment, where it is, the mount on which its daemons see it, and these."""
+    """A spool with one kind of error, the mount through which its daemons see it, and the daemons."""
 
     def __init__(self, name: str, directory: Path, answers: Literal["acl", "owner"] = "acl") -> None:
         self.name = name
@@ -70,7 +71,7 @@ class Ailing:
         layout.create(str(self.spool))
         self.settings = Settings(
             spool=SpoolSettings(path=str(directory / "mount" / name), scan=0.5, settle=1.0, answers=answers),
-            # A lease lasts for longer than the errors, however busy the host is, so that nothing has to lose one.
+            # A lease lasts longer than the errors, however busy the host is, so no daemon has to lose one.
             lease=LeaseSettings(renewal=0.5, limit=120.0, check=0.5, pause=0.2),
             executor=ExecutorSettings(slots=3),
             nixpkgs={"default": "/srv/nixpkgs"},
@@ -92,7 +93,7 @@ class Ailing:
         return self.log.read_text()
 
     def drop(self, submissions: dict[str, Any]) -> None:
-        """Drop files on the mount, which is well for this process, so that the daemons are told of them."""
+        """Drop files through the mount, so that the daemons get events. The mount never fails for this process."""
         for id_, request in submissions.items():
             private = self.incoming / f".{id_}.tmp"
             private.write_text(json.dumps(request))
@@ -108,9 +109,9 @@ class Ailing:
         return all((self.spool / "done" / f"{id_}.response.json").exists() for id_ in ids)
 
     def left(self) -> list[str]:
-        """Return the names of what is on its way, and of what should not be there any more.
+        """Return the names of entries that are on their way, and of files that should be gone by now.
 
-        A private file that could not be removed is health's, after an hour.
+        Health removes a private file whose unlink failed, but only after an hour, so such files don't count.
         """
         found = [f"{directory}/{name}" for directory in EMPTY for name in os.listdir(self.spool / directory)]
         later = tuple(Private) if "unlink" in AILMENTS.get(self.name, "") else ()
@@ -120,7 +121,7 @@ class Ailing:
         return found
 
     def unexplained(self) -> list[Unexplained]:
-        """Return what `spoolctl check` would."""
+        """Return the findings of `spoolctl check`."""
         spool = msgspec.structs.replace(self.settings.spool, path=str(self.spool))
         return Check(msgspec.structs.replace(self.settings, spool=spool), "test").unexplained()
 
@@ -145,7 +146,7 @@ def mounted(directory: Path) -> Iterator[None]:
     if shutil.which("fusermount3") is None:
         unavailable("not installed: fuse3")
     if not Path("/dev/fuse").exists():
-        pytest.skip("this kernel, or this container, has no FUSE, and nothing can be installed for that")
+        pytest.skip("this kernel, or this container, has no FUSE, and no package can add it")
     for name in ("disk", "mount", "switches"):
         (directory / name).mkdir()
     command = [sys.executable, "-m", "tests.faulty", *(str(directory / name) for name in ("disk", "mount", "switches"))]
@@ -166,7 +167,7 @@ def mounted(directory: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailing]]:
-    """Yield the spools by their ailment, after it."""
+    """Yield the spools by their kind of error, once the errors are over."""
     directory = tmp_path_factory.mktemp("ailing")
     enough = directory / "enough"
     with mounted(directory), contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Every example of contrib/docs/examples, served by real daemons, in each of the ways to enter a shell."""
+"""Every example of contrib/docs/examples, run by real daemons, in each of the ways to enter a shell."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = REPOSITORY / "contrib/docs/examples"
 def test_every_example_ends_as_expected(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object, enter: str
 ) -> None:
-    del runtime  # asked for so that the store is prepared by now
+    del runtime  # so that the store is prepared by now
     nix = msgspec.structs.replace(nix_settings.nix, enter=enter)
     served = Served(
         tmp_path,
@@ -44,7 +44,7 @@ def test_every_example_ends_as_expected(
 
 
 def submit(served: Served, example: Path) -> None:
-    """Submit an example as contrib/demo does."""
+    """Submit an example like contrib/demo."""
     if (example / "request.json").exists():
         shutil.copyfile(example / "request.json", served.spool / "incoming" / f"{example.name}.json")
         return

@@ -19,7 +19,7 @@ from tests.grading import write
 from tests.served import Served, in_mode
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(900)]
-PATIENT = ("--limit", "time=60")  # on the clock: the machine may stand still while a program runs
+PATIENT = ("--limit", "time=60")  # by the clock, because the machine may stand still while a program runs
 HEADER = "enum { RIGHT = 42, WRONG = 43 };\n"
 VALIDATOR = r"""
 #include <cstdlib>
@@ -63,7 +63,7 @@ def graded(served: Served, *words: object, code: int = exits.OK) -> dict[str, An
 
 
 def test_a_package_with_a_validator_and_limits(served: Served, tmp_path: Path) -> None:
-    """Its submissions come to what their directories say, by limits that are measured."""
+    """The submissions of a package get the verdicts that their directories name, under limits that are measured."""
     much = "static volatile char much[300 << 20]; for (long n = 0; n < 300 << 20; n += 4096) much[n] = 1;"
     package = write(
         tmp_path / "sum",
@@ -96,7 +96,7 @@ def test_a_package_with_a_validator_and_limits(served: Served, tmp_path: Path) -
 
 
 def test_an_exercise_and_its_cache(served: Served, tmp_path: Path) -> None:
-    """Results are kept; with other cases all is run again, and nothing is built again."""
+    """Results are kept. With other cases every solution runs again, and none is built again."""
     root = write(
         tmp_path,
         {

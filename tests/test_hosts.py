@@ -1,7 +1,7 @@
-"""Several executors, and several hosts, on one spool: no entry is had by two, and what a dead one had is taken over.
+"""Several executors and hosts on one spool: no entry has two holders, and a dead holder's entry is taken over.
 
-Hosts are processes with namespaces of their own (name, network, processes), clocks that are hours apart, and locks on
-files that do not reach beyond the host. The engines are stand-ins.
+A host is a process with its own namespaces (name, network, processes), a clock that is hours off, and locks on files
+that hold on that host only. The engines are stand-ins.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from tests.standins import PlainBackend, PlainSandbox
 from tests.stopped import stands_still
 
 PATIENCE = 100.0 * SLOWNESS
-LEASE = LeaseSettings(renewal=0.3, limit=120.0, check=0.3, pause=0.1)  # however busy this host is, who lives keeps his
+# a daemon that lives keeps its lease, however busy this host is
+LEASE = LeaseSettings(renewal=0.3, limit=120.0, check=0.3, pause=0.1)
 SHORT = LeaseSettings(renewal=0.2, limit=1.0, check=0.2, pause=0.1)
-HOURS = {"one": 3 * 3600.0, "two": -3600.0}  # by which clocks are off
+HOURS = {"one": 3 * 3600.0, "two": -3600.0}  # how far each host's clock is off
 RUNS = re.compile(r"submission=(\S+) attempt=(\d+) build=\S+ msg=running$", re.MULTILINE)
 
 
@@ -53,7 +54,7 @@ class Hosts:
         self.daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self, host: str, roles: str, name: str = "") -> subprocess.Popen[bytes]:
-        """Start daemons on a host, in one process; executors are called as the host is, if nothing else."""
+        """Start daemons on a host, in one process. An executor without a name of its own is named after the host."""
         settings = Settings(
             spool=SpoolSettings(path=str(self.spool), settle=0.5, scan=0.3),
             lease=self.lease,
@@ -98,9 +99,9 @@ class Hosts:
             time.sleep(0.02)
 
     def signal(self, daemon: subprocess.Popen[bytes], number: int) -> None:
-        """Signal the daemon itself; what keeps its namespaces takes it along when it is killed.
+        """Signal the daemon itself. When it is killed, the process that keeps its namespaces ends too.
 
-        Where that stops or kills it, come back when it does nothing any more: not even what it was at.
+        After SIGSTOP and SIGKILL, return once the daemon does nothing any more, so its last system call is over.
         """
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
         for child in children:
@@ -134,7 +135,7 @@ def test_two_hosts_share_the_work_and_have_nothing_twice(hosts: Hosts) -> None:
     ids: list[str] = []
 
     def both_have_a_part() -> bool:
-        """Tell so; else there is more to do."""
+        """Drop ten more jobs. Return whether both hosts have run enough of them."""
         ids.extend(f"job-{number}" for number in range(len(ids), len(ids) + 10))
         for id_ in ids[-10:]:
             hosts.drop(id_, "nap 0.05")
@@ -144,7 +145,7 @@ def test_two_hosts_share_the_work_and_have_nothing_twice(hosts: Hosts) -> None:
     hosts.until(lambda: both_have_a_part() and len(ids) >= 40)
     assert {hosts.response(id_)["status"] for id_ in ids} == {"COMPLETED"}
     runs = {host: RUNS.findall(hosts.said(host)) for host in HOURS}
-    assert Counter(runs["one"] + runs["two"]) == Counter((id_, "1") for id_ in ids), "each was run once, by one"
+    assert Counter(runs["one"] + runs["two"]) == Counter((id_, "1") for id_ in ids), "each job ran once, on one host"
 
 
 def test_two_executors_on_one_host_do_too(hosts: Hosts) -> None:
@@ -167,10 +168,10 @@ def test_what_a_host_had_that_is_gone_is_taken_over(hosts: Hosts, number: int) -
     hosts.until(lambda: len(RUNS.findall(hosts.said("two"))) == 2)
     hosts.signal(lost, number)
     hosts.start("one", "executor")
-    for id_ in ("a", "b"):  # so that nobody has to wait for the end of the lease
+    for id_ in ("a", "b"):  # so that the test need not wait for the end of the lease
         os.utime(hosts.spool / "running" / named(id_), (1, 1))
     hosts.until(lambda: not any((hosts.spool / "running" / named(id_)).exists() for id_ in "ab"))
-    hosts.until(lambda: RUNS.findall(hosts.said("one")))  # what was tried before goes one at a time
+    hosts.until(lambda: RUNS.findall(hosts.said("one")))  # entries with an earlier attempt run one at a time
     if number == signal.SIGSTOP:
         hosts.signal(lost, signal.SIGCONT)
         hosts.until(lambda: hosts.said("two").count("lost the lease") == 2)
@@ -184,7 +185,7 @@ def test_what_a_host_had_that_is_gone_is_taken_over(hosts: Hosts, number: int) -
 
 @pytest.mark.parametrize("role", ["intake", "builder", "health", "executor"])
 def test_a_role_is_on_one_host_at_a_time(hosts: Hosts, role: str) -> None:
-    """No lock says so: the second one finds the first one's file renewed."""
+    """No lock says so. The second daemon finds that the first one keeps renewing its file."""
     hosts.start("one", role, name="x")
     hosts.until(lambda: "ready" in hosts.said("one"))
     second = hosts.start("two", role, name="x")
@@ -195,7 +196,10 @@ def test_a_role_is_on_one_host_at_a_time(hosts: Hosts, role: str) -> None:
 
 
 def test_a_role_goes_over_to_another_host(hosts: Hosts) -> None:
-    """At once where the first one ended, after a lease where it died, and one that only stalled ends itself."""
+    """A role moves at once after a clean end, and after a lease when its host died.
+
+    A stalled daemon then ends itself.
+    """
     hosts.lease = SHORT
     first = hosts.start("one", "intake")
     hosts.until(lambda: "ready" in hosts.said("one"))
@@ -218,7 +222,7 @@ def test_a_role_goes_over_to_another_host(hosts: Hosts) -> None:
     hosts.until((hosts.spool / "new" / named("b")).exists)
 
 
-# -- and where nothing keeps them apart
+# -- two of every role on one host, without locks
 
 
 def test_two_of_every_role_at_once_answer_everything_once(tmp_path: Path) -> None:

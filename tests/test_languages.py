@@ -1,9 +1,9 @@
-"""Programs in twenty languages through the whole of spoold, with Debian's packages alone.
+"""Programs in twenty languages through all of spoold, with Debian's packages alone.
 
-tests/languages has a program for each. All do the same, so all have the same standard input, arguments and output, but
-where a directory has files of these names of its own. What a language needs is fetched from Debian's mirror when the
-first test runs: five languages by default, those that $SPOOLD_TEST_LANGUAGES names (separated by commas) or all of them
-(``all``); see contrib/development/languages.
+tests/languages has a program for each language. All programs do the same, so they share standard input, arguments and
+output, unless a language's directory has its own files of these names. The first test fetches packages from Debian's
+mirror. $SPOOLD_TEST_LANGUAGES names the languages, separated by commas, or all of them (``all``). The default is five
+languages. See contrib/development/languages.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tests.engines import REPOSITORY, unavailable
 from tests.served import Served
 
 PROGRAMS = REPOSITORY / "tests" / "languages"
-GREETINGS = REPOSITORY / "tests" / "greetings"  # each reads a word, and greets it
+GREETINGS = REPOSITORY / "tests" / "greetings"  # each reads a word and greets it
 MAKE = REPOSITORY / "contrib" / "nixpkgs-debian" / "make"
 QUICK = ("java", "javascript", "php", "python", "ruby")
 ATTRIBUTES = re.compile(r"(?:pkgs|ps)\.(\w[\w-]*)|with pkgs; \[([^]]*)\]")
-# Memory is what a job has by default; time is not what this is about, and the machine may be busy.
-AT_ONCE = ("awk", "bash", "c", "cpp", "jq", "lua", "perl")  # languages whose packages are fetched anyway
+# Memory is a job's default. The limits of time are long, because time is not the subject and the machine may be busy.
+AT_ONCE = ("awk", "bash", "c", "cpp", "jq", "lua", "perl")  # languages whose packages are fetched in any case
 LIMITS = {"compile": {"time": 120}, "run": {"time": 120, "cpu_time": 60}}
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1200)]
@@ -45,7 +45,7 @@ def chosen() -> list[str]:
 
 
 def attributes(language: str) -> set[str]:
-    """Return what --with has to fetch for a program: what its expression names and the lock calls so."""
+    """Return the words for --with that fetch a program's packages, from the names in its expression."""
     text = (PROGRAMS / language / "cutor.nix").read_text()
     found = {name for match in ATTRIBUTES.findall(text) for name in f"{match[0]} {match[1]}".split()}
     return found | {f"python3Packages.{name}" for name in re.findall(r"\bps\.(\w+)", text)}
@@ -53,7 +53,7 @@ def attributes(language: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def fetched(nixpkgs_debian: Path) -> None:
-    """Fetch what the chosen languages need."""
+    """Fetch the packages of the chosen languages."""
     lock = json.loads((nixpkgs_debian / "lock.json").read_bytes())
     if lock.get("format") != 2:
         unavailable(f"{nixpkgs_debian} was made by another version of contrib/nixpkgs-debian")
@@ -74,7 +74,7 @@ def served(
     runtime: object,
     fetched: None,
 ) -> Iterator[Served]:
-    """Return a served spool; ``runtime`` is asked for so that one process at a time prepares the store."""
+    """Yield a served spool. ``runtime`` is requested so that one process at a time prepares the store."""
     directory = tmp_path_factory.mktemp("languages")
     made = Served(directory, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host)))
     yield made
@@ -83,7 +83,7 @@ def served(
 
 
 def text_of(language: str, name: str) -> str:
-    """Return a file of the language's own, or the one of all."""
+    """Return the language's own file, or the file that all languages share."""
     own = PROGRAMS / language / name
     return (own if own.exists() else PROGRAMS / name).read_text()
 
@@ -113,19 +113,19 @@ def test_a_program_prints_what_it_should(served: Served, language: str) -> None:
 
 
 def greetings() -> list[Path]:
-    """Return the programs in tests/greetings whose languages are chosen, or take nothing that is not there."""
+    """Return the programs in tests/greetings whose languages are chosen or need no further packages."""
     names = {*chosen(), *AT_ONCE}
     known = tongues.table([tongues.BUILT_IN])
     return [path for path in sorted(GREETINGS.iterdir()) if languages.program([path], known=known).language in names]
 
 
 def is_compiled(program: Path) -> bool:
-    """Tell whether a program is in a language that has a compiler."""
+    """Tell whether a program's language has a compiler."""
     return languages.program([program], known=tongues.table([tongues.BUILT_IN])).compile is not None
 
 
 def run(served: Served, program: Path) -> subprocess.CompletedProcess[bytes]:
-    """Have the command run a file, with nothing but that: it makes the rest."""
+    """Run a file by the command, which adds everything else by itself."""
     limits = [word for limit in ("compile.time=120", "time=120", "cpu_time=60") for word in ("--limit", limit)]
     command = [sys.executable, "-m", "spoold.cli.ctl", "--spool", str(served.spool), "run", *limits, str(program)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SPOOLD_CONFIG": os.devnull}

@@ -1,4 +1,4 @@
-"""What ``init``, ``doctor`` and the daemons do where access control lists do not do what responses need."""
+"""What ``init``, ``doctor`` and the daemons do where access control lists cannot protect responses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OWNER = {"answers": "owner"}
 
 @pytest.fixture
 def pretending(place: Path) -> Iterator[Path]:
-    """Yield a file system that keeps lists and goes by modes alone; and a spool on it is shared."""
+    """Yield a spool on a file system that stores lists but ignores them: rights follow modes alone."""
     with mounted(place):
         yield place / "mount" / "pretending"
 
@@ -49,7 +49,7 @@ def ctl(settings: Settings, config: Path, *words: str) -> subprocess.CompletedPr
 
 
 def test_only_a_try_as_several_users_tells(pretending: Path, place: Path) -> None:
-    """The list is there, and its user is kept out all the same."""
+    """The list can be set, and its user is kept out all the same."""
     layout.create(str(pretending), Accounts(GROUP, UIDS))
     assert lists.keeps_lists(str(pretending))
     assert "an owner cannot read" in (lists.wrong(str(pretending)) or "")
@@ -75,11 +75,11 @@ def test_where_lists_work(place: Path) -> None:
     lists.require(settings_for(root))
     assert "without answers" in ctl(settings_for(root, **OWNER), place / "config", "init").stderr
     (finding,) = lists.examine(settings_for(root, **OWNER))
-    assert (finding.level, "lists work here" in finding.detail) == (Level.WARNING, True)
+    assert (finding.level, "access control lists work here" in finding.detail) == (Level.WARNING, True)
 
 
 def test_no_daemon_starts_on_a_file_system_without_lists(place: Path) -> None:
-    """Where they share the spool: nobody could read a response."""
+    """In a shared spool without lists nobody could read their response."""
     subprocess.run(["mount", "-t", "ramfs", "ramfs", str(place)], check=True)
     try:
         root = place / "spool"
@@ -88,9 +88,9 @@ def test_no_daemon_starts_on_a_file_system_without_lists(place: Path) -> None:
         command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(place / "config"), "health"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 1
-        assert "no list can be set on this file system" in done.stderr
+        assert "no access control list can be set on this file system" in done.stderr
         assert 'answers = "owner"' in done.stderr
-        assert "no list can be set" in ctl(settings_for(root), place / "config", "init").stderr
+        assert "no access control list can be set" in ctl(settings_for(root), place / "config", "init").stderr
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
@@ -104,11 +104,11 @@ def test_what_else_keeps_owners_out_or_lets_them_in(place: Path, wrong: str) -> 
     assert found == ("an owner can rename a response" if "2777" in wrong else f"an owner {CANNOT}")
 
 
-CANNOT = "cannot read a response that has a list (Permission denied)"
+CANNOT = "cannot read a response that has an access control list (Permission denied)"
 
 
 def test_who_is_not_root_is_told_so(place: Path) -> None:
-    """At the unit of `spoolctl init` root has no right to be others, either."""
+    """In the unit of `spoolctl init`, root may not become other users either."""
     root = place / "spool"
     layout.create(str(root))
     for directory in layout.DIRECTORIES:

@@ -1,4 +1,4 @@
-"""contrib/packaging/man: every command, option and setting has its place, and what reads pages does not complain."""
+"""contrib/packaging/man: every command, option and setting has its place, and man programs accept the pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPT = engines.REPOSITORY / "contrib/packaging/man"
 
 
 def make(directory: Path, *prefix: str) -> Path:
-    """Make everything below a directory; return that of the pages."""
+    """Make everything below a directory. Return the directory of the pages."""
     environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
     subprocess.run([sys.executable, SCRIPT, directory, *prefix], check=True, env=environment, capture_output=True)
     return directory / "usr" / "share" / "man"
@@ -37,7 +37,7 @@ def man(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plain(man: Path, page: str) -> str:
-    """Return a page without its marks, words in one line."""
+    """Return a page without its markup, as words in one line."""
     text = re.sub(r"\\f[BIR]|\\[&:]", "", (man / page).read_text())
     for name, character in {r"\-": "-", r"\(aq": "'", r"\(ti": "~", r"\(dq": '"', r"\e": "\\"}.items():
         text = text.replace(name, character)
@@ -92,7 +92,7 @@ def test_what_a_reload_takes_over_is_marked(man: Path) -> None:
         "settle = 10.0 A file that does not parse is refused once it has not changed for this long. In seconds. Taken"
         in text
     )
-    assert "Where the spool is. .TP" in text, "a reload does not take that over"
+    assert "Where the spool is. .TP" in text, "a reload does not take this setting over"
 
 
 def test_the_spec_is_there(man: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_spec_is_there(man: Path) -> None:
     for heading in re.findall(r"^#{2,} (.*)$", (engines.REPOSITORY / "spool-layout.md").read_text(), re.MULTILINE):
         assert heading.upper() in text.upper()
     assert "](" not in text
-    assert not re.search(r"\*\*\w", text), "a mark; of a pattern it is the code"
+    assert not re.search(r"\*\*\w", text), "markup is left over; code patterns such as **/x don't match this"
 
 
 def test_the_same_sources_make_the_same_bytes(man: Path, tmp_path: Path) -> None:

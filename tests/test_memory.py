@@ -1,4 +1,4 @@
-"""Jobs of several users on one host, which together ask for more memory than there is; with the real engines."""
+"""Jobs of several users that together ask for more memory than the host has, with the real engines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
 ]
 ALICE, BOB = 64_201, 64_202
-# What the host's clock says when it begins and when it ends; in between it has all the memory that it asked for.
+# Prints the host's clock at the begin and at the end. In between it holds all the memory that it asked for.
 HOLDS = (
     "read begin _ </proc/uptime; for n in 1 2 3; do head -c 50M /dev/zero >/tmp/$n; done; sleep 2; "
     "read end _ </proc/uptime; echo $begin $end"
@@ -41,7 +41,7 @@ def served(
         sandbox=SandboxSettings(mode=mode),
         executor=ExecutorSettings(slots=4, memory=520 * MIB),
     )
-    directory = Path(tempfile.mkdtemp(prefix="spoold-memory."))  # where others can get to
+    directory = Path(tempfile.mkdtemp(prefix="spoold-memory."))  # other users can get there
     directory.chmod(0o711)
     made = Served(directory, settings)
     yield made
@@ -54,7 +54,7 @@ def asking(memory: int) -> dict[str, dict[str, int]]:
 
 
 def test_no_more_run_at_once_than_there_is_memory_for(served: Served) -> None:
-    """Each asks for 200 MiB, and its container for 32 more, so there are two at a time; the big one has all of it."""
+    """Each job asks for 200 MiB, and its container for 32 more, so two run at a time. The big one gets all memory."""
     small = [f"{name}-{number}" for number in range(3) for name in ("alice", "bob")]
     for id_ in small:
         served.drop_as(ALICE if id_.startswith("alice") else BOB, id_, HOLDS, limits=asking(200 * MIB))
@@ -71,7 +71,7 @@ def test_no_more_run_at_once_than_there_is_memory_for(served: Served) -> None:
 
 
 def most_at_once(runs: list[tuple[float, float]], beside: tuple[float, float] = (0.0, float("inf"))) -> int:
-    """Return how many ran at once at most, of those that ran while ``beside`` did."""
+    """Return how many ran at once at most, among the runs that overlap with ``beside``."""
     there = [run for run in runs if run[0] < beside[1] and run[1] > beside[0]]
     changes = sorted([(begin, 1) for begin, _ in there] + [(end, -1) for _, end in there])
     return max(accumulate(change for _, change in changes))

@@ -1,4 +1,4 @@
-"""What the daemons measure, as real processes over stand-in engines; and dashboard, alerts, docs made of that."""
+"""The metrics of the daemons, as real processes over stand-in engines. The dashboard, alerts and docs match them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tests.waiting import until
 
 CONTRIB = engines.REPOSITORY / "contrib"
 DEPLOY = CONTRIB / "deploy"
-OF_DOCKER = {"spoold_sandboxes"}  # no stand-in has a pool; see tests/sandbox/test_pool.py
+OF_DOCKER = {"spoold_sandboxes"}  # stand-ins have no pool; see tests/sandbox/test_pool.py
 ROLES = ("intake", "executor", "builder", "health")
 
 
 class Measured:
-    """What four daemons said of a few submissions: series by name and labels, and the files as they were.
+    """What four daemons exported after a few submissions: series by name and labels, and the files themselves.
 
-    All that happened since ``began``, on the clock.
+    All of it happened after ``began``, a time on the clock.
     """
 
     def __init__(self, directory: Path, began: float) -> None:
@@ -49,7 +49,7 @@ class Measured:
         self.files = {path.name: path for path in directory.iterdir()}
         self.texts = {name: path.read_text() for name, path in self.files.items()}
         self.modes = {path.stat().st_mode & 0o777 for path in self.files.values()}
-        self.names: set[str] = set()  # of series, as one asks for them
+        self.names: set[str] = set()  # names of series, as a query uses them
         self.families: set[str] = set()
         self.values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         for text in self.texts.values():
@@ -57,7 +57,7 @@ class Measured:
                 self.families.add(family.name + ("_total" if family.type == "counter" else ""))
                 for sample in family.samples:
                     key = (sample.name, frozenset(sample.labels.items()))
-                    assert key not in self.values, f"two daemons export {key}: node_exporter would take neither"
+                    assert key not in self.values, f"two daemons export {key}: node_exporter would reject both"
                     self.values[key] = sample.value
                     self.names.add(sample.name)
 
@@ -71,7 +71,7 @@ class Measured:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
-    """Yield what is measured after some submissions; then all daemons are stopped."""
+    """Yield the metrics after some submissions. Then stop all daemons."""
     directory = tmp_path_factory.mktemp("metrics")
     files = directory / "collected"
     files.mkdir()
@@ -84,7 +84,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         nix=NixSettings(state=str(directory)),
     )
     flooded.config.write_bytes(msgspec.toml.encode(settings))
-    umask = os.umask(0o077)  # as the units have it
+    umask = os.umask(0o077)  # like the units
     began = time.time()
     try:
         flooded.start(*ROLES)
@@ -104,7 +104,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         written: dict[str, set[int]] = {}
 
         def settled() -> bool:
-            """Tell whether each file was written twice meanwhile: the second one began after all that happened."""
+            """Tell whether each file was written twice since the last event.
+
+            The second write began after all events.
+            """
             for path in files.glob("*.prom"):
                 written.setdefault(path.name, {path.stat().st_mtime_ns}).add(path.stat().st_mtime_ns)
             return len(written) == len(ROLES) and all(len(times) > 2 for times in written.values())
@@ -113,7 +116,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         yield Measured(files, began)
     finally:
         flooded.stop()
-    assert os.listdir(files) == [], "a daemon that has ended measures nothing"
+    assert os.listdir(files) == [], "a daemon that has ended leaves no metrics"
 
 
 def test_each_daemon_has_a_file_that_others_may_read(measured: Measured) -> None:
@@ -147,7 +150,7 @@ def test_what_happened_is_measured(measured: Measured) -> None:
 
 
 def test_what_did_not_happen_yet_is_there_at_zero(measured: Measured) -> None:
-    """Prometheus does not see the first increment of a series that was not there."""
+    """Prometheus misses the first increment of a series that did not exist before."""
     for status in ("INTERNAL_ERROR", "RUN_FAILED"):
         assert measured.sum("spoold_responses_total", status=status, daemon="executor-default") == 0
     assert measured.sum("spoold_put_back_total", state="running", daemon="health") == 0
@@ -190,9 +193,9 @@ def test_the_alerts_ask_for_what_there_is(measured: Measured) -> None:
 
 
 def unknown(text: str, measured: Measured) -> set[str]:
-    """Return what ``text`` asks for that no daemon exports: series, or values of their labels."""
+    """Return the series, and values of labels, that ``text`` uses and no daemon exports."""
     asked = set(re.findall(r"\bspoold_[a-z_]+", text))
-    of_scale = [metric for metric in metrics.TABLE if metric.roles == (Role.SCALE,)]  # which does not run here
+    of_scale = [metric for metric in metrics.TABLE if metric.roles == (Role.SCALE,)]  # scale does not run here
     wrong = asked - measured.names - OF_DOCKER - {metric.name for metric in of_scale}
     labels = {pair for _, own in measured.values for pair in own}
     labels |= {(label, each) for metric in of_scale for label, values in metric.labels.items() for each in values}
@@ -248,7 +251,7 @@ def test_a_daemon_that_measures_nothing_loads_no_library() -> None:
 
 
 def test_trouble_is_counted(tmp_path: Path, off: None) -> None:
-    """A worker that claims and does nothing, again and again, until its submission is given up."""
+    """A worker claims an entry and does nothing, again and again, until the submission is given up."""
     exposition = metrics.Exposition(["health"], {"daemon": "health"})
     bench = Bench(tmp_path / "spool")
     try:
@@ -292,7 +295,7 @@ def test_the_oldest_is_found_among_many(tmp_path: Path) -> None:
         path.touch()
     os.utime(held / "b@1.json", (500, 500))
     (tmp_path / "incoming" / "c.json").touch()
-    os.utime(tmp_path / "incoming" / "c.json", (1, 1))  # a client can say so
+    os.utime(tmp_path / "incoming" / "c.json", (1, 1))  # a client can set any time
     found = {depth.state: depth for depth in depths(str(tmp_path), 3)}
     assert found["new"].number == 50
     assert [each.since for each in found["new"].oldest] == [1000, 1001, 1002]

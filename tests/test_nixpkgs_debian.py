@@ -1,9 +1,8 @@
-"""contrib/nixpkgs-debian with the real Nix, the way spoold uses it.
+"""contrib/nixpkgs-debian with the real Nix, used as spoold uses it.
 
-An expression is evaluated in a throw-away store that has none of the sources, under restrict-eval; only
-the derivations are copied to the store that has them, and realised there in Nix's sandbox.  What came out
-runs in a root directory that holds the store and nothing else, so that any path of the machine that is
-left in a program shows.
+An expression is evaluated under restrict-eval in a throw-away store that has none of the sources. Only the derivations
+are copied to the store that has the sources, and realised there in Nix's sandbox. The result runs in a root directory
+that holds the store and nothing else, so any path of the machine that is left in a program shows.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def setup_module() -> None:
 
 @dataclass
 class Nix:
-    """A chroot store with the sources in it, and the nixpkgs without."""
+    """A chroot store that has the sources, and a nixpkgs that doesn't."""
 
     state: Path
     nixpkgs: Path
@@ -114,7 +113,7 @@ class Nix:
         return self.store / path.lstrip("/")
 
     def jail(self, *command: str, stdin: str = "", **variables: str) -> str:
-        """Run the command where there is a store, /proc, /dev and an empty /tmp, and return what it prints."""
+        """Run a command that sees only the store, /proc, /dev and an empty /tmp. Return its output."""
         flags = [
             "--unshare-all",
             "--die-with-parent",
@@ -137,9 +136,9 @@ class Nix:
         return done.stdout
 
     def in_shell(self, shell: str, script: str) -> str:
-        """Run the script in what a nix-shell for the expression would be."""
+        """Run a script in the shell that nix-shell would enter for the expression."""
         [bash, captured] = self.realise(f"[ bash ({shell}) ]")
-        # mkShell's own build wrote down the variables; spoold captures more, and in the same way.
+        # The build of mkShell wrote the variables down. spoold captures more of them in the same way.
         enter = f'source {captured}; source $stdenv/setup; eval "$shellHook"; {script}'
         return self.jail(f"{bash}/bin/bash", "-c", enter)
 
@@ -166,7 +165,7 @@ def nix(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Nix:
 
 @pytest.fixture(scope="session")
 def packages(nix: Nix) -> dict[str, str]:
-    """All the packages, built in one go so that Nix can do two at a time."""
+    """Return all packages, built in one go so that Nix can build two at a time."""
     return dict(zip(PACKAGES, nix.realise(f"[ {' '.join(PACKAGES)} ]"), strict=True))
 
 
@@ -176,7 +175,7 @@ def path_of(packages: dict[str, str], names: Sequence[str]) -> str:
 
 def test_an_out_that_is_up_to_date_stays_as_it_is(made: Path) -> None:
     if "SPOOLD_TEST_NIXPKGS" in os.environ:
-        pytest.skip("the nixpkgs was given, perhaps of another recipe")
+        pytest.skip("the nixpkgs was given and may come from another recipe")
     before = (made.stat().st_ino, (made / "lock.json").read_bytes())
     done = subprocess.run([str(MAKE), str(made)], check=True, timeout=60, capture_output=True, text=True)
     assert "up to date" in done.stderr
@@ -351,7 +350,7 @@ def test_a_store_without_the_sources_says_so(nix: Nix, made: Path) -> None:
 
 
 def interpreter(file: Path) -> bytes | None:
-    """PT_INTERP of a 64 bit little-endian ELF file; the first page has it in every file that a linker made."""
+    """Return PT_INTERP of a 64-bit little-endian ELF file. In every file from a linker the first page has it."""
     with file.open("rb") as stream:
         content = stream.read(64)
         if content[:6] != b"\x7fELF\x02\x01":

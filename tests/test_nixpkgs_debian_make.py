@@ -1,6 +1,6 @@
-"""contrib/nixpkgs-debian/make with an apt of the test's own: what is chosen, what is fetched when, and what it says.
+"""contrib/nixpkgs-debian/make with the test's own apt: which packages it chooses, when it fetches them, its messages.
 
-The packages are those of the real packages.txt and a few more, each with next to nothing in it.
+The packages are those of the real packages.txt and a few more. Each is almost empty.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 
 def deb(name: str) -> bytes:
-    """Return a package with a program of its name."""
+    """Return a package that contains one program with the package's name."""
     parts = {
         "debian-binary": b"2.0\n",
         "control.tar.xz": archive({"./control": f"Package: {name}\n".encode()}),
@@ -95,7 +95,7 @@ class Machine:
         self.write_index()
 
     def write_index(self) -> None:
-        """Let apt know the packages."""
+        """Write the index through which apt knows the packages."""
         paragraphs = []
         for name, given in self.packages.items():
             content = deb(name)
@@ -112,7 +112,7 @@ class Machine:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     def made(self, *words: str) -> str:
-        """Return what the program says where it succeeds."""
+        """Run the program, which must succeed, and return its messages."""
         done = self.make(*words)
         assert done.returncode == 0, done.stderr
         return done.stderr
@@ -213,7 +213,7 @@ def test_the_names_of_all_members_of_a_family_are_there(machine: Machine) -> Non
 
 
 def resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, packages: dict[str, str]) -> Resolver:
-    """Resolve a table of lines with packages, by name and further fields."""
+    """Resolve a table of lines against packages, given by name and further fields."""
     index = "\n\n".join(
         f"Package: {name}\nVersion: 1\nFilename: {name}.deb\nSHA256: 0\n{fields}" for name, fields in packages.items()
     )

@@ -1,4 +1,4 @@
-"""The engine ends in the middle of jobs and comes back: none of them is lost, and none is blamed."""
+"""The engine ends in the middle of jobs and comes back. No job is lost, and none is blamed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_docker_ends_in_the_middle_of_jobs_and_comes_back(served: Served, daemon
     for id_ in ids:
         served.drop(id_, "sleep 2; echo hi")
     until(lambda: len(os.listdir(served.spool / "running")) > 1)
-    time.sleep(0.5)  # so that one is in its container
+    time.sleep(0.5)  # so that one job is in its container
     daemon.stop(number)
     served.drop("b", "echo hi")
     until(lambda: "the engine cannot be used" in served.said())

@@ -1,6 +1,6 @@
-"""A spool under more than it can do at once, and daemons that meet what hosts do to them; engines are stand-ins.
+"""A spool under more load than it can handle, and daemons on hosts in trouble. The engines are stand-ins.
 
-$SPOOLD_TEST_FLOOD says how many files are dropped at once; 3000 by default, 100000 for a look at what grows with them.
+$SPOOLD_TEST_FLOOD sets how many files are dropped at once. The default is 3000; use 100000 to see what grows with them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Flooded:
         self.config = directory / "spoold.toml"
         settings = Settings(
             spool=SpoolSettings(path=str(self.spool), settle=10.0, scan=3.0),
-            # Nobody that lives loses a lease, however busy the host is.
+            # A daemon that lives loses no lease, however busy the host is.
             lease=LeaseSettings(renewal=0.5, limit=120.0, check=0.5, pause=0.3),
             executor=ExecutorSettings(slots=slots),
             nixpkgs={"default": "/srv/nixpkgs"},
@@ -94,7 +94,7 @@ def flooded(tmp_path: Path) -> Iterator[Flooded]:
 
 
 def test_a_submission_that_kills_its_executor_takes_no_other_along(flooded: Flooded) -> None:
-    """It is killed while it holds as many as it has slots, and started again each time."""
+    """The executor is killed while all its slots are in use, and is started again each time."""
     flooded.start("intake", "builder", "health")
     ids = [f"honest-{number}" for number in range(12)]
     for id_ in ids[:6]:
@@ -115,14 +115,15 @@ def test_a_submission_that_kills_its_executor_takes_no_other_along(flooded: Floo
 
 
 def test_many_files_at_once(flooded: Flooded) -> None:
-    """Memory stays flat, another user's first is answered at once, and so is whoever asks."""
+    """Memory stays flat. Another user's first submission and `spoolctl status` are answered meanwhile."""
     flooded.level = "warning"
     flooded.start("intake", "builder", "health", "executor")
     flooded.drop("warm")
     flooded.until(lambda: flooded.has("warm"))
     before = {role: resident(process.pid) for role, process in flooded.processes.items()}
     for number in range(FLOOD):
-        if number == FLOOD // 10:  # all others are there before anybody looks, however slowly they are dropped
+        # the rest of the files is complete before intake looks, however slowly they are dropped
+        if number == FLOOD // 10:
             for role in ("intake", "executor"):
                 flooded.processes[role].send_signal(signal.SIGSTOP)
         flooded.drop(f"a{number}", ALICE)
@@ -142,7 +143,7 @@ def test_many_files_at_once(flooded: Flooded) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
 def test_a_hundred_uids_of_one_person_s_are_one_owner(flooded: Flooded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files are there before anybody looks, the other user's is the last, and jobs begin in order."""
+    """All files are there before intake looks, and the other user's file is the last. Jobs begin in order."""
     ranges = flooded.config.with_name("subuid")
     ranges.write_text(f"{ALICE}:100000:65536\n")
     monkeypatch.setenv("SPOOLD_TEST_SUBUID", str(ranges))
@@ -159,15 +160,15 @@ def test_a_hundred_uids_of_one_person_s_are_one_owner(flooded: Flooded, monkeypa
 
 
 def resident(pid: int) -> int:
-    """Return the bytes of memory that are a process's own."""
+    """Return the bytes of memory that belong to a process alone."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("no count of memory")
+    raise AssertionError("the kernel tells no anonymous memory")
 
 
 def test_events_that_are_lost_are_made_up_for(flooded: Flooded) -> None:
-    """More come than the kernel keeps for a process that does not read them (fs.inotify.max_queued_events)."""
+    """More events come than the kernel keeps for a process that reads none (fs.inotify.max_queued_events)."""
     most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     if most > 20_000:
         pytest.skip("this kernel keeps too many events for a test")
@@ -175,18 +176,18 @@ def test_events_that_are_lost_are_made_up_for(flooded: Flooded) -> None:
     flooded.drop("first")
     flooded.until((flooded.spool / "new" / named("first")).exists)
     flooded.processes["intake"].send_signal(signal.SIGSTOP)
-    for number in range(most // 3):  # made, written and closed, renamed away and to
+    for number in range(most // 3):  # created, written and closed, renamed from and to
         flooded.drop(f"a{number}")
     flooded.processes["intake"].send_signal(signal.SIGCONT)
     flooded.until(lambda: len(os.listdir(flooded.spool / "new")) == most // 3 + 1)
 
 
 def test_without_inotify_it_says_so_and_goes_by_scans_until_it_can_watch(flooded: Flooded) -> None:
-    """The limit of this user namespace is none at all."""
+    """This user namespace allows no inotify instance at all."""
     script = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"'
     unshare = ("unshare", "--user", "--map-root-user", "sh", "-c", script, "sh")
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no user namespace can be had here")
+        pytest.skip("this host allows no user namespaces")
     flooded.start("intake", prefix=unshare)
     flooded.until(lambda: "cannot watch directories" in flooded.log.read_text())
     flooded.drop("a")
@@ -195,11 +196,11 @@ def test_without_inotify_it_says_so_and_goes_by_scans_until_it_can_watch(flooded
     subprocess.run([*enter, "sh", "-c", "echo 9 >/proc/sys/user/max_inotify_instances"], check=True)
     flooded.until(lambda: "watching again" in flooded.log.read_text())
     settings = load(str(flooded.config))
-    spool = msgspec.structs.replace(settings.spool, scan=3600.0)  # so it is the events that tell of a file
+    spool = msgspec.structs.replace(settings.spool, scan=3600.0)  # no scan comes, so intake learns of files from events
     flooded.config.write_bytes(msgspec.toml.encode(msgspec.structs.replace(settings, spool=spool)))
     flooded.processes["intake"].send_signal(signal.SIGHUP)
     flooded.until(lambda: "taken_over=spool.scan" in flooded.log.read_text())
-    for number in range(10):  # the scan after that may find one of them
+    for number in range(10):  # the next scan may find one of them
         flooded.drop(f"b{number}")
         flooded.until((flooded.spool / "new" / named(f"b{number}")).exists)
 

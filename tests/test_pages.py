@@ -1,4 +1,4 @@
-"""What pages, units, programs and messages name of the checkout is there: paths, links, and the headings of links."""
+"""Pages, units, programs and messages name only things of the checkout that exist: paths, links, headings of links."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tests.engines import REPOSITORY
 
 TOP = ("*.md", "pyproject.toml", ".ci/*", "spoold/**/*", "systemd/**/*", "tests/**/*", "contrib/**/*")
 PAGES = ("*.md", "contrib/**/*.md")
-# What is below share/doc of a package is no path of the checkout; tests/boot looks at it.
+# A path below a package's share/doc is not in the checkout. tests/boot checks those.
 NAMED = re.compile(r"(?<![\w-])(?<!doc/spoold/)(?<!\$\(doc\)/)(?:contrib|tests)/[\w./{},*$-]+")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    """Yield the files of the checkout that are text; of the changelog what is not released yet."""
+    """Yield the text files of the checkout. Of the changelog, yield only the unreleased part."""
     for path in sorted({path for pattern in TOP for path in REPOSITORY.glob(pattern)}):
         if not path.is_file() or "__pycache__" in path.parts:
             continue
         try:
             text = path.read_text()
         except UnicodeDecodeError:
-            continue  # data of an example
+            continue  # binary data of an example
         yield path, "## ".join(text.split("\n## ")[:2]) if path.name == "CHANGELOG.md" else text
 
 
 def patterns(name: str) -> Iterator[str]:
-    """Yield what is to be looked for: ``{a,b}`` stands for either; of a variable's value nothing is known."""
+    """Yield the paths to look for. ``{a,b}`` gives both. A path ends before a variable, whose value is unknown."""
     choice = re.search(r"\{([^{}]*,[^{}]*)\}", name)
     if choice:
         for each in choice[1].split(","):
@@ -40,7 +40,7 @@ def patterns(name: str) -> Iterator[str]:
 
 
 def missing(text: str) -> set[str]:
-    """Return the paths of contrib/ and tests/ that a text names and nobody has."""
+    """Return the paths of contrib/ and tests/ that a text names and that don't exist."""
     wanted = {pattern for name in NAMED.findall(text) for pattern in patterns(name)}
     return {pattern for pattern in wanted if not any(REPOSITORY.glob(pattern))}
 
@@ -66,7 +66,7 @@ def test_a_path_that_is_no_more_is_found(text: str) -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """Return the headings of a page, as the links to them are written."""
+    """Return the headings of a page, in the form in which links write them."""
     found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 

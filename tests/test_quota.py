@@ -1,7 +1,7 @@
-"""A client whose disk quota is full: responses are no files of theirs, so the quota is nobody's business.
+"""A client's disk quota is full. Responses are not the client's files, so this delays nobody.
 
-Where answers are given away the kernel refuses that (EDQUOT) to whoever has as much as they may, which a client can
-bring about once their submissions are accepted. The answer stays the daemons' own then, and nobody else waits.
+Where answers are given away, the kernel refuses this for a user whose quota is used up (EDQUOT). A client can bring
+that about after their submissions are accepted. The answer then stays the daemons' own, and nobody else waits.
 """
 
 from __future__ import annotations

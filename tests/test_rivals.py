@@ -1,7 +1,7 @@
-"""What one user of a host could do to another by files, in the drop box and in what is answered: each is tried.
+"""Each way is tried in which one user of a host could harm another by files, in the drop box or in answers.
 
-All are real users, and each daemon is one, with the capabilities of its unit: Alice is up to no good, and Bob wants an
-answer. What jobs do to each other, in sandboxes: see test_rivals_jobs.py.
+All are real users, and each daemon is a user with the capabilities of its unit. Alice is the attacker, and Bob wants an
+answer. For what jobs do to each other in sandboxes, see test_rivals_jobs.py.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 CAROL = 64_103
-RANGE = 700_000  # where Alice's subordinate uids begin
+RANGE = 700_000  # first of Alice's subordinate uids
 ROLES = ("health", "builder", "intake", "executor")
 
 
 @contextlib.contextmanager
 def installation(mount: str = "") -> Iterator[Installed]:
-    """Yield daemons to be started; with ``mount``, on a file system in memory with these options."""
-    directory = Path(tempfile.mkdtemp(prefix="spoold-rivals."))  # where others can get to
+    """Yield daemons to start. With ``mount``, the spool is on a tmpfs with these options."""
+    directory = Path(tempfile.mkdtemp(prefix="spoold-rivals."))  # other users can get there
     if mount:
         subprocess.run(["mount", "-t", "tmpfs", "-o", mount, "tmpfs", str(directory)], check=True)
     directory.chmod(0o711)
@@ -59,7 +59,7 @@ def installed() -> Iterator[Installed]:
 
 @contextlib.contextmanager
 def going_on(uid: int, script: str) -> Iterator[None]:
-    """Have a user's shell go on with something."""
+    """Run a user's shell script while the block runs."""
     with subprocess.Popen(["sh", "-c", script], user=uid, group=uid, extra_groups=[], cwd="/") as shell:
         try:
             yield
@@ -68,7 +68,7 @@ def going_on(uid: int, script: str) -> Iterator[None]:
 
 
 def status(installed: Installed, id_: str) -> dict[str, Any]:
-    """Return what the operator is told."""
+    """Return the status that the operator sees."""
     config = str(installed.directory / "intake.toml")
     command = [sys.executable, "-m", "spoold.cli.ctl", "--config", config, "status", id_, "--json"]
     told: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -80,7 +80,7 @@ def runs(installed: Installed, id_: str) -> bool:
 
 
 def test_nobody_writes_what_others_read(installed: Installed) -> None:
-    """Neither over a refusal, for the operator's eyes, nor under an id that somebody else asks for as well."""
+    """Alice can forge neither a refusal that the operator reads, nor an answer for Bob, who uses the same id."""
     for role in ROLES:
         installed.start(role)
     installed.drop(ALICE, "wrong.json", {"fils": []})
@@ -106,7 +106,7 @@ def grown_old(installed: Installed, uid: int, id_: str, seconds: float) -> None:
 
 
 def test_nobodys_answers_go_for_the_length_of_anothers(installed: Installed) -> None:
-    """What is older than retention keeps shows when it has swept: once, and once more."""
+    """A swept old entry shows that retention has run. Two of them show two whole rounds."""
     for role in ("builder", "intake", "executor"):
         installed.start(role)
     grown_old(installed, BOB, "kept", 7200)
@@ -121,7 +121,7 @@ def test_nobodys_answers_go_for_the_length_of_anothers(installed: Installed) -> 
 
 
 def test_nobody_fills_the_disk_through_the_daemons() -> None:
-    """As much as is taken in of Alice's: the next of her files waits, and Bob's is answered."""
+    """Alice fills her share. Her next file waits, and Bob's submission is answered."""
     with installation("size=200m,nr_inodes=100000") as installed:
         for role in ROLES:
             installed.start(role)
@@ -134,13 +134,13 @@ def test_nobody_fills_the_disk_through_the_daemons() -> None:
             waits = incoming / f"big-{taken}.json"
             until(lambda waits=waits: not waits.exists() or "used up a share" in installed.said())  # type: ignore[misc]
             taken += 1
-        assert 5 < taken < 20, "a quarter of the disk is for one"
+        assert 5 < taken < 20, "one user may fill a quarter of the disk"
         installed.drop(BOB, "small.json")
         assert installed.response(BOB, "small")["status"] == "COMPLETED"
 
 
 def test_many_uids_of_one_person_are_one(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files are there before anybody looks, Bob's is the last, and jobs begin in order."""
+    """All files are there before intake looks, and Bob's is the last. Jobs begin in order."""
     ranges = installed.directory / "subuid"
     ranges.write_text(f"{ALICE}:{RANGE}:65536\n")
     monkeypatch.setenv("SPOOLD_TEST_SUBUID", str(ranges))
@@ -157,7 +157,7 @@ def test_many_uids_of_one_person_are_one(installed: Installed, monkeypatch: pyte
 
 
 def test_a_file_that_is_anothers_cancels_nothing(installed: Installed) -> None:
-    """Bob moves an empty file of root's, and of Alice's, to the name of a cancel of Alice's job."""
+    """Bob moves an empty file, first root's and then Alice's, to the name that cancels Alice's job."""
     installed.settles(0.3)
     for role in ROLES:
         installed.start(role)
@@ -180,7 +180,7 @@ def test_a_file_that_is_anothers_cancels_nothing(installed: Installed) -> None:
 
 
 def test_nobody_keeps_a_name_from_another(installed: Installed) -> None:
-    """Alice's upload has no end, and she touches a cancel, for as long as they are there: then Bob's files get in."""
+    """Alice holds names with an endless upload and keeps touching a cancel. Once they are gone, Bob's files get in."""
     installed.settings = msgspec.structs.replace(
         installed.settings, spool=msgspec.structs.replace(installed.settings.spool, settle=20.0, upload=2.0)
     )
@@ -203,7 +203,7 @@ def test_nobody_keeps_a_name_from_another(installed: Installed) -> None:
 
 
 def examples() -> list[tuple[str, str]]:
-    """Return what the pages have a shell do to submit something, and where."""
+    """Return the shell examples of all pages that submit something, each with its page."""
     found = []
     for page in sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("contrib/**/*.md")]):
         blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -213,13 +213,13 @@ def examples() -> list[tuple[str, str]]:
 
 
 def test_every_example_makes_a_file_of_its_own() -> None:
-    """Under a name that nobody can guess, and nothing is replaced by it."""
+    """The name cannot be guessed, and the file replaces nothing."""
     assert {page for page, _ in examples()} >= {"README.md", "spool-layout.md", "contrib/docs/operator.md"}
     assert [example for example in examples() if "mktemp" not in example[1] or "mv -n" not in example[1]] == []
 
 
 def test_the_examples_write_into_nobody_elses_file(installed: Installed) -> None:
-    """Bob has made files for others to write into, called as an example's might be."""
+    """Bob has made files that others may write to, under names that an example might use."""
     for role in ROLES:
         installed.start(role)
     incoming, done = installed.spool / "incoming", installed.spool / "done"
@@ -227,7 +227,7 @@ def test_the_examples_write_into_nobody_elses_file(installed: Installed) -> None
     local = [
         block
         for page, block in examples()
-        if re.search("^spool=/", block, re.MULTILINE) and "how-to" not in page  # tests/docs runs those
+        if re.search("^spool=/", block, re.MULTILINE) and "how-to" not in page  # tests/docs runs the others
     ]
     assert len(local) >= 2
     for block in local:
@@ -253,7 +253,7 @@ def test_nobody_fills_the_log(installed: Installed) -> None:
     assert len(lines) < 30  # one a minute
 
 
-FLOODS = {  # what Alice's process does in incoming/, once it is hers
+FLOODS = {  # what Alice's process does in incoming/, once it runs as her
     "writes": """
 files = [os.open(f".{number}", os.O_CREAT | os.O_WRONLY) for number in range(2)]
 while True:
@@ -270,12 +270,12 @@ while True:
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_of_events_hides_nobodys_file(installed: Installed, flood: str) -> None:
-    """Nobody scans by the clock here, so what is not told by an event, and of which no loss is noticed, stays."""
+    """Intake never scans here, so a lost event that it doesn't notice would leave a file there."""
     spool = msgspec.structs.replace(installed.settings.spool, scan=3600.0)
     for role in ROLES:
         installed.start(role, spool=spool if role == "intake" else installed.settings.spool)
     become = f"import os; os.setgroups([]); os.setresgid(*3 * [{ALICE}]); os.setresuid(*3 * [{ALICE}])"
-    command = [sys.executable, "-c", become + FLOODS[flood]]  # where that is, she may not start it
+    command = [sys.executable, "-c", become + FLOODS[flood]]  # she may be unable to run the interpreter herself
     with subprocess.Popen(command, cwd=installed.spool / "incoming") as process:
         try:
             for number in range(10):
@@ -287,7 +287,7 @@ def test_a_flood_of_events_hides_nobodys_file(installed: Installed, flood: str) 
 
 
 def test_nobody_fills_the_drop_box_with_names(installed: Installed) -> None:
-    """Alice's go down to the bound, and Bob's upload stays, though it is hidden like hers."""
+    """Alice's names are removed down to the bound. Bob's upload stays, though it is hidden like hers."""
     for role in ROLES:
         installed.start(role)
     incoming = installed.spool / "incoming"
@@ -303,6 +303,6 @@ def test_nobody_fills_the_drop_box_with_names(installed: Installed) -> None:
 
 
 def removed(installed: Installed) -> str:
-    """Return what the log says of names that were too many."""
+    """Return the log lines about names that were too many."""
     lines = (installed.directory / "log").read_text().splitlines()
     return "\n".join(line for line in lines if "beyond what one user may have" in line)

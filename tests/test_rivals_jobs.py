@@ -1,7 +1,7 @@
-"""What one user's job could do to another's, or to the host: each is tried by real users, in sandboxes of both modes.
+"""Real users try what one user's job could do to another's or to the host, in sandboxes of both modes.
 
-Alice is up to no good, and Bob's jobs run beside hers and after them. Each thing alone, and all its ways: see
-tests/sandbox/. How they share the time: see test_turns.py; the memory: see test_memory.py.
+Alice is the attacker. Bob's jobs run beside hers and after them. tests/sandbox/ tests each way by itself. test_turns.py
+tests how users share time, and test_memory.py how they share memory.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def served(
 
 
 def python(program: str) -> dict[str, Any]:
-    """Return what makes a submission of a program of Python."""
+    """Return the keys of a submission that runs a Python program."""
     files = [{"name": "main.py", "content": program}]
     return {"run": "exec python3 -u main.py", "expression": PYTHON, "files": files, "limits": PATIENT}
 
 
 def drop(served: Served, uid: int, what: dict[str, Any]) -> str:
-    """Have a user submit something; return the id."""
+    """Submit something as a user. Return the id."""
     id_ = f"{uid}.{uuid.uuid4().hex}"
     served.drop_as(uid, id_, **what)
     return id_
 
 
 def phase(served: Served, id_: str) -> dict[str, Any]:
-    """Wait for what came of a run."""
+    """Wait for the response and return its run."""
     response = served.response(id_)
     ran: dict[str, Any] = response["run"]
     assert response["status"] in ("COMPLETED", "RUN_FAILED"), response
@@ -66,7 +66,7 @@ def phase(served: Served, id_: str) -> dict[str, Any]:
 
 
 def printed(served: Served, uid: int, program: str) -> Any:
-    """Run a program, and return what it prints."""
+    """Run a program, and return the value that it prints."""
     ran = phase(served, drop(served, uid, python(program)))
     assert ran["outcome"] == "ok", ran
     return ast.literal_eval(ran["stdout"])
@@ -80,7 +80,7 @@ def until(served: Served, condition: Callable[[], object]) -> None:
 
 
 def test_another_reads_no_secret_of_a_job(served: Served, tmp_path: Path) -> None:
-    """Bob looks at all processes for as long as Alice's job goes on; she cancels it when he has found her argument."""
+    """Bob watches all processes while Alice's job runs. She cancels it once he has found her argument."""
     variable, stdin, content, argument = words = [uuid.uuid4().hex for _ in range(4)]
     shell = PYTHON.replace("];", f"]; shellHook = ''{SLOW}'';")
     with listening(*(word[::-1] for word in words), log=tmp_path / "heard") as found:
@@ -137,7 +137,7 @@ print(used.user + used.system, file=sys.stderr)
 
 
 def test_who_writes_much_pays_for_its_being_read(served: Served) -> None:
-    """Whatever else a job does not count of itself, as its start, is little beside."""
+    """A job doesn't count its own start either, but that is small beside the time for reading its output."""
     ids = [drop(served, uid, python(WRITE)) for uid in (ALICE, BOB)]
     for ran in [phase(served, id_) for id_ in ids]:
         assert ran["outcome"] == "ok", ran
@@ -154,7 +154,7 @@ print([os.path.basename(name) for name in glob.glob("/sys/fs/cgroup/**/*", recur
 
 
 def test_a_job_reads_no_count_of_another(served: Served) -> None:
-    """What Alice's took before stands in no file that Bob's can read: there are its limits, and nothing else."""
+    """Bob's job can read its limits, but no file that counts what Alice's job took before."""
     assert printed(served, ALICE, HOG) == 1
     assert {*printed(served, BOB, COUNTERS)} <= {
         *("cgroup.controllers", "memory.max", "memory.high"),
@@ -163,7 +163,7 @@ def test_a_job_reads_no_count_of_another(served: Served) -> None:
 
 
 def test_what_one_job_locks_and_watches_is_nothing_to_another(served: Served) -> None:
-    """Alice's holds the locks of a program of the store, and watches it, while Bob's uses it."""
+    """Alice's job locks and watches a program of the store while Bob's job uses it."""
     for seconds in (1.0, 2.0, 4.0, 8.0):
         holder = drop(served, ALICE, python(test_masks.HOLD.replace("SECONDS", str(seconds))))
         tried = []
@@ -188,7 +188,7 @@ print({"load": open("/proc/loadavg").read(), "there": [name for name in names if
 
 
 def test_a_job_sees_no_work_of_the_host(served: Served) -> None:
-    """Neither while another's is busy nor when nobody is."""
+    """Bob's job sees the same whether another job is busy or none runs."""
     alone = printed(served, BOB, HOST)
     busy = drop(served, ALICE, python("import time; end = time.monotonic() + 5\nwhile time.monotonic() < end: pass"))
     beside = printed(served, BOB, HOST)

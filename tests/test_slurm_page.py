@@ -1,8 +1,8 @@
-"""The operator's page about Slurm, followed word for word: from a cluster and a spool that work to one that uses it.
+"""Follow the operator's page about Slurm word for word, from a working cluster and spool to a spool that uses both.
 
-All is real but for systemd, for which a program stands that starts the daemons. Only the names that the page sets at
-its beginning are others here. The pilots are an ordinary user's, in control groups that contrib's Prolog makes, and run
-programs by the engine oci.
+All parts are real except systemd: a program stands for it that starts the daemons. Only the names that the page sets at
+its beginning are different here. The pilots belong to an ordinary user, in control groups that contrib's Prolog makes.
+They run programs by the engine oci.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ for name, (command, user) in units[unit.removesuffix(".target")].items():
 
 
 def page() -> list[str]:
-    """Return the blocks of commands of the page, in their order."""
+    """Return the page's blocks of commands in order."""
     text = (REPOSITORY / "contrib/docs/operator.md").read_text()
     section = text.partition(HEADING)[2].partition("\n## ")[0]
     return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
@@ -88,12 +88,12 @@ def test_the_page_takes_a_dozen_commands() -> None:
     assert len(without_input.strip().splitlines()) <= 12
 
 
-# -- what the page takes for granted
+# -- what the page assumes
 
 
 @contextlib.contextmanager
 def user() -> Iterator[pwd.struct_passwd]:
-    """Have a user of that name in the block."""
+    """Make the user that the page names, and remove it after the block."""
     users.change("useradd", "--system", "--user-group", "--home-dir", "/nonexistent", USER)
     try:
         yield pwd.getpwnam(USER)
@@ -102,7 +102,7 @@ def user() -> Iterator[pwd.struct_passwd]:
 
 
 def python_for(who: pwd.struct_passwd) -> str:
-    """Return a Python like this one that others may run."""
+    """Return a Python of this version that other users may run."""
     wanted = f"{sys.version_info[0]}.{sys.version_info[1]}"
     theirs: dict[str, Any] = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": [], "cwd": "/"}
     for each in (sys.executable, f"/usr/bin/python{wanted}"):
@@ -110,11 +110,11 @@ def python_for(who: pwd.struct_passwd) -> str:
         with contextlib.suppress(OSError):
             if subprocess.run(command, capture_output=True, check=False, **theirs).stdout.decode().strip() == wanted:
                 return each
-    return unavailable(f"no Python {wanted} that others may run")
+    return unavailable(f"no Python {wanted} that other users may run")
 
 
 def library(place: Path) -> Path:
-    """Return a directory with spoold and what it imports, which everybody may read."""
+    """Return a directory with spoold and its dependencies that everybody may read."""
     made = place / "library"
     made.mkdir()
     for name in NEEDED:
@@ -128,7 +128,7 @@ def library(place: Path) -> Path:
 
 
 def with_values(text: str, values: dict[str, dict[str, Any]]) -> str:
-    """Return a settings file, as the package brings it, in which some settings have other values."""
+    """Return the package's settings file with some settings changed."""
     for table, changes in values.items():
         before, heading, rest = text.partition(f"\n[{table}]\n")
         assert heading, table
@@ -141,7 +141,7 @@ def with_values(text: str, values: dict[str, dict[str, Any]]) -> str:
 
 
 class Host:
-    """The one host that stands for the head and for both nodes: a spool that works, and programs by their names."""
+    """One host that stands for the head and both nodes, with a working spool and programs under their usual names."""
 
     def __init__(self, place: Path, like: Settings, cluster: Real, who: pwd.struct_passwd) -> None:
         self.place, self.cluster = place, cluster
@@ -190,7 +190,7 @@ class Host:
     def _units(self, who: pwd.struct_passwd, like: Settings) -> None:
         (self.place / "started").mkdir()
         here = [sys.executable, "-m", "spoold.cli.daemon", "--config"]
-        # A builder that is root's, and not a user of its own, closes its state to all others.
+        # This builder runs as root and not as its own user, so it closes its state to all others.
         own = self.place / "builder.toml"
         change = f"s|{self.place}/state|{like.nix.state}|"
         builder = f"sed '{change}' {self.settings} >{own} && exec {' '.join(here)} {own} builder"
@@ -213,7 +213,7 @@ class Host:
         return os.environ | self.cluster.variables | more
 
     def follow(self, blocks: list[str]) -> str:
-        """Run all commands, in one shell that ends at the first one that fails; return what they print."""
+        """Run all commands in one shell that stops at the first failure. Return what they print."""
         names, *commands = blocks
         for name, value in self.names.items():
             names, count = re.subn(rf"\b{name}=\S+", f"{name}={value}", names)
@@ -246,7 +246,7 @@ class Host:
         return [path.name for path in (self.place / "spool/tmp").glob("executor-cluster-*.host")]
 
     def stop(self) -> None:
-        """End all daemons, and the pilots."""
+        """End all daemons and the pilots."""
         for unit in ("spoold-scale", "spoold.target"):
             subprocess.run(["systemctl", "stop", unit], env=self.variables, check=True)
         for job in self.cluster.run("squeue", "-h", "-o", "%A").split():
@@ -285,7 +285,7 @@ def test_the_page_is_followed_word_for_word(host: Host) -> None:
     assert re.search(r"^pool +wanted +pending +starting +running +lost +most$", said, re.MULTILINE)
     assert re.search(r"^cluster +\d+ +\d+ +\d+ +1 +0 +8$", said, re.MULTILINE), said
     (response,) = (host.place / "spool/done").glob("*.response.json")
-    assert response.stat().st_uid == 0, "health showed it"
+    assert response.stat().st_uid == 0, "health published it"
     (pilot,) = host.pilots()
     lock = host.place / "spool/tmp" / pilot.replace(".host", ".lock")
     assert lock.stat().st_uid == pwd.getpwnam(USER).pw_uid, "the pilot is the user's"

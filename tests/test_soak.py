@@ -1,6 +1,6 @@
-"""Many jobs of all kinds through recycled containers: the honest ones are right, and nothing is left of the others.
+"""Many jobs of all kinds through recycled containers. Honest jobs get right results, and nothing of the others stays.
 
-$SPOOLD_TEST_SOAK says how many jobs; 200 by default, 2000 for a look at what adds up over time.
+$SPOOLD_TEST_SOAK sets the number of jobs. The default is 200; use 2000 to see what adds up over time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.served import Served
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1800)]
 JOBS = int(os.environ.get("SPOOLD_TEST_SOAK", "200"))
 SMALL = {"memory": 64 << 20, "processes": 16}
-HOSTILE = [  # and the outcomes that each may have
+HOSTILE = [  # each script with the outcomes that it may have
     (":(){ :|:& };:", {"time_limit", "nonzero_exit", "ok", "cpu_limit"}),
     ("head -c 300M /dev/zero | tail", {"memory_limit"}),
     ("head -c 400M /dev/zero >/tmp/x", {"memory_limit", "file_limit", "nonzero_exit"}),
-    ("exec yes", {"time_limit", "cpu_limit"}),  # both are a second
+    ("exec yes", {"time_limit", "cpu_limit"}),  # both limits are one second
     ("trap '' TERM INT HUP; while :; do :; done", {"time_limit", "cpu_limit"}),
     ("setsid sleep 1000 & setsid sleep 1000 & exit 0", {"ok"}),
     ("kill -9 -1; sleep 1000", {"signalled", "nonzero_exit", "time_limit"}),
@@ -69,7 +69,7 @@ def test_honest_jobs_among_hostile_ones(served: Served, nix_settings: Settings, 
 
 
 def serve(served: Served, name: str, count: int) -> None:
-    """Drop ``count`` jobs, one of ten hostile; look at what came of each."""
+    """Drop ``count`` jobs, one in ten of them hostile, and check each outcome."""
     for number in range(count):
         if number % 10 == 9:
             script, outcomes = HOSTILE[number // 10 % len(HOSTILE)]
@@ -87,15 +87,15 @@ def serve(served: Served, name: str, count: int) -> None:
 
 
 def resident(pid: int) -> int:
-    """Return the bytes of memory that are a process's own."""
+    """Return the bytes of memory that belong to a process alone."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("no count of memory")
+    raise AssertionError("the kernel tells no anonymous memory")
 
 
 def mounted(*directories: str) -> set[str]:
-    """Return what is mounted here of what is ours; others come and go, among them other tests' that run beside it."""
+    """Return the mounts below our directories. Other tests mount and unmount elsewhere meanwhile."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return {line for line in lines if any(each in line for each in directories)}
 

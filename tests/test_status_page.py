@@ -1,4 +1,4 @@
-"""The status page: what real daemons write, what it never holds, that it stops no work, and how it looks."""
+"""The status page: what real daemons write, what it never contains, that it delays no work, and how it looks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HIDDEN = "an-id-that-nobody-may-see"
 
 
 class Served:
-    """Daemons that keep a page at ``page``."""
+    """Daemons that write a status page at ``page``."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.flooded = Flooded(directory)
@@ -50,7 +50,7 @@ class Served:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     made = Served(tmp_path, "status.html")
-    umask = os.umask(0o077)  # as the units have it
+    umask = os.umask(0o077)  # like the units
     try:
         made.flooded.start(*ROLES)
         yield made
@@ -60,7 +60,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def cell(text: str, row: str, column: int) -> str:
-    """Return a cell of the row that begins with a word."""
+    """Return one cell of the row whose first cell is ``row``."""
     found = re.search(rf'<th scope="row">{row}((?:<td class="n">[^<\n]*)*)', text)
     return found[1].split('<td class="n">')[column] if found else ""
 
@@ -76,7 +76,7 @@ def test_the_page_has_counts_and_times_and_nothing_else(served: Served) -> None:
     flooded.until(lambda: cell(served.text(), "executor", 2) == "1")
     flooded.until(lambda: "1 of 2 slots are in use" in served.text())
     flooded.until(lambda: cell(served.text(), "runs", 2).endswith(" s"))
-    flooded.until(lambda: cell(served.text(), "completed", 2) == "0.0")  # a rate, of when nothing happens any more
+    flooded.until(lambda: cell(served.text(), "completed", 2) == "0.0")  # the rate has fallen to zero
     flooded.until(lambda: cell(served.text(), "dropped", 1) == "0")
     flooded.until(lambda: cell(served.text(), "taken in", 1) == "4")
     for role in ROLES:
@@ -98,7 +98,7 @@ def test_a_page_says_when_nobody_writes_it_any_more(served: Served) -> None:
     served.flooded.until(served.text)
     served.flooded.stop()
     assert "was stopped at" in served.text()
-    assert 'http-equiv="refresh"' in served.text(), "a browser sees that it is written again"
+    assert 'http-equiv="refresh"' in served.text(), "the browser keeps loading the page, so it shows the new one"
     served.flooded.start(*ROLES)
     served.flooded.until(lambda: "was stopped at" not in served.text())
 
@@ -107,7 +107,8 @@ def test_a_worker_that_was_killed_is_no_longer_alive(served: Served) -> None:
     served.flooded.until(lambda: cell(served.text(), "builder", 1) == "1 of 1")
     served.flooded.processes["builder"].kill()
     served.flooded.processes["builder"].wait()
-    os.utime(served.flooded.spool / "tmp" / "builder.host", (1, 1))  # so that nobody has to wait for the end of a lease
+    # so that the test need not wait for the end of a lease
+    os.utime(served.flooded.spool / "tmp" / "builder.host", (1, 1))
     served.flooded.until(lambda: cell(served.text(), "builder", 1) == "0 of 1")
 
 
@@ -146,7 +147,7 @@ def test_a_page_needs_a_place() -> None:
 
 
 def make(directory: Path, interval: float = 1.0) -> tuple[StatusPage, Measure, Path]:
-    """Return a page of a spool with something in it, and where it is written, every ``interval`` seconds."""
+    """Return a page of a spool with entries, its measure, and its directory. It is due every ``interval`` seconds."""
     root, files = directory / "spool", directory / "files"
     layout.create(str(root))
     files.mkdir()
@@ -163,7 +164,7 @@ def make(directory: Path, interval: float = 1.0) -> tuple[StatusPage, Measure, P
 
 
 def test_files_of_others_are_not_trusted(tmp_path: Path) -> None:
-    """Whoever may write beside the page, be it by a link or a pipe, brings nothing into it and keeps nobody waiting."""
+    """Users who may write beside the page can use a link or a pipe. They add nothing to it and delay nobody."""
     page, measure, files = make(tmp_path)
     root = str(tmp_path / "spool")
     hostile = [
@@ -199,7 +200,7 @@ def test_a_page_is_never_written_after_its_last(tmp_path: Path) -> None:
 
 
 def test_a_browser_shows_it_and_reads_it_again(tmp_path: Path) -> None:
-    page, measure, files = make(tmp_path, interval=3600)  # no browser reads it again in the middle of a look
+    page, measure, files = make(tmp_path, interval=3600)  # so that no browser reloads it in the middle of a look
     measure()
     page._history.extend([1, 5, 0, 3])
     page()
@@ -222,7 +223,7 @@ def test_a_browser_shows_it_and_reads_it_again(tmp_path: Path) -> None:
         page.end()
 
         def says_so() -> bool:
-            with contextlib.suppress(AssertionError):  # while it is read again there is no page to ask
+            with contextlib.suppress(AssertionError):  # while it reloads there is no page to ask
                 return bool(tab.evaluate("document.body.textContent.includes('was stopped at')"))
             return False
 

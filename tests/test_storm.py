@@ -1,8 +1,8 @@
-"""Everything killed and stopped at random while several clients submit: one right answer each.
+"""Everything is killed and stopped at random while several clients submit. Each gets one right answer.
 
-The daemons, the engine and its containerd come back as under systemd, which starts again whatever ends.
-$SPOOLD_TEST_STORM says how many submissions; 150 by default, 10000 for a long night. $SPOOLD_TEST_SEED repeats a storm,
-and $SPOOLD_TEST_MODE says in which containers ("recycled" by default).
+The daemons, the engine and its containerd come back as under systemd, which restarts each process that ends.
+$SPOOLD_TEST_STORM sets the number of submissions: 150 by default, 10000 for a long night. $SPOOLD_TEST_SEED repeats a
+storm, and $SPOOLD_TEST_MODE sets the mode of the containers ("recycled" by default).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COUNT = int(os.environ.get("SPOOLD_TEST_STORM", "150"))
 SEED = int(os.environ.get("SPOOLD_TEST_SEED", str(int(time.time()))))
 MODE = os.environ.get("SPOOLD_TEST_MODE", "recycled")
 CLIENTS = 4
-# As many attempts as it takes: that chance may not strike one submission three times is not what is tested.
+# Attempts are plentiful, because a submission that chance strikes three times is not what this test is about.
 LEASE = LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5, attempts=100)
 
 
@@ -49,7 +49,7 @@ def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: obje
 
 
 class Storm(threading.Thread):
-    """Does what ``blow`` says every few seconds, until it is told that all is answered."""
+    """Call ``blow`` every few seconds until the end."""
 
     def __init__(self, blow: Callable[[random.Random], str], pause: tuple[float, float], seed: int) -> None:
         super().__init__(name="storm")
@@ -106,7 +106,7 @@ def blow_at_engine(daemon: Daemon, chance: random.Random) -> str:
 
 
 def keep(daemon: Daemon) -> None:
-    """Start dockerd until it answers, as systemd would."""
+    """Start dockerd until it answers, like systemd."""
     deadline = time.monotonic() + 120 * SLOWNESS
     while not daemon.answers():
         assert time.monotonic() < deadline, daemon.said()
@@ -144,7 +144,7 @@ def test_every_submission_is_answered_once_and_right(served: Served, daemon: Dae
 
 
 def submit(served: Served, client: int, storms: list[Storm]) -> None:
-    """Drop one client's share, as its own user, at a steady pace; half of it after every storm has blown."""
+    """Drop one client's share as its own user, at a steady pace. The second half waits until each storm has blown."""
     for number in range(client, COUNT, CLIENTS):
         if number >= COUNT // 2:
             for storm in storms:

@@ -1,4 +1,4 @@
-"""What is in systemd/: read without complaint, of the same mind as the code, and as closed as it can be."""
+"""The files in systemd/: systemd accepts them, they agree with the code, and they are as closed as possible."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ UNITS = engines.REPOSITORY / "systemd"
 NAMES = sorted(path.name for path in UNITS.iterdir() if path.is_file())
 FETCH = "spoold-fetch.service"
 SERVICES = {role: f"spoold-{role}{'@' if role is Role.EXECUTOR else ''}.service" for role in ROLES}
-EXPOSURE = {  # at most, as `systemd-analyze security` has it: 0 is closed, 10 open
+EXPOSURE = {  # the maximum by `systemd-analyze security`: 0 is closed, 10 is open
     "spoold-spool.service": 1.4,
     "spoold-intake.service": 0.6,
     "spoold-health.service": 0.4,
-    "spoold-scale.service": 1.4,  # the network, by which Slurm is reached
+    "spoold-scale.service": 1.4,  # needs the network to reach Slurm
     "spoold-executor@.service": 0.4,
-    "spoold-fetch.service": 1.3,  # the network, which it is for
-    # 2.0 is not reached because of namespaces (0.8), mount(2) and /proc, which bubblewrap and Nix need; control groups
-    # (0.3); loopback, where downloads find the proxy; two capabilities and no namespace of systemd's for users (0.5),
-    # by which the daemon maps the users of builds before it drops them.
+    "spoold-fetch.service": 1.3,  # needs the network for downloads
+    # It cannot reach 2.0. bubblewrap and Nix need namespaces (0.8), mount(2) and /proc, and control groups (0.3).
+    # Downloads need loopback to find the proxy. The daemon maps the users of builds before it drops them, so it needs
+    # two capabilities and has no user namespace of systemd's (0.5).
     "spoold-builder.service": 2.6,
 }
 
 
 def unit(name: str) -> configparser.RawConfigParser:
-    """Return a unit's sections; of a key that is repeated, the last value."""
+    """Return a unit's sections. A repeated key has its last value."""
     parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(UNITS / name)
@@ -57,12 +57,13 @@ def test_there_is_a_service_for_each_role() -> None:
 
 
 def test_the_target_wants_each_service() -> None:
-    wanted = {name.replace("@", "@1") for role, name in SERVICES.items() if role is not Role.SCALE}  # it takes a pool
+    # scale needs a pool
+    wanted = {name.replace("@", "@1") for role, name in SERVICES.items() if role is not Role.SCALE}
     assert set(unit("spoold.target")["Unit"]["Wants"].split()) == wanted
 
 
 def test_each_start_of_the_target_looks_after_the_spool() -> None:
-    """It is a unit that stays active, and would be started once per boot."""
+    """This unit stays active, so without PartOf= it would start only once per boot."""
     assert unit("spoold-spool.service")["Unit"]["PartOf"] == "spoold.target"
 
 
@@ -87,10 +88,10 @@ def test_each_daemon_is_a_user_of_its_own_with_what_it_needs(role: Role) -> None
     service = unit(SERVICES[role])["Service"]
     assert (service["User"], service["Group"]) == (USERS[role], GROUP)
     assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"]
-    wanted = {Role.INTAKE: "CAP_DAC_READ_SEARCH", Role.BUILDER: "CAP_SETUID CAP_SETGID"}  # which drops them
+    wanted = {Role.INTAKE: "CAP_DAC_READ_SEARCH", Role.BUILDER: "CAP_SETUID CAP_SETGID"}  # the daemon drops them
     assert service["AmbientCapabilities"] == wanted.get(role, "")
     assert ("docker" in service.get("SupplementaryGroups", "")) is (role == "executor")
-    assert "StateDirectory" not in service  # which would give all of the Nix state to the builder
+    assert "StateDirectory" not in service  # it would give the whole Nix state to the builder
     for limit in ("MemoryMax", "TasksMax", "LimitNOFILE"):
         assert limit in service
 
@@ -127,7 +128,7 @@ def test_the_directories_are_those_of_the_layout() -> None:
 
 
 def test_the_builder_is_left_what_nix_and_bubblewrap_need() -> None:
-    """Namespaces, mounts, a host name; the first start takes as long as it takes to provide the runtime."""
+    """It needs namespaces, mounts and a host name. Its first start takes as long as it takes to provide the runtime."""
     service = unit(SERVICES[Role.BUILDER])["Service"]
     forbidden = {"ProtectHostname", "ProtectKernelTunables", "ProtectKernelLogs", "ProcSubset", "ProtectControlGroups"}
     assert not forbidden & set(service)
@@ -153,17 +154,17 @@ def test_systemd_reads_it_without_complaint(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", EXPOSURE)
 def test_it_is_as_closed_as_it_was(name: str, tmp_path: Path) -> None:
-    """A relaxation has to be made here as well, and so with a reason."""
+    """A unit that is less closed fails this test, so each relaxation has to be entered here with its reason."""
     assert exposure(UNITS / name, tmp_path) <= EXPOSURE[name]
 
 
 def test_the_builder_has_no_network_of_its_own() -> None:
     service = unit(SERVICES[Role.BUILDER])["Service"]
     assert (service["PrivateNetwork"], service["IPAddressDeny"]) == ("yes", "any")
-    assert service["IPAddressAllow"] == "localhost", "where its downloads find the proxy"
+    assert service["IPAddressAllow"] == "localhost", "downloads find the proxy on localhost"
 
 
-# What implies NoNewPrivileges= for an ordinary user's unit, see systemd.exec(5).
+# These settings imply NoNewPrivileges= in an ordinary user's unit, see systemd.exec(5).
 IMPLY = {
     *("SystemCallFilter", "SystemCallLog", "SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces"),
     *("PrivateDevices", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectClock"),
@@ -205,7 +206,7 @@ def exposure(path: Path, directory: Path) -> float:
 
 
 def whole(name: str) -> str:
-    """Return the name of an instance, of a template."""
+    """Return the name of an instance where ``name`` is a template, else ``name``."""
     return name.replace("@.", "@1.")
 
 
@@ -215,7 +216,7 @@ def need_analyze() -> None:
 
 
 def fit_to_verify(directory: Path) -> Path:
-    """Copy the units, with programs that exist, as verification wants it."""
+    """Copy the units with programs that exist, as the verification requires."""
     program = directory / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)

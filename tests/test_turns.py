@@ -1,6 +1,6 @@
-"""Turns of real users' real jobs: short ones that come while another's long ones have all slots are next.
+"""Turns with real jobs of real users: short jobs that arrive while another's long jobs hold all slots run next.
 
-Nothing is measured in seconds: what counts is the order in which jobs begin and end.
+No time is measured. Only the order counts in which jobs begin and end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
 ]
 ALICE, BOB = 64_101, 64_102
-LONG = 6  # seconds; a slow machine may take half of that for a short job
+LONG = 6  # seconds; on a slow machine a short job may take half as long
 EVENT = re.compile(r"submission=([a-z0-9-]+) .*msg=(running|done)$", re.MULTILINE)
 
 
@@ -36,7 +36,7 @@ EVENT = re.compile(r"submission=([a-z0-9-]+) .*msg=(running|done)$", re.MULTILIN
 def served(
     request: pytest.FixtureRequest, nix_settings: Settings, docker_host: str, runtime: object
 ) -> Iterator[Served]:
-    directory = Path(tempfile.mkdtemp(prefix="spoold-turns."))  # where others can get to
+    directory = Path(tempfile.mkdtemp(prefix="spoold-turns."))  # other users can get there
     directory.chmod(0o711)
     settings = msgspec.structs.replace(
         nix_settings,
@@ -51,7 +51,7 @@ def served(
 
 
 def drop(served: Served, uid: int, script: str, *names: str) -> None:
-    """Drop files as a user does, whole and at once."""
+    """Drop files as a user does, each complete, and all at once."""
     request = json.dumps({"files": [{"name": "run.sh", "content": script}]})
     incoming = served.spool / "incoming"
     script = (
@@ -63,7 +63,7 @@ def drop(served: Served, uid: int, script: str, *names: str) -> None:
 
 
 def events(served: Served) -> list[tuple[str, str]]:
-    """Return what began and ended in slots, in order."""
+    """Return the starts and ends of jobs in order."""
     return [(what, name) for name, what in EVENT.findall(Path(served.log.name).read_text())]
 
 
@@ -75,7 +75,7 @@ def until(served: Served, condition: Callable[[], object]) -> None:
 
 
 def test_short_jobs_go_before_the_next_long_ones(served: Served) -> None:
-    """Twenty come after two of eighteen long ones began: they end before a third further long one has begun."""
+    """Twenty short jobs come after two of eighteen long ones began. They end before a fifth long one has begun."""
     drop(served, BOB, "true", "warm")
     until(served, lambda: ("done", "warm") in events(served))
     drop(served, ALICE, f"sleep {LONG}", *(f"long-{number}" for number in range(18)))
@@ -94,4 +94,5 @@ def test_short_jobs_go_before_the_next_long_ones(served: Served) -> None:
         seconds = {owner["uid"]: owner["slot_seconds"] for owner in served.ctl("top")["owners"]}
         return bool(seconds[ALICE] > seconds[BOB])
 
-    until(served, has_used_more)  # at once; on a slow machine twenty short jobs may take as much as the first long ones
+    # usually at once; on a slow machine twenty short jobs may take as much as the first long ones
+    until(served, has_used_more)

@@ -1,4 +1,4 @@
-"""What an earlier version left is gone on with, or replaced, and nothing of it is lost."""
+"""Objects of an earlier version are used further or replaced, and none of them is lost."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.actors.bench import Bench, settings_for
 
 def test_a_frozen_spool_is_explained(tmp_path: Path) -> None:
     root = frozen.spool(tmp_path / "spool")
-    layout.create(str(root))  # the directories of later versions
+    layout.create(str(root))  # makes the directories of later versions
     layout.check(str(root))
     assert Check(settings_for(root), "test").unexplained() == []
 
 
-# What each submission of the frozen spool comes to. One that was answered keeps its answer, to the byte.
+# The status that each submission of the frozen spool gets. Answers that exist already keep every byte.
 OUTCOMES = {
     "again": "COMPLETED",  # taken in, while the client's file still lies in incoming/
     "cancelling": "CANCELLED",  # taken by intake, and not answered
@@ -41,9 +41,10 @@ OUTCOMES = {
     "queued-too": "COMPLETED",  # with a pin that was added
     "runs": "COMPLETED",  # by an executor that died
     "second": "COMPLETED",  # its second attempt
-    "tried-build": "COMPLETED",  # whose build has its second attempt
-    "waits": "COMPLETED",  # its build had a builder that died; a cancel without the id does nothing any more
-    "wrote": "COMPLETED",  # a result that was not committed
+    "tried-build": "COMPLETED",  # its build has its second attempt
+    # its build had a builder that died; its cancel does not name the id, so it has no effect any more
+    "waits": "COMPLETED",
+    "wrote": "COMPLETED",  # has a result that was not committed
 }
 RUN_AGAIN = OUTCOMES.keys() - {"cancelling", "committed", "list"}
 
@@ -54,7 +55,7 @@ def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
     answered |= {path.name: path.read_bytes() for path in (root / "done").glob("*.refused.json")}
     set_aside = {path.name: path.read_bytes() for path in (root / "quarantine").iterdir()}
     for lock in (root / "tmp").glob("*.lock"):
-        lock.unlink()  # which a daemon leaves, and no actor makes
+        lock.unlink()  # a daemon leaves the lock, and no actor of this test makes one
     committed = (root / "tmp" / "committed@1.response.json").read_bytes()
     bench = Bench(root, settings_for(root))
     for directory in ("running", "builds/building"):
@@ -79,7 +80,7 @@ def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
         names = {name.removesuffix(".response.json") for name in bench.names("done") if name.endswith(".response.json")}
         assert names == OUTCOMES.keys() | {name.removesuffix(".response.json") for name in answered if "@" not in name}
         assert sorted(job.submission_id for job in bench.sandbox.jobs) == sorted(RUN_AGAIN), "each once"
-        assert len(bench.backend.built) == len(set(bench.backend.built)) == 4, "what was built is not built again"
+        assert len(bench.backend.built) == len(set(bench.backend.built)) == 4, "no environment is built twice"
         assert len(bench.builds.packages(None)) == 1
         assert bench.builds.pins.added() == {"24.11": "/srv/nixpkgs-24.11"}
         runtime = bench.builds.runtime.read()
@@ -90,14 +91,14 @@ def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
         bench.close()
 
 
-# Where each submission of the frozen spool is that is on its way. These names are of a version that knew no owners.
+# Where each submission of the frozen spool is that has no answer. These names come from a version that knew no owners.
 OLD_NAMES = {
     "again": "new/again.json",
     "first": "new/first.json",
     "list": "new/list.json",
     "queued": "building/queued@1.json",
     "queued-too": "building/queued-too@1.json",
-    "runs": "new/runs@2.json",  # put back by its executor when that starts
+    "runs": "new/runs@2.json",  # its executor puts it back at its start
     "second": "new/second@2.json",
     "tried-build": "building/tried-build@1.json",
     "waits": "building/waits@1.json",
@@ -114,13 +115,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def places(bench: Bench) -> dict[str, str]:
-    """Return where each submission is that is on its way."""
+    """Return the path of each submission that has no answer yet."""
     found = (f"{state}/{name}" for state in ("new", "building", "running") for name in bench.names(state))
     return {os.path.basename(path).removesuffix(".json").partition("@")[0]: path for path in found}
 
 
 def test_what_has_a_name_of_before_is_found_by_its_id(bench: Bench) -> None:
-    """Taken in again, it is the same; under its id nothing else is taken in."""
+    """The same submission under its id counts as taken in. Another one under its id is refused."""
     assert places(bench) == OLD_NAMES
     assert {id_: os.readlink(bench.root / "ids" / id_) for id_ in bench.names("ids")} == dict.fromkeys(OLD_NAMES, "-")
     assert {id_: bench.spool.queue.locate(id_) for id_ in OLD_NAMES} == {
@@ -169,7 +170,7 @@ def test_a_frozen_answer_may_be_taken_back_and_given_anew(tmp_path: Path) -> Non
     try:
         before = bench.response("answered")
         requeue(bench.spool, "answered")
-        assert f"answered@{frozen.CLIENT[0]}-1.json" in bench.names("new"), "its second life has today's name"
+        assert f"answered@{frozen.CLIENT[0]}-1.json" in bench.names("new"), "its second life has a name of today"
         bench.wait_for("answered")
         after = bench.response("answered")
         assert before["run"]["stdout"] == after["run"]["stdout"] == "20 22\nfast a\nhi\n"
@@ -189,7 +190,7 @@ def test_a_frozen_nix_state_is_laid_out(tmp_path: Path, group: int | None) -> No
 
 
 class _TheseAlone:
-    """An engine in which nobody sees images but those of a test, which are old: others use the engine as well."""
+    """An engine that shows only a test's images, as old ones, because other tests use the engine too."""
 
     def __init__(self, api: docker.APIClient, tags: list[str]) -> None:
         self._api, self._tags = api, tags
@@ -208,7 +209,7 @@ def test_images_of_an_earlier_version_are_removed(docker_host: str) -> None:
     tags = frozen.image_tags()
     api = docker.APIClient(base_url=docker_host)
     try:
-        for number, tag in enumerate(tags):  # one image each, as the engine has them
+        for number, tag in enumerate(tags):  # a separate image for each tag, as in the engine
             repository, _, name = tag.partition(":")
             api.import_image_from_data(frozen.image_root() + bytes(512 * number), repository=repository, tag=name)
         assert {*tags} <= _tags(api)

@@ -1,7 +1,7 @@
-"""Each daemon a user of its own, on one spool, with the capabilities of its unit; and clients that are others.
+"""Each daemon as its own user, on one spool, with the capabilities of its unit. Clients are other users.
 
-The engines are stand-ins: what is at stake is who may do what in the spool. With real ones, under systemd: see
-contrib/development/vm.
+The engines are stand-ins, because these tests are about rights in the spool. contrib/development/vm tests real engines
+under systemd.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 PATIENCE = 100.0  # seconds
-GROUP = 64_000  # no account of any system: the kernel needs none
+GROUP = 64_000  # belongs to no account of any system, and the kernel needs none
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
 ALICE, BOB = 64_101, 64_102
 HELLO = {"files": [{"name": "run.sh", "content": "echo hi"}]}
@@ -52,8 +52,8 @@ HELLO = {"files": [{"name": "run.sh", "content": "echo hi"}]}
 class Installed:
     """A spool as an installation has it, and its daemons.
 
-    However busy the host is, those that live keep what they hold, and no file is given up while its client writes it:
-    see ``settles`` for tests of files that stay as they are.
+    However busy the host is, daemons that live keep their leases, and intake gives up no file that a client still
+    writes. Tests of files that never become complete use ``settles``.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -69,12 +69,12 @@ class Installed:
         self.log = (directory / "log").open("wb")
 
     def settles(self, seconds: float) -> None:
-        """Have files that nobody can read as a submission be answered once they are ``seconds`` old."""
+        """Let intake answer files that are no valid submission once they are ``seconds`` old."""
         spool = msgspec.structs.replace(self.settings.spool, settle=seconds)
         self.settings = msgspec.structs.replace(self.settings, spool=spool)
 
     def start(self, role: str, *, capabilities: Sequence[str] = (), **changes: object) -> subprocess.Popen[bytes]:
-        """Start a daemon with its unit's capabilities and others, and return when it is ready."""
+        """Start a daemon with the capabilities of its unit and ``capabilities``. Return when it is ready."""
         config, address = self.directory / f"{role}.toml", str(self.directory / "notify")
         settings = msgspec.structs.replace(self.settings, **changes)
         config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
@@ -93,7 +93,7 @@ class Installed:
         return process
 
     def stop(self) -> None:
-        """Have all drain and end; none of them may have met a right that it lacks."""
+        """Make all daemons drain and end. None of them may have lacked a right."""
         try:
             for process in self.processes:
                 process.send_signal(signal.SIGCONT)
@@ -110,7 +110,7 @@ class Installed:
         return (self.directory / "log").read_text()[-5000:]
 
     def drop(self, uid: int, name: str, request: object = HELLO) -> None:
-        """Drop a file as a client does whose umask lets nobody else read it."""
+        """Drop a file like a client whose umask lets nobody else read it."""
         data = json.dumps(request)
         done = run_as(uid, f"umask 077; printf %s '{data}' > {self.spool}/incoming/{name}")
         assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ class Installed:
 
 
 def written(incoming: Path) -> list[str]:
-    """Return the names of the files in which there is something; one that is taken meanwhile is none of them."""
+    """Return the names of the files that are not empty. A file that is taken meanwhile doesn't count."""
     found = []
     for path in incoming.iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -136,7 +136,7 @@ def written(incoming: Path) -> list[str]:
 
 @pytest.fixture
 def installed() -> Iterator[Installed]:
-    directory = Path(tempfile.mkdtemp(prefix="spoold-users."))  # where others can get to
+    directory = Path(tempfile.mkdtemp(prefix="spoold-users."))  # other users can get there
     directory.chmod(0o711)
     made = Installed(directory)
     yield made
@@ -168,17 +168,18 @@ def test_a_submission_goes_all_the_way_and_is_its_clients_alone(installed: Insta
 
 
 def test_what_one_user_left_another_ends(installed: Installed) -> None:
-    """An executor that stops holding its entry; health puts it back; the operator requeues; a client cancels."""
+    """An executor stops holding its entry, health puts it back, an operator requeues it, and a client cancels."""
     for role in ("builder", "health"):
         installed.start(role)
-    installed.start("intake", lease=LeaseSettings(renewal=PATIENCE, limit=2 * PATIENCE))  # so long it waits
+    installed.start("intake", lease=LeaseSettings(renewal=PATIENCE, limit=2 * PATIENCE))  # a lease this long
     first = installed.start("executor")
     end = installed.directory / "end"
     installed.drop(ALICE, "held.json", HELLO | {"inputs": f"await {end}"})
     until(lambda: os.listdir(installed.spool / "running"))
     first.send_signal(signal.SIGSTOP)
     until(lambda: stands_still(first.pid))
-    os.utime(installed.spool / "running" / named("held", 1, ALICE), (1, 1))  # nobody has to wait for the lease's end
+    # so that the test need not wait for the end of the lease
+    os.utime(installed.spool / "running" / named("held", 1, ALICE), (1, 1))
     installed.start("executor", executor=ExecutorSettings(name="two", slots=1, drain=0.1))
     until(lambda: os.listdir(installed.spool / "running") == [named("held", 2, ALICE)])
     end.touch()
@@ -204,7 +205,7 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
 
 
 def test_a_builder_goes_on_with_what_its_former_life_held(installed: Installed) -> None:
-    """What it may not set the time of, since another user made it, is due at once."""
+    """The builder may not set the times of entries that another user made, so these are due at once."""
     held = f"{'a' * 64}@1.json"
     for role in ("intake", "executor"):
         installed.start(role)
@@ -220,7 +221,7 @@ def test_a_builder_goes_on_with_what_its_former_life_held(installed: Installed) 
 
 
 def test_root_who_tried_the_daemons_by_hand_leaves_nothing_in_their_way(installed: Installed) -> None:
-    """Who looks for a fault starts a daemon as root; afterwards it is its own user's again."""
+    """An operator who looks for a fault starts a daemon as root. Later it runs as its own user again."""
     config = installed.directory / "by-hand.toml"
     config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(installed.settings)))
     command = [sys.executable, "-m", "tests.idle", str(config), "intake,builder,executor,health", "info"]
@@ -246,7 +247,7 @@ FORGERIES = (
 
 
 def test_an_answer_cannot_be_forged(installed: Installed) -> None:
-    """Its owner tries it by a shell; the operator sees what was published."""
+    """The owner tries it by a shell. The operator sees the published answer."""
     for role in ("builder", "intake", "executor"):
         installed.start(role)
     installed.drop(ALICE, "wrong.json", {"fils": []})
@@ -266,14 +267,14 @@ def test_an_answer_cannot_be_forged(installed: Installed) -> None:
 
 
 def drop_in() -> dict[str, str]:
-    """Return what the operator's page adds to units where answers are given away."""
+    """Return what the operator's page adds to units for answers that are given away."""
     page = (engines.REPOSITORY / "contrib/docs/operator.md").read_text()
     text = page.partition("answers-owner.conf <<'END'\n")[2].partition("\nEND\n")[0]
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def test_answers_that_are_given_away(installed: Installed) -> None:
-    """With what the drop-in of the operator's page adds, and nothing else."""
+    """The units get what the drop-in of the operator's page adds, and nothing else."""
     more = drop_in()
     assert more["AmbientCapabilities"] == more["CapabilityBoundingSet"] == "CAP_CHOWN"
     installed.settings = msgspec.structs.replace(
@@ -300,7 +301,7 @@ def test_answers_that_are_given_away(installed: Installed) -> None:
 
 @pytest.mark.parametrize("path", ["done", "builds/new"])
 def test_what_root_makes_of_the_spool_is_nothing_outside(installed: Installed, path: str) -> None:
-    """What a daemon, or whoever took it over, puts into the place of a directory is not followed by root."""
+    """A daemon that was taken over may put a link in place of a directory. Root doesn't follow it."""
     canary = installed.directory / "canary"
     canary.mkdir(mode=0o700)
     before = canary.stat()
@@ -324,13 +325,13 @@ def test_a_directory_that_a_client_closed(installed: Installed) -> None:
     assert installed.response(ALICE, "x")["status"] == "REJECTED"
     until(lambda: not (installed.spool / "incoming" / "x.json").exists())
     (aside,) = os.listdir(installed.spool / "incoming")
-    assert aside.startswith(".x.json@"), "it is out of the way, and still its client's"
+    assert aside.startswith(".x.json@"), "it is moved aside, and still its client's"
     made = run_as(ALICE, f"cd {installed.spool}/incoming && chmod -R 700 {aside} && rm -r {aside}")
     assert made.returncode == 0, made.stderr
 
 
 def test_a_directory_of_an_earlier_version_is_removed_as_root(installed: Installed) -> None:
-    """It is still its client's, at any depth, and the client is in it."""
+    """The directory belongs to its client at every depth."""
     aside = installed.spool / "quarantine" / "x.json@1-2.directory"
     (aside / "deep" / "deeper").mkdir(parents=True)
     for path in (aside / "deep" / "deeper", aside / "deep", aside):
@@ -341,7 +342,10 @@ def test_a_directory_of_an_earlier_version_is_removed_as_root(installed: Install
 
 
 def test_each_user_says_what_he_measures(installed: Installed) -> None:
-    """In one directory; intake alone counts the drop box, and health sees since when the executor has its entries."""
+    """All write into one directory. Only intake counts the drop box.
+
+    Health sees how long the executor has its entries.
+    """
     directory = installed.directory / "metrics"
     directory.mkdir()
     os.chown(directory, 0, GROUP)
@@ -355,7 +359,7 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
         found = [line for line in text.splitlines() if line.startswith(series.partition("{")[0] + "{")]
         return max((float(line.split()[1]) for line in found if series.partition("{")[2] in line), default=-1.0)
 
-    # Its lease is renewed every 0.2 s: so it is the claim that counts.
+    # The lease is renewed every 0.2 s, so this value counts from the claim.
     until(lambda: value("health", 'spoold_oldest_seconds{state="running"') > 1)
     until(lambda: value("intake", 'spoold_entries{state="incoming"') == 0)
     assert value("health", 'spoold_entries{state="incoming"') == -1
@@ -364,7 +368,10 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
 
 
 def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) -> None:
-    """Whoever makes files for others to write into, under all names that they may guess, gets nothing of theirs."""
+    """Another user makes world-writable files under all names that they may guess.
+
+    The client writes into none of them.
+    """
     for role in ("intake", "builder", "executor"):
         installed.start(role)
     client, request = installed.directory / "submit", installed.directory / "request.json"
@@ -383,7 +390,7 @@ def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) ->
 
 
 def test_the_shell_client_takes_no_other_answer_for_its_own(installed: Installed) -> None:
-    """Of an id that was used, and of a file of which not all is read."""
+    """Tried with an id that was used before, and with a file that intake does not read to its end."""
     for role in ("intake", "builder", "executor"):
         installed.start(role, spool=msgspec.structs.replace(installed.settings.spool, max_file=1000))
     client = installed.directory / "submit"
@@ -414,7 +421,7 @@ def test_the_shell_client_replaces_nothing_that_is_there(installed: Installed) -
 
 
 def make_each_kind(incoming: Path) -> None:
-    """Make what has no submission's name, as users of the host do by a shell, each under a name of its own."""
+    """Make entries without a valid name of a submission, as users do by a shell, each under its own name."""
     made = run_as(
         ALICE,
         f"""cd {incoming} && umask 077 && printf '{{}}' >'hw (1).json' && : >'empty one' && mkfifo 'fi fo' &&
@@ -489,7 +496,7 @@ def test_a_second_user_finds_the_answer_to_a_name_that_is_none(installed: Instal
 
 
 def test_nobody_keeps_another_from_an_id_that_they_know(installed: Installed) -> None:
-    """Bob holds the usual names of an id that he knows. Alice uses names as README has them."""
+    """Bob holds the usual names of an id that he knows. Alice uses names like those in the README."""
     installed.start("intake")
     incoming = installed.spool / "incoming"
     run_as(BOB, f"printf '{{' >{incoming}/x.json; printf '{{' >{incoming}/x.cancel")

@@ -1,4 +1,4 @@
-"""Real inotify, and its polling stand-in, tell what the ways to write a file look like."""
+"""Real inotify, and its polling stand-in, report each way to write a file."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_a_new_name_is_told_however_it_came(watch: Watch, tmp_path: Path, make: 
 
 
 def test_uploads_in_progress_wake_nobody(watch: Watch, tmp_path: Path) -> None:
-    """However many come and go: what nobody looks at may not flood those who wait for others' files."""
-    for number in range(5000):  # fewer than the kernel keeps for who is slow
+    """However many uploads come and go, they may not flood daemons that wait for other files."""
+    for number in range(5000):  # fewer than the kernel keeps for a slow reader
         path = tmp_path / "incoming" / (f".{number}" if number % 2 else f"{number}.part")
         path.touch()
         path.unlink()
@@ -87,7 +87,7 @@ def test_other_directories_are_not_told(watch: Watch, tmp_path: Path) -> None:
 
 
 def told(watch: Watch, name: str) -> int:
-    """Wait for the hint of ``name``, and return how often it was time for a scan meanwhile."""
+    """Wait for the hint of ``name``. Return how often a scan was due meanwhile."""
     scans, deadline = 0, time.monotonic() + PATIENCE
     while True:
         hints = watch.pending()
@@ -108,13 +108,13 @@ def test_what_is_too_much_becomes_a_scan_and_what_came_before_is_told(
         (tmp_path / "incoming" / f"{number}.json").touch()
     deadline = time.monotonic() + PATIENCE
     while not watch._lost:
-        assert time.monotonic() < deadline, "more was told than is kept"
+        assert time.monotonic() < deadline, "the watch never noticed that there were too many hints"
         time.sleep(0.01)
     assert watch.wait(0.5) is None
     seen: set[Hint] = set()
     while not seen >= {Hint("incoming", f"{number}.json") for number in range(100)}:
         assert time.monotonic() < deadline, seen
-        seen |= set(watch.wait(0.5) or [])  # None again where the observer had not read all that was too much
+        seen |= set(watch.wait(0.5) or [])  # None again where the observer was still reading the surplus
 
 
 def most_events() -> int:
@@ -122,7 +122,7 @@ def most_events() -> int:
 
 
 def halted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Have nobody read what the kernel keeps until the event is set."""
+    """Let nobody read the kernel's events until the returned event is set."""
     go_on = threading.Event()
     read = Inotify.read
 
@@ -144,7 +144,8 @@ def test_what_the_kernel_did_not_keep_becomes_a_scan_and_what_it_kept_is_told(
     watch = Watch(str(tmp_path), ["incoming"], remote=False, poll=0.05)
     watch.start()
     (tmp_path / "incoming" / "first.json").touch()
-    for number in range(most_events()):  # two by turns, since the kernel makes one event of several that are the same
+    # two names by turns, because the kernel merges equal events that follow each other
+    for number in range(most_events()):
         os.close(os.open(tmp_path / "incoming" / f".{number % 2}", os.O_CREAT | os.O_WRONLY))
     (tmp_path / "incoming" / "last.json").touch()
     go_on.set()
@@ -154,7 +155,7 @@ def test_what_the_kernel_did_not_keep_becomes_a_scan_and_what_it_kept_is_told(
 
 
 def test_what_is_only_written_to_takes_no_room_in_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither do modes and times: a process can change these a million times a second."""
+    """Changes of modes and times take no room either. A process can make a million of them a second."""
     (tmp_path / "incoming").mkdir()
     own = [open(tmp_path / "incoming" / f".{number}", "wb", buffering=0) for number in range(2)]  # noqa: SIM115
     go_on = halted(monkeypatch)
@@ -179,6 +180,6 @@ def test_a_wait_can_be_ended(watch: Watch) -> None:
 
 
 def test_a_daemon_of_a_local_spool_has_no_memory_for_polling() -> None:
-    """It takes a megabyte of each of the four."""
+    """The library for polling takes a megabyte of memory in each of the four daemons."""
     code = "import sys, spoold.cli.daemon; sys.exit('watchdog' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The whole of it: four real daemons, real Nix, real Docker, and a client that knows nothing but cp and cat."""
+"""All of spoold: four real daemons, real Nix, real Docker, and a client that uses only cp and cat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 PYTHON = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.python3 ]; }"
-NAP = f"sleep {300 if os.geteuid() == 0 else 40}.{os.getpid()}"  # root ends it, see wake()
+NAP = f"sleep {300 if os.geteuid() == 0 else 40}.{os.getpid()}"  # as root, wake() ends it
 GCC = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.gcc ]; }"
 
 
@@ -34,7 +34,7 @@ GCC = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.gcc ]
 def served(
     tmp_path_factory: pytest.TempPathFactory, nix_settings: Settings, docker_host: str, runtime: object
 ) -> Iterator[Served]:
-    """Return a served spool; ``runtime`` is asked for so that one process at a time prepares the store."""
+    """Yield a served spool. ``runtime`` is requested so that one process at a time prepares the store."""
     directory = tmp_path_factory.mktemp("served")
     made = Served(directory, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host)))
     yield made
@@ -93,7 +93,7 @@ def test_a_dependency_that_does_not_exist(served: Served) -> None:
 
 
 def test_one_that_runs_for_ever(served: Served) -> None:
-    for seconds in (1, 4, 16):  # more where the machine stood still before it had begun
+    for seconds in (1, 4, 16):  # later tries have more time, in case the machine stood still before the job began
         id_ = f"endless-{seconds}"
         served.drop(id_, "echo begun; while :; do :; done", limits={"run": {"time": seconds, "cpu_time": 60}})
         response = served.response(id_)
@@ -182,14 +182,15 @@ def test_what_is_shown_on_the_way_is_no_answer_where_its_executor_is_killed(serv
 
 
 def test_an_executor_that_is_stopped_past_its_lease_has_lost(served: Served, tmp_path: Path, docker_host: str) -> None:
-    """Another answers; the first, continued, publishes nothing and removes its container."""
+    """Another executor answers. The first one continues, publishes nothing and removes its container."""
     first = served.processes["executor"]
     limits = {"run": {"time": 600}}
     served.drop("slow", f"{NAP}; echo $(</proc/sys/kernel/random/uuid)", limits=limits)
     until(lambda: len(busy(served, docker_host)) == 1)
     first.send_signal(signal.SIGSTOP)
     until(lambda: stands_still(first.pid))
-    os.utime(served.spool / "running" / named("slow"), (1, 1))  # so that nobody has to wait for the end of the lease
+    # so that the test need not wait for the end of the lease
+    os.utime(served.spool / "running" / named("slow"), (1, 1))
     settings = msgspec.toml.decode(served.config.read_bytes())
     settings["executor"]["name"] = "second"
     config = tmp_path / "second.toml"
@@ -234,7 +235,7 @@ def busy(served: Served, docker_host: str) -> list[str]:
 
 
 def wake() -> None:
-    """End the naps of jobs, where we may and see their processes; else they take as long as they do."""
+    """End the naps of jobs, where we may and see their processes. Elsewhere they end by themselves."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if (process / "cmdline").read_bytes() == NAP.encode().replace(b" ", b"\0") + b"\0":
@@ -276,10 +277,10 @@ def test_bad_input_is_refused_while_the_rest_flows(served: Served, tmp_path: Pat
 
 
 def test_unused_dependencies_go_while_others_run(served: Served, nix_settings: Settings) -> None:
-    """Everything that nobody needs is unused by these settings; jobs run, wait and build meanwhile."""
+    """These settings treat every unneeded dependency as unused. Jobs run, wait and build during the collection."""
     served.drop("warm", "python3 -c 'print(1)'", f"{PYTHON} # collected")
     assert served.response("warm")["status"] == "COMPLETED"
-    until(lambda: served.ctl("gc", "--dry-run")["deleted"])  # not before it was unused for a moment
+    until(lambda: served.ctl("gc", "--dry-run")["deleted"])  # true once it was unused for a moment
     assert served.builds()
     slow = (
         "import time\nfor _ in range(30):\n    time.sleep(0.1)\n    import sys, json, decimal, sqlite3\nprint('whole')"
@@ -294,7 +295,7 @@ def test_unused_dependencies_go_while_others_run(served: Served, nix_settings: S
     assert served.response("kept")["run"]["stdout"] == "whole\n"
     for number in range(6):
         assert served.response(f"gc-{number}")["run"]["stdout"] == f"{number}\n"
-    until(lambda: served.ctl("gc")["complete"] and not served.builds())  # what was used a moment ago stays
+    until(lambda: served.ctl("gc")["complete"] and not served.builds())  # a collection keeps what was used a moment ago
     verified = subprocess.run(
         ["nix-store", "--store", f"{nix_settings.nix.state}/nix", "--verify", "--check-contents"],
         env={"PATH": os.environ["PATH"], "NIX_REMOTE": ""},

@@ -1,4 +1,4 @@
-"""A bench whose actors go round by themselves, for clients that wait: stand-in engines, one process."""
+"""A bench whose actors run by themselves, for clients that wait: stand-in engines, one process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.patient import PATIENT
 
 
 class TurningBench(Bench):
-    """A bench whose actors a thread turns; who holds ``turning`` keeps them from it, and may write files in parts."""
+    """A bench whose actors run in a thread. A test that holds ``turning`` halts them, and may write files in parts."""
 
     def __init__(self, root: Path) -> None:
         self.turning = threading.RLock()
@@ -34,7 +34,7 @@ class TurningBench(Bench):
 
 @contextmanager
 def turning(root: Path) -> Iterator[TurningBench]:
-    """Yield a bench over the spool ``root`` whose actors go round by themselves."""
+    """Yield a bench over the spool ``root`` whose actors run by themselves."""
     made = TurningBench(root)
     stop = threading.Event()
 
@@ -56,13 +56,13 @@ def turning(root: Path) -> Iterator[TurningBench]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[TurningBench]:
-    """Return a bench whose actors go round by themselves."""
+    """Yield a bench whose actors run by themselves."""
     with turning(tmp_path / "spool") as made:
         yield made
 
 
 def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100") -> str:
-    """Run spoolctl as a program; return what it said, with ``--json`` without what it said to people."""
+    """Run spoolctl as a program and return its output. With ``--json`` return stdout alone."""
     environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
     done = subprocess.run([*PATIENT, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Accounts of the host. Several processes of tests may add and remove some at the same time."""
+"""Accounts of the host. Several processes of tests may add and remove accounts at the same time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import subprocess
 
 from tests.waiting import until
 
-LATER = ("cannot lock", "currently used by process")  # another changes accounts; what the user had run is just ending
+# another process changes accounts, or a process of the user is just ending
+LATER = ("cannot lock", "currently used by process")
 
 
 def change(*command: str) -> None:
-    """Run useradd, usermod or userdel, again where it has to wait for something."""
+    """Run useradd, usermod or userdel, again and again while it has to wait for something."""
     said = ""
 
     def is_done() -> bool:

@@ -1,4 +1,4 @@
-"""Waiting for a condition, never for a time: what is slow makes a test slow, and does not fail it."""
+"""Wait for a condition, never for a time: a slow machine makes a test slow, but does not fail it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 from tests.engines import SLOWNESS
 
-PATIENCE = 100.0 * SLOWNESS  # seconds; much, since a disk may be busy with something else
+PATIENCE = 100.0 * SLOWNESS  # seconds: many, because a disk may be busy with something else
 
 
 def until(condition: Callable[[], object], otherwise: Callable[[], str] = lambda: "waited in vain") -> None:
-    """Return when it is so; fail with what ``otherwise`` says when it does not come about."""
+    """Return when the condition holds. Fail with the text of ``otherwise`` when it doesn't come about."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, otherwise()
@@ -24,9 +24,12 @@ def until(condition: Callable[[], object], otherwise: Callable[[], str] = lambda
 
 @contextlib.contextmanager
 def ending(pid: int) -> Iterator[None]:
-    """Wait, after the block, until a process has ended that is no child of ours. One that nobody reaps has ended too.
+    """After the block, wait until a process that is not our child has ended.
 
-    Its number may be another's as soon as it is reaped, so it is looked at by a descriptor from before the block.
+    A zombie that nobody reaps counts as ended.
+
+    Its number may go to another process as soon as it is reaped. So it is watched by a descriptor that is opened before
+    the block.
     """
     try:
         process = os.pidfd_open(pid)
@@ -43,6 +46,6 @@ def ending(pid: int) -> Iterator[None]:
 
 
 def end(pid: int, number: int = signal.SIGTERM) -> None:
-    """Send a signal to a process that is no child of ours, and wait until it has ended."""
+    """Send a signal to a process that is not our child, and wait until it has ended."""
     with ending(pid), contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

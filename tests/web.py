@@ -1,4 +1,4 @@
-"""Web servers of a test's own on loopback, plain or with TLS: they tell what they were asked, and do as told."""
+"""Web servers on loopback for one test, plain or with TLS. They record requests and answer as told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by the server's table, else with 404."""
+    """Answer by the server's table, else with 404."""
 
     protocol_version = "HTTP/1.1"
     server: Web
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def endless(handler: Handler) -> None:
-    """Answer without end."""
+    """Send an answer that does not end."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(100 * 1024**3))
     handler.end_headers()
@@ -54,13 +54,13 @@ def endless(handler: Handler) -> None:
 
 
 def never(handler: Handler) -> None:
-    """Answer with a first byte, and no second one."""
+    """Send the first byte of an answer and never the second."""
     handler.send(b"x", length=2)
     handler.server.ending.wait()
 
 
 class Web(ThreadingHTTPServer):
-    """A server; ``asked`` is what it was asked so far."""
+    """A server. ``asked`` has the requests so far."""
 
     daemon_threads = True
     block_on_close = False
@@ -82,12 +82,12 @@ class Web(ThreadingHTTPServer):
         self.answers[path] = lambda handler: handler.send(body)
 
     def handle_error(self, *arguments: object) -> None:
-        """Print nothing: clients that break off are what is tested."""
+        """Print nothing, because tests break off connections on purpose."""
 
 
 @contextlib.contextmanager
 def serving(context: ssl.SSLContext | None = None) -> Iterator[Web]:
-    """Yield a server that runs."""
+    """Yield a running server."""
     web = Web(context)
     thread = threading.Thread(target=web.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -102,14 +102,14 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Web]:
 
 @contextlib.contextmanager
 def closed() -> Iterator[int]:
-    """Yield a port at which nobody listens, and which nobody else gets meanwhile."""
+    """Yield a port on which nobody listens, and which nobody else gets meanwhile."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield int(taken.getsockname()[1])
 
 
 def certificate(directory: Path) -> ssl.SSLContext:
-    """Make a certificate for localhost that nobody trusts, and what a server needs to use it."""
+    """Make a certificate for localhost that nobody trusts. Return what a server needs to use it."""
     names = ["-keyout", str(directory / "key"), "-out", str(directory / "certificate")]
     options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     subprocess.run(

@@ -27,8 +27,9 @@ from spoold.sandbox.view import STORE
 
 Tried = PooledSandbox[Any, Any]
 WHAT = Subject("a job on trial")
+WHOLE = "a job sees the whole store, though it cannot list it"
 MEMORY = 64 * MIB
-CPU_TIME = 30  # seconds; a host that is busy has its jobs wait for a CPU, which is no fault of the host's
+CPU_TIME = 30  # seconds; jobs of a busy host wait for a CPU, which is no fault of the host
 KIND = b'#!/bin/sh\nstat -f -c %T "$(command -v stat)"\n'
 BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
 FILES = b"#!/bin/sh\ncd /tmp; for ((n = 0; n < 250000; n++)); do : >$n || exit 0; done 2>/dev/null\n"
@@ -48,8 +49,8 @@ def on_trial(settings: Settings) -> Settings:
 def no_runtime() -> Finding:
     """Return the finding where no job can be tried yet."""
     return WHAT.unknown(
-        "the runtime that a builder provides is missing, or closed to this user",
-        "start `spoold builder`, then run the doctor again, as root",
+        "no builder has provided a runtime yet, or this user may not read it",
+        "start `spoold builder`, then run the doctor again as root",
     )
 
 
@@ -70,9 +71,9 @@ def examine(sandbox: Tried, settings: Settings, runtime: Runtime, remedy: str) -
     except OperatorError as error:
         yield WHAT.refused(str(error))
     except SpooldError as error:
-        yield WHAT.refused(f"it cannot run: {error}", remedy)
+        yield WHAT.refused(f"the job cannot run: {error}", remedy)
     except BrokenError as error:
-        yield WHAT.refused(f"it cannot run, by a fault of spoold or of its runtime: {error}")
+        yield WHAT.refused(f"the job cannot run, by a fault of spoold or of its runtime: {error}")
     finally:
         sandbox.close()
 
@@ -96,7 +97,7 @@ def _of_root(sandbox: Tried) -> Finding:
     try:
         maps = Path(f"/proc/{container.transport.pid}/maps").read_text(errors="replace")
     except OSError as error:
-        return what.unknown(f"cannot be looked at: {error.strerror}", "run the doctor as root, here")
+        return what.unknown(f"/proc/PID/maps cannot be read: {error.strerror}", "run the doctor as root, on this host")
     finally:
         container.close()
     return _of_what_is_loaded(what, maps)
@@ -110,35 +111,35 @@ def _of_what_is_loaded(what: Subject, maps: str) -> Finding:
     if theirs:
         return what.refused(
             f"a program of the store starts as root, and the builder can change it: {theirs[0]}",
-            "restart the executor, with the same version of spoold as this doctor",
+            "restart the executor with the same version of spoold as this doctor",
         )
     if not any(path == program.IN_IMAGE for path in loaded):
-        return what.unknown("the kernel does not tell", "see which runtime the engine uses")
-    return what.fine("come from the image, and none from the Nix store")
+        return what.unknown("the kernel does not list the supervisor's files", "see which runtime the engine uses")
+    return what.fine("all come from the image, none from the Nix store")
 
 
 def _view(sandbox: Tried, settings: SandboxSettings) -> Finding:
-    what = Subject("what a job sees of the Nix store")
+    what = Subject("view of the Nix store")
     if sandbox.viewed:
-        return what.fine("its own closure")
+        return what.fine("a job sees its own closure only")
     if settings.view == "off":
-        return what.warning("all of it, unlisted: sandbox.view is off", 'set sandbox.view = "auto"')
+        return what.warning(f"{WHOLE}: sandbox.view is off", 'set sandbox.view = "auto"')
     return what.warning(
-        "all of it, unlisted: this kernel, engine or runtime does not allow the porter's mounts",
-        'use Linux 5.12 or later and a rootful engine, or sandbox.mode = "recycled"; '
-        'sandbox.view = "required" takes no work instead',
+        f"{WHOLE}: this kernel, engine or runtime does not allow the porter's mounts",
+        'use Linux 5.12 or later and a rootful engine, or set sandbox.mode = "recycled". With '
+        'sandbox.view = "required" the executor takes no work here',
     )
 
 
 def _layer(sandbox: Tried, settings: Settings, runtime: Runtime) -> Finding:
     """Run a job that says on which kind of file system its own store is."""
-    what = Subject("what a job locks or watches in the Nix store")
+    what = Subject("locks and watches in the Nix store")
     said = _run(sandbox, settings, KIND, runtime.closure).stdout.strip()
     if said == "overlayfs":
-        return what.fine("is no other job's concern: each has a layer of its own")
+        return what.fine("no other job notices them: each job has a layer of its own on the store")
     return what.note(
-        "others notice, so two jobs can talk, and one can learn which programs others run",
-        "load the module overlay; recycled containers need Linux 5.11 or later, single-use ones need the porter",
+        "other jobs notice them, so two jobs can talk, and a job can learn which programs others run",
+        "load the kernel module overlay. Recycled containers need Linux 5.11 or later, single-use ones the porter",
     )
 
 
@@ -148,7 +149,7 @@ def _memory(sandbox: Tried, settings: Settings) -> Finding:
     what = Subject("a job that takes too much memory")
     if outcome is Outcome.MEMORY_LIMIT:
         return what.fine(f"is ended at its limit of {MEMORY >> 20} MiB")
-    return what.refused(f"is not ended at its limit, but: {outcome}", "give the engine the memory controller")
+    return what.refused(f"is not ended at its limit: its outcome is {outcome}", "give the engine the memory controller")
 
 
 def _files(sandbox: Tried, settings: Settings) -> Finding:
@@ -157,21 +158,21 @@ def _files(sandbox: Tried, settings: Settings) -> Finding:
     if _run(sandbox, settings, FILES, []).outcome is Outcome.MEMORY_LIMIT:
         return what.fine("is ended at its memory limit")
     if settings.limits.work_inodes <= FEW:
-        return what.fine(f"finds no room for more than {settings.limits.work_inodes} in each of its directories")
+        return what.fine(f"finds no room for more than {settings.limits.work_inodes} files in each of its directories")
     return what.warning(
-        "is not ended at its memory limit: the kernel does not count the memory that it keeps for them",
+        "is not ended at its memory limit: the kernel does not count the memory that it uses for the files",
         f"boot without cgroup.memory=nokmem, or set limits.work_inodes = {FEW}",
     )
 
 
 def _importance(sandbox: Tried, settings: Settings) -> Finding:
     """Run a job that asks the kernel to spare it where the host's memory is short."""
-    what = Subject("a job, where the host's memory is short,")
+    what = Subject("a job on a host that is short of memory")
     if _run(sandbox, settings, PLEA, []).outcome is Outcome.OK:
-        return what.fine("is ended before all else, and cannot change that")
+        return what.fine("is ended before the host's own programs, and cannot change that")
     return what.warning(
-        "can have the kernel end the host's own programs before itself, since it may write its oom_score_adj",
-        "use Linux 5.19 or later, with landlock among the modules in /sys/kernel/security/lsm",
+        "can make the kernel end the host's own programs first, because it may write its oom_score_adj",
+        "use Linux 5.19 or later with Landlock: /sys/kernel/security/lsm must name landlock",
     )
 
 

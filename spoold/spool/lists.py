@@ -52,9 +52,9 @@ def require(settings: Settings) -> None:
         if settings.spool.answers != "acl" or keeps_lists(root):
             return
     except OSError as error:  # the disk is full or read-only. The daemon waits for it, and learns nothing about lists
-        log.warning("could not try whether responses can have access control lists", spool=root, error=error)
+        log.warning("could not test whether responses can have access control lists", spool=root, error=error)
         return
-    why = f"no list can be set on this file system, so owners could not read their responses: {SET}"
+    why = f"no access control list can be set on this file system, so owners could not read their responses: {SET}"
     if layout.is_shared(root):
         raise OperatorError(f"{root}: {why}")
     log.warning("other users cannot read their responses", spool=root, why=why)
@@ -63,7 +63,7 @@ def require(settings: Settings) -> None:
 def wrong(root: str) -> str | None:
     """Try lists as several users. Return what is wrong, "" where all is well, None where this process cannot try it."""
     if not keeps_lists(root):
-        return "no list can be set"
+        return "no access control list can be set"
     if os.geteuid() != 0:
         return None
     shared = layout.is_shared(root)
@@ -86,7 +86,8 @@ def settle(settings: Settings) -> str:
     """
     root, found = settings.spool.path, wrong(settings.spool.path)
     if settings.spool.answers == "owner":
-        hint = f'lists work on {root}: without answers = "owner" responses would stay the daemons\''
+        hint = f'access control lists work on {root}: without answers = "owner", owners could read their responses, '
+        hint += "but not change them"
         return hint if found == "" else ""
     if not found:
         return ""
@@ -101,13 +102,15 @@ def examine(settings: Settings) -> Iterator[Finding]:
     found = wrong(root)
     if settings.spool.answers == "owner":
         if found == "":
-            yield Finding(Level.WARNING, WHAT, f"{LOST}, and lists work here", 'remove answers = "owner"')
+            detail = f"{LOST}, though access control lists work here"
+            yield Finding(Level.WARNING, WHAT, detail, 'remove answers = "owner"')
         else:
-            kept = "`spoolctl status` and archives go by digests that the daemons keep"
+            kept = "`spoolctl status` and archives check them by digests that the daemons keep"
             yield Finding(Level.WARNING, WHAT, f"{LOST}. {kept}", "use a file system with access control lists")
     elif found:
         yield Finding(Level.REFUSED if layout.is_shared(root) else Level.WARNING, WHAT, found, SET)
     elif found is None:
-        yield Finding(Level.UNKNOWN, WHAT, "lists can be set; only root can try them", "run the doctor as root")
+        detail = "access control lists can be set, but only root can test them"
+        yield Finding(Level.UNKNOWN, WHAT, detail, "run the doctor as root")
     else:
-        yield Finding(Level.FINE, WHAT, "are the daemons', and lists let their owners read")
+        yield Finding(Level.FINE, WHAT, "belong to the daemons, and access control lists let their owners read them")

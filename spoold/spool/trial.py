@@ -60,9 +60,9 @@ def _read(path: str) -> None:
 
 def _wrong(path: str, access: bytes, writer: int, group: int, owner: int) -> str:
     if why := _as(writer, max(group, 0) or writer, lambda: _write(path, access)):
-        return f"no list can be set ({why})"
+        return f"no access control list can be set ({why})"
     if why := _as(owner, owner, lambda: _read(path)):
-        return f"an owner cannot read a response that has a list ({why})"
+        return f"an owner cannot read a response that has an access control list ({why})"
     changes: dict[str, Callable[[], object]] = {
         "write to": lambda: os.open(path, os.O_WRONLY),
         "truncate": lambda: os.truncate(path, 0),

@@ -1,4 +1,4 @@
-"""A spool with its executor, builder and health checker, stepped by a test; the engines are stand-ins."""
+"""A spool with its executor, builder and health checker. A test steps them, and the engines are stand-ins."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from spoold.spool.store import Spool
 from tests.schemas import validator
 from tests.standins import PlainBackend, PlainSandbox
 
-PATIENCE = 100.0  # seconds; much, since a disk may be busy with something else
-OLD = (1.0, 1.0)  # times of a file
+PATIENCE = 100.0  # seconds: many, because a disk may be busy with something else
+OLD = (1.0, 1.0)  # atime and mtime of a file, long ago
 
 
 def settings_for(root: Path, **changes: Any) -> Settings:
     made = Settings(
         spool=SpoolSettings(path=str(root), settle=0.1),
-        # None runs out because the machine stands still for a while: a test says which ones do, by let_leases_run_out.
+        # No lease runs out because the machine stands still for a while. A test chooses which do, by
+        # let_leases_run_out.
         lease=LeaseSettings(renewal=0.05, limit=600.0, check=0.1, pause=0.05),
         executor=ExecutorSettings(slots=2),
         nixpkgs={"default": "/srv/nixpkgs"},
@@ -77,7 +78,7 @@ class Bench:
         self.take_in()
 
     def put(self, uid: int, id_: str) -> None:
-        """Put a submission of a user's there, and leave it to a test to have it taken in."""
+        """Drop a submission of a user without a step of intake."""
         path = self.root / "incoming" / f"{id_}.json"
         path.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
         os.chown(path, uid, uid)
@@ -87,7 +88,7 @@ class Bench:
         self.take_in()
 
     def take_in(self) -> None:
-        """Have intake look at all that lies there, also where it rests since the machine stood still during a look."""
+        """Let intake take in all files, even if it rests because the machine stood still during a look."""
         self.intake._box._rests_until = 0.0
         while self.intake.step() == 0:
             pass
@@ -108,27 +109,27 @@ class Bench:
 
     def response(self, id_: str) -> dict[str, Any]:
         name = f"{id_}.response.json"
-        self.until(lambda: self.has("done", name), lambda: None)  # its entry is there first, by a thread
+        self.until(lambda: self.has("done", name), lambda: None)  # a thread publishes it, and its entry is there first
         loaded: dict[str, Any] = json.loads((self.root / "done" / name).read_bytes())
         validator("response").validate(loaded)
         return loaded
 
     def let_leases_run_out(self, directory: str) -> None:
-        """Have as much time pass as a lease has, for all in a directory that nobody renews."""
+        """Age all entries in a directory so that leases that nobody renews have run out."""
         for name in self.names(directory):
             with contextlib.suppress(FileNotFoundError):  # a thread has moved it on
                 os.utime(self.root / directory / name, OLD)
 
     def wait_for_a_tick(self) -> None:
-        """Return when files that change from now on have later times than those that changed before.
+        """Return when later changes of files get later times than all changes so far.
 
-        These go by the kernel's ticks, each of some milliseconds.
+        The kernel sets these times by its ticks of some milliseconds.
         """
         before = self.spool.clock.file_system()
         self.until(lambda: self.spool.clock.file_system() > before, lambda: None)
 
     def progress(self, id_: str) -> str:
-        """Return the status in a side file, "" where there is none; it may go at any time."""
+        """Return the status in a side file, or "" where there is none. The file may vanish at any time."""
         with contextlib.suppress(FileNotFoundError):
             return str(json.loads((self.root / "progress" / f"{id_}.json").read_bytes())["status"])
         return ""
@@ -144,9 +145,9 @@ class Bench:
         return {d.path: self.names(d.path) for d in layout.DIRECTORIES if self.names(d.path)}
 
     def assert_nothing_is_left(self) -> None:
-        """Everything that was accepted is done, and nothing private, held or in progress remains.
+        """Assert that every accepted submission is done, and that nothing private, held or in progress remains.
 
-        A response is seen before its private name is removed, so there may be a moment to wait.
+        A response is visible before its private name is removed, so this may wait for a moment.
         """
         for directory in (
             "incoming",

@@ -1,4 +1,4 @@
-"""All four actors over one spool, and a file system that a test may fill, or make read-only."""
+"""All four actors over one spool, and a file system that a test may fill or make read-only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.actors.bench import Bench
 
-# For how long one step does something before the next one is due.
+# Limits on the seconds that one step works before the next one is due.
 PATIENCES = (
     "intake.LONG",
     "intake.dropbox.LONG",
@@ -23,14 +23,15 @@ PATIENCES = (
 
 @pytest.fixture
 def paced() -> None:
-    """Have actors go by the time that their looks take, for tests that say how long that is."""
+    """Keep the actors' limits on the time of their looks, for tests that set how long a look takes."""
 
 
 @pytest.fixture(autouse=True)
 def unhurried(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Have all be looked at in one step, and none rest after it, also where the machine stands still meanwhile.
+    """Let one step look at everything and never rest, even when the machine stands still meanwhile.
 
-    Else a step of intake's would leave files for the next one, or not look for seconds, and an executor's likewise.
+    Without this, a step of intake could leave files for the next one or not look again for seconds. The executor could
+    do the same.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in () if "paced" in request.fixturenames else PATIENCES:
@@ -54,6 +55,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=400", "tmpfs", str(disk)], capture_output=True, check=False
     )
     if mounted.returncode != 0:
-        pytest.skip("to mount a small disk takes root")
+        pytest.skip("only root can mount a small disk")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)

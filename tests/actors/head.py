@@ -1,4 +1,4 @@
-"""The head of a cluster: a spool with its daemons, which has pilots started."""
+"""The head of a cluster: a spool with its daemons, which let Slurm start pilots."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.waiting import until
 
 
 class Head:
-    """The head of a cluster: intake, router, builder, health and scale, stepped by a test."""
+    """The head of a cluster: intake, router, builder, health and scale. A test steps them."""
 
     def __init__(self, root: Path, cluster: Cluster, *, lease: float = 60.0, **pool: object) -> None:
-        """Make one whose leases last ``lease`` seconds: few where a test waits for the end of one."""
+        """Make a head with leases of ``lease`` seconds, which are few where a test waits for the end of a lease."""
         program = root / "pilot"
         program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.pilot "$@"\n')
         program.chmod(0o755)
@@ -74,7 +74,7 @@ class Head:
         return found or []
 
     def processes(self) -> list[int]:
-        """Return the pilots that run on this host."""
+        """Return the pids of the pilots on this host."""
         found: list[int] = []
         for lock in (self.bench.root / "tmp").glob("executor-pool-*.lock"):
             found += machine.lock_holders(str(lock)) or []
@@ -87,19 +87,19 @@ class Head:
             self.bench.drop(id_, script, limits={"run": {"time": 600, "cpu_time": 600}})
 
     def hold(self, id_: str) -> None:
-        """Drop such a one, and wait until a pilot has it."""
+        """Drop such a submission, and wait until a pilot runs it."""
         self.drop_long(id_)
         self.until(lambda: self.bench.names("running") and self.processes())
 
     def let_leases_run_out(self) -> None:
-        """Have as much time pass as a lease has, for pilots that are dead and for what they held."""
+        """Let the leases of dead pilots run out, and those of the entries that they held."""
         self.bench.let_leases_run_out("running")
         for path in (self.bench.root / "tmp").glob("executor-pool-*.host"):
             with contextlib.suppress(FileNotFoundError):  # its pilot has ended
                 os.utime(path, OLD)
 
     def let_go(self) -> None:
-        """Let what is held end."""
+        """Let the held submissions end."""
         (self.bench.root.parent / "go").touch()
 
     def answered(self, *ids: str) -> bool:

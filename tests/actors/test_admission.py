@@ -1,4 +1,4 @@
-"""Jobs that run at once never ask for more memory together than there is for them, and none waits for it for ever."""
+"""Jobs that run at once never ask for more memory together than the host has, and none waits for memory for ever."""
 
 from __future__ import annotations
 
@@ -34,16 +34,20 @@ from tests.sandbox.conftest import RUN, make_job
 from tests.standins import PlainSandbox
 
 ONE, OTHER, THIRD = 1001, 1002, 1003
-ALL = 1000  # bytes of memory of a host
+ALL = 1000  # bytes of memory of the host
 
 
 class Host:
-    """Slots and memory, over which time passes only when a test says so; ``began`` is what began, in turn."""
+    """Slots and memory. Time passes only when a test says so.
+
+    ``began`` has the jobs in the order in which they began.
+    """
 
     def __init__(self, slots: int, person: Callable[[int], int] = lambda uid: uid) -> None:
         self.now = 1000.0
-        self.barred: set[int] = set()  # whose share is used up
-        with mock.patch.object(ready, "MOST", 1_000_000):  # of what has no room in line nothing is found again here
+        self.barred: set[int] = set()  # owners whose share is used up
+        # there is room for all, because nothing here finds an entry again
+        with mock.patch.object(ready, "MOST", 1_000_000):
             self.line = Line(person, lambda: self.now, lambda each: each not in self.barred, memory=ALL, slots=slots)
         self.idle = slots
         self.began: list[str] = []
@@ -64,7 +68,10 @@ class Host:
         attempt: int = 1,
         priority: int = 0,
     ) -> None:
-        """Have jobs wait that take ``size`` bytes and go on for ``seconds``; their ``limit`` is that, or another."""
+        """Let jobs wait that take ``size`` bytes and run for ``seconds``.
+
+        Their ``limit`` is that time unless it is given.
+        """
         for name in names.split():
             self._jobs[name] = owner, seconds
             self._wanted[name] = self.now
@@ -100,7 +107,7 @@ class Host:
         return " ".join(sorted(name for _, _, name, _ in self._running))
 
     def waited(self, name: str) -> float:
-        """Return for how long a job waited that began."""
+        """Return how long a job waited before it began."""
         return self._waited[name]
 
     def taken(self, name: str) -> Taken:
@@ -124,13 +131,13 @@ class Host:
 
 @pytest.fixture
 def host() -> Host:
-    """Four slots on a host of ``ALL`` bytes."""
+    """Return four slots on a host with ``ALL`` bytes."""
     return Host(slots=4)
 
 
 @pytest.fixture
 def no_credit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    """Let nobody be behind by more than the jobs that run, so that the order is easy to predict."""
     monkeypatch.setattr(timeshare, "CREDIT", 0.0)
 
 
@@ -177,7 +184,7 @@ def test_a_big_job_is_not_kept_waiting_by_small_ones_that_go_on_coming(host: Hos
 def test_a_big_job_is_not_kept_waiting_by_jobs_of_which_one_always_runs(
     seconds: int, slots: int, accounts: int
 ) -> None:
-    """However long they are, and whether they are one's or come from several accounts in turns."""
+    """The small jobs may be of any length, and belong to one owner or to several accounts that take turns."""
     host = Host(slots)
     host.want(1, "s0", 50, seconds)
     host.run(5)
@@ -191,7 +198,7 @@ def test_a_big_job_is_not_kept_waiting_by_jobs_of_which_one_always_runs(
 
 
 def test_what_ends_in_time_passes_a_big_job(host: Host) -> None:
-    """So slots are idle for no longer than a short job may take."""
+    """So slots stay idle no longer than a short job may run."""
     host.want(ONE, "long", 600, 600.0)
     host.want(OTHER, "big", ALL, 20.0)
     for number in range(3000):
@@ -221,7 +228,7 @@ def test_room_is_kept_for_one_job_at_a_time(host: Host) -> None:
     assert host.running() == "big s"
     host.want(THIRD, "s2", 400)
     host.end("s")
-    assert host.running() == "big", "now the other's turn has come"
+    assert host.running() == "big", "now it is the other's turn"
     host.end("big")
     assert host.running() == "other-big"
 
@@ -242,14 +249,14 @@ def test_the_wait_for_the_engine_is_no_part_of_the_time(host: Host) -> None:
     host.run(100)
     host.line.begun(host.taken("a"))
     host.want(THIRD, "s", 50, 1.0)
-    assert host.running() == "a", "what is promised does not change by that"
+    assert host.running() == "a", "the later start of a doesn't move the time that was promised to big"
     host.end("a")
     host.end("big")
     assert host.running() == "s"
 
 
 def test_whoever_gives_up_the_room_that_was_kept_has_used_it(host: Host, no_credit: None) -> None:
-    """Or they would be the first again, each time with a job that lets another's small ones pass."""
+    """Otherwise they would be first again and again, each time with a job that lets another's small jobs pass."""
     host.want(THIRD, "long", 300)
     host.want(OTHER, "p1", 800)
     host.want(ONE, "big", ALL)
@@ -262,7 +269,7 @@ def test_whoever_gives_up_the_room_that_was_kept_has_used_it(host: Host, no_cred
 
 
 def test_what_was_tried_does_not_pass_what_was_tried(host: Host) -> None:
-    """They go one at a time, so it would keep it waiting, and the room would be lost."""
+    """Jobs with an earlier attempt run one at a time. So the short one would delay the big one and waste its room."""
     host.want(THIRD, "long", 300, 100.0)
     host.want(OTHER, "big", 800, attempt=2)
     host.want(ONE, "short", 50, 1.0, attempt=2)
@@ -277,13 +284,13 @@ def test_no_room_is_kept_for_one_whose_share_is_used_up(host: Host) -> None:
     host.want(THIRD, "s", 50)
     assert host.running() == "long"
     host.barred.add(OTHER)
-    assert host.line.ask_again() == {OTHER}, "so slots look again"
+    assert host.line.ask_again() == {OTHER}, "slots have to look again"
     host.run(1)
     assert host.running() == "long s"
 
 
 def test_no_room_is_kept_for_what_is_gone(host: Host) -> None:
-    """It was cancelled, or another executor has it."""
+    """The job was cancelled, or another executor has it."""
     host.want(ONE, "long", 300, 100.0)
     host.want(OTHER, "big1 big2", ALL)
     host.want(THIRD, "s", 50)
@@ -307,7 +314,7 @@ def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next(host: 
 
 
 def test_a_big_job_that_one_s_own_small_jobs_keep_out_saves_up_no_turns(host: Host) -> None:
-    """Else an hour of that would be an hour in which nobody else begins."""
+    """Otherwise an hour of waiting would give an hour in which nobody else begins."""
     host.many(OTHER, "b", 15_000, 1, 1.0)
     host.want(ONE, "big", ALL, 1.0)
     for number in range(360):
@@ -318,7 +325,7 @@ def test_a_big_job_that_one_s_own_small_jobs_keep_out_saves_up_no_turns(host: Ho
     before = len(host.began)
     host.run(60.0)
     began = host.began[before:]
-    assert sum(name.startswith("b") for name in began) > len(began) / 3, "of two who wait each has about half"
+    assert sum(name.startswith("b") for name in began) > len(began) / 3, "of two owners who wait, each gets about half"
 
 
 @pytest.mark.parametrize(("seconds", "running"), [(20, "s1 s2"), (40, "s1")])
@@ -337,7 +344,7 @@ def test_who_waited_already_goes_before_a_big_job_until_they_used_as_much(
 
 
 def test_who_went_before_a_big_job_puts_off_when_that_begins(host: Host, no_credit: None) -> None:
-    """So others have as much time to pass it in."""
+    """The big job's start is put off, so others have as much time to pass it."""
     host.want(OTHER, "first", 100, 50.0)
     host.run(50)
     host.want(ONE, "s1", 400, 40.0)
@@ -350,7 +357,7 @@ def test_who_went_before_a_big_job_puts_off_when_that_begins(host: Host, no_cred
 
 
 def test_who_comes_later_does_not_keep_a_big_job_waiting(host: Host, no_credit: None) -> None:
-    """Though they used less: several could take turns to come."""
+    """This holds though the newcomers used less, because several of them could take turns to arrive."""
     host.want(THIRD, "long", 300)
     host.want(OTHER, "first", 100, 50.0)
     host.run(50)
@@ -365,7 +372,7 @@ def test_who_comes_later_does_not_keep_a_big_job_waiting(host: Host, no_credit: 
 
 
 def test_an_owner_s_own_jobs_do_not_pass_each_other(host: Host) -> None:
-    """Or one's small jobs, of which one always runs, would keep their own big one waiting for ever."""
+    """Otherwise an owner whose small jobs always run would keep their own big job waiting for ever."""
     host.want(ONE, "s1", 300)
     host.want(ONE, "big", 800)
     host.want(ONE, "s2", 300)
@@ -398,7 +405,7 @@ def test_who_used_less_gets_the_memory_that_frees_up(host: Host, no_credit: None
 
 
 def test_all_uids_of_a_person_are_one_owner() -> None:
-    """Or who has a range of them keeps room for big jobs without an end, by a uid with nothing running."""
+    """Otherwise a uid with nothing running could keep room for its owner's next big job, again and again."""
     host = Host(4, lambda uid: OTHER if uid >= 100_000 else uid)
     host.want(100_000, "b1", 800)
     host.want(100_001, "b2", 800)
@@ -412,11 +419,11 @@ def test_who_asks_for_all_memory_gets_no_more_of_the_time_than_another(host: Hos
     host.many(OTHER, "b", 1000, size, 3.0)
     host.run(900)
     assert host.served[ONE] > 0.45 * 4 * 900
-    assert host.served[OTHER] > 0.3 * 900, "and they get theirs"
+    assert host.served[OTHER] > 0.3 * 900, "and the other owner gets their share"
 
 
 def test_the_slots_that_are_kept_idle_for_a_job_are_its_owner_s(host: Host) -> None:
-    """Or big jobs that end at once, one after the other, take most of the time from all others, at no cost."""
+    """Otherwise big jobs that end at once, one after the other, would take most of the time from others at no cost."""
     lengths = itertools.cycle([1.0, 2.0, 19.0])
     for number in range(3000):
         host.want(ONE, f"s{number}", 50, next(lengths))
@@ -429,16 +436,16 @@ def test_the_slots_that_are_kept_idle_for_a_job_are_its_owner_s(host: Host) -> N
     assert host.served[ONE] > 0.5 * 4 * 1800
     used = host.line.usage()
     assert used is not None
-    assert used[OTHER] > 0.5 * used[ONE], "what others were kept waiting for"
+    assert used[OTHER] > 0.5 * used[ONE], "OTHER is charged for the time that others had to wait"
 
 
 def test_who_comes_new_is_measured_by_who_used_least_of_those_who_wait(host: Host) -> None:
-    """Or whoever passes another with a small job, after a big one, would put others behind that one."""
+    """Otherwise an owner whose small job passes after their big one would put newcomers behind the big one."""
     host.want(OTHER, "whole", ALL, 500.0)
     host.run(500)
     host.many(ONE, "a", 1000, 300, 5.0)
     host.run(1)
-    host.want(OTHER, "gap", 50, 1.0)  # passes ONE's next, which does not fit
+    host.want(OTHER, "gap", 50, 1.0)  # passes ONE's next job, which does not fit
     host.run(1)
     assert "gap" in host.began
     host.want(THIRD, "new", 300, 1.0)
@@ -464,7 +471,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Threads:
-    """Slots that are threads, each of which holds what it took."""
+    """Slots that are threads. Each holds the job that it took."""
 
     def __init__(self, slots: int) -> None:
         self.line = Line(memory=ALL, slots=slots)
@@ -548,16 +555,18 @@ def test_no_limit_is_above_what_there_is() -> None:
 def test_what_a_job_asks_for_is_what_its_container_gets() -> None:
     limits = Limits()
     plain = make_job("", shell="", limits=limits.run.default)
-    assert sizes.asked(limits, plain) == GIB + 48 * MIB  # all that wait have this size
+    assert sizes.asked(limits, plain) == GIB + 48 * MIB  # every job with the default limits has this size
     own = make_job("", shell="", limits=replace(RUN, memory=64 * MIB), stdin=b"x" * (9 * MIB))
     assert sizes.asked(limits, own) == (64 + 32) * MIB
     compiled = make_job("", shell="", compile_sh="", limits=limits.run.default)
-    assert sizes.asked(limits, compiled) == (512 + 48) * MIB + GIB  # all that it may have left in memory
+    # all memory that the compilation may have left in use
+    assert sizes.asked(limits, compiled) == (512 + 48) * MIB + GIB
     narrow = replace(limits, work_size=256 * MIB)
     assert sizes.asked(narrow, compiled) == (512 + 48 + 3 * 256) * MIB
     most = make_job("", shell="", limits=limits.run.maximum, stdin=b"x" * (16 * MIB))
     assert sizes.asked(limits, most) <= limits.run.maximum.memory + BESIDE
-    for host in (GIB, 2 * GIB, 8 * GIB):  # no container gets more than there is, whatever both phases may have
+    # no container gets more memory than the host has, whatever both phases may have
+    for host in (GIB, 2 * GIB, 8 * GIB):
         fitting = within(limits, host)
         for part in ("default", "maximum"):
             run, compiling = getattr(fitting.run, part), getattr(fitting.compile, part)
@@ -566,7 +575,7 @@ def test_what_a_job_asks_for_is_what_its_container_gets() -> None:
 
 
 class WatchedSandbox(PlainSandbox):
-    """Notes what a job may take, and what was counted for all that ran when it began: bytes, and the longest time."""
+    """A sandbox that records what each job may take, and what was counted when it began: bytes and the longest time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -586,7 +595,7 @@ class WatchedSandbox(PlainSandbox):
 def bench(tmp_path: Path) -> Iterator[Bench]:
     settings = settings_for(tmp_path, executor=ExecutorSettings(slots=4, memory=2 * GIB))
     made = Bench(tmp_path, settings)
-    made.drop("warm")  # else jobs wait for their build, in building/
+    made.drop("warm")  # otherwise jobs would wait for their build in building/
     made.wait_for("warm")
     made.sandbox.jobs.clear()
     yield made
@@ -634,7 +643,7 @@ def test_one_s_jobs_that_wait_for_memory_take_no_slot_from_another_s(bench: Benc
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
 def test_uids_of_one_person_take_turns_as_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or who has a range of them could have a big job keep all others from beginning, by a uid with nothing running."""
+    """Otherwise an owner of many uids could keep all others from starting, with big jobs of uids that run nothing."""
     monkeypatch.setattr(bench.executor._line, "_person", lambda uid: OTHER if uid >= 100_000 else uid)
     bench.sandbox.gate.clear()
     drop_as(bench, 100_000, "b1", 1500 * MIB)
@@ -674,7 +683,7 @@ def test_what_waits_for_memory_waits_on_at_the_end(bench: Bench) -> None:
 
 
 def test_a_job_for_which_limits_grew_while_it_waited_waits_for_that_much(bench: Bench) -> None:
-    """What is counted is never less than what its container then gets."""
+    """The memory that is counted is never less than the container gets."""
     sandbox = bench.sandbox = WatchedSandbox()
     sandbox.bench = bench
     bench.executor.stop()
@@ -698,7 +707,7 @@ def test_a_job_for_which_limits_grew_while_it_waited_waits_for_that_much(bench: 
 
 
 def test_a_job_whose_time_grew_while_it_waited_is_counted_with_that(bench: Bench) -> None:
-    """Or it could put off, by more than was said, a job that room is kept for."""
+    """Otherwise it could delay a job for which room is kept, longer than was promised."""
     sandbox = bench.sandbox = WatchedSandbox()
     sandbox.bench = bench
     bench.executor.stop()
@@ -736,7 +745,7 @@ def test_a_big_job_that_is_cancelled_keeps_nobody_waiting(bench: Bench) -> None:
 
 
 class LimitedSandbox(PlainSandbox):
-    """Notes which limits it was told of."""
+    """A sandbox that records the limits that it is told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -752,7 +761,7 @@ def test_engines_are_told_of_other_limits_also_those_that_are_made_later(bench: 
     bench.executor = bench.new_executor()
     bench.until(bench.executor._engine.ready.is_set)
     bench.executor.apply_settings(bench.settings)
-    assert not sandbox.limits, "none has changed"
+    assert not sandbox.limits, "no limit has changed"
     limits = bench.settings.limits
     default = replace(limits.run.default, memory=100 * MIB)
     changed = replace(limits, run=replace(limits.run, default=default))

@@ -1,4 +1,4 @@
-"""However much waits, an executor begins at once, remembers little, and forgets nothing."""
+"""However many entries wait, an executor begins at once, remembers few of them, and forgets none for good."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALICE, BOB = 1001, 1002
 
 @pytest.fixture(autouse=True)
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is room for four entries in line and for eight names."""
+    """Make room for four entries in line and for eight names."""
     monkeypatch.setattr(turns, "LEAST", 2)
     monkeypatch.setattr(ready, "MOST", 4)
     monkeypatch.setattr(backlogs, "MOST", 8)
@@ -34,7 +34,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """One slot, which is taken until the gate opens."""
+    """Yield a bench with one slot, which is in use until the gate opens."""
     made = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1)))
     made.drop("warm")
     made.wait_for("warm")
@@ -53,13 +53,13 @@ def remembered(bench: Bench) -> int:
 
 
 def drop_later(bench: Bench, id_: str) -> None:
-    """Drop a submission later than all that were dropped before, by the file system's clock."""
+    """Drop a submission later than all earlier ones by the file system's clock."""
     bench.wait_for_a_tick()
     bench.drop(id_)
 
 
 def begin_anew(bench: Bench) -> None:
-    """Have another executor begin, which finds what waits by a scan."""
+    """Start another executor, which finds the waiting entries by a scan."""
     bench.sandbox.gate.set()
     bench.executor.stop()
     bench.sandbox.gate.clear()
@@ -82,7 +82,7 @@ def test_much_that_waits_runs_in_the_order_in_which_it_came(bench: Bench, told: 
     bench.executor.step()
     while bench.executor._seen:
         bench.executor.step([])
-    assert remembered(bench) <= 4 + 8 + 2  # an eighth may be too many
+    assert remembered(bench) <= 4 + 8 + 2  # a bound may be passed by an eighth
     bench.sandbox.gate.set()
     bench.wait_for(*ids)
     assert ran(bench) == ids
@@ -158,7 +158,7 @@ def backlog_of(*names: str) -> Backlog:
     made = Backlog(lambda entry: entry.owner or 0)
     made.begin()
     for number in range(len(names)):
-        since = number * 7 % len(names)  # 7 divides none of the lengths
+        since = number * 7 % len(names)  # no length is a multiple of 7, so each number comes once
         made.add(State.NEW, Entry(names[since], 1, ALICE), float(since))
     made.end(whole=True)
     return made
@@ -175,7 +175,7 @@ def test_of_very_much_the_oldest_are_remembered() -> None:
     backlog = backlog_of(*names)
     assert not backlog.is_low
     assert fed(backlog, 8) == names[:8]
-    assert backlog.is_low, "there are more"
+    assert backlog.is_low, "more entries wait than it remembers"
 
 
 def test_of_whom_enough_is_remembered_no_more_is_looked_for() -> None:
@@ -188,7 +188,7 @@ def test_of_whom_enough_is_remembered_no_more_is_looked_for() -> None:
     backlog.begin()
     assert backlog.needs(Entry("a", 1, ALICE))
     backlog.end(whole=False)
-    assert backlog.is_low, "it was not looked at to the end"
+    assert backlog.is_low, "the scan did not reach the end"
 
 
 def test_turns_with_little_room_keep_the_first() -> None:

@@ -1,4 +1,4 @@
-"""What is wrong, or large, in the Build store ends no daemon, and keeps nobody else waiting."""
+"""Bad or large files in the Build store end no daemon, and delay nobody else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MIB = 1 << 20
 
 
 def record(builds: BuildStore, build_id: str, log: str = "", *, good: bool = True) -> None:
-    """Put the result of a build there, one that is kept for long where it is not ``good``."""
+    """Store the result of a build. A failure is kept for a long time."""
     builds.request(Dependencies(build_id=build_id, expression=build_id, nixpkgs=store_path("nixpkgs")))
     builds.queue.claim(Entry(build_id, 1), State.NEW, State.BUILDING)
     result = BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell=store_path("x") if good else "")
@@ -41,7 +41,7 @@ def record(builds: BuildStore, build_id: str, log: str = "", *, good: bool = Tru
 
 def everyone(bench: Bench) -> None:
     bench.step()
-    bench.let_leases_run_out("building")  # what waits there for a build that is nowhere is put back
+    bench.let_leases_run_out("building")  # submissions that wait for a build that exists nowhere are put back
     bench.health.step()
 
 
@@ -84,7 +84,7 @@ def test_a_good_result_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_result_of_a_failed_build_is_read_once_and_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its log is as long as whoever asked for it likes."""
+    """The log may be as long as the submission's owner likes."""
     build_ids = {f"{number:064x}" for number in range(5)}
     for build_id in build_ids:
         record(bench.builds, build_id, good=False)
@@ -94,7 +94,7 @@ def test_a_result_of_a_failed_build_is_read_once_and_in_parts(bench: Bench, monk
     monkeypatch.setattr(health, "STEP_BUDGET", -1.0)
     for number in range(5):
         bench.health.step()
-        assert len(read) == number + 1, "there is no time for more than one"
+        assert len(read) == number + 1, "a step has time for one result only"
     bench.health.step()
     assert set(read) == build_ids
     assert len(read) == 5
@@ -192,7 +192,7 @@ def test_a_build_alone_is_answered_when_it_is_there(bench: Bench) -> None:
     bench.drop("runs", expression="# a")
     bench.wait_for("runs")
     assert len(bench.backend.built) == 1
-    assert len(bench.sandbox.jobs) == 1, "only what is to be run is run"
+    assert len(bench.sandbox.jobs) == 1, "only the submission that asks for a run is run"
     assert bench.builds.uses.last(os.geteuid()).keys() == {first["build_id"]}
     bench.assert_nothing_is_left()
 
@@ -207,7 +207,7 @@ def test_a_build_alone_that_fails_says_why(bench: Bench) -> None:
 
 
 def test_a_build_alone_holds_no_slot(bench: Bench) -> None:
-    """Though all slots are taken it is answered."""
+    """It is answered while all slots are in use."""
     bench.sandbox.gate.clear()
     bench.drop("a")
     bench.drop("b")

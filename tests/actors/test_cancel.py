@@ -1,4 +1,4 @@
-"""A submission is cancelled in any state by its owner or the operator, by nobody else, and answered once."""
+"""The owner or the operator can cancel a submission in any state, and nobody else can. It has one answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.rights import assert_answer
 from tests.standins import SetClock
 
 OWNER, OTHER = 65534, 65533
-PATIENT = {phase: {"time": 300} for phase in ("compile", "run")}  # limits of what goes on until the test ends it
+PATIENT = {phase: {"time": 300} for phase in ("compile", "run")}  # for runs that only the test ends
 
 
 def ask(bench: Bench, id_: str, uid: int | None = None, word: str = "") -> Path:
@@ -58,12 +58,12 @@ def bring(bench: Bench, state: str) -> None:
 
 
 def be_patient(bench: Bench) -> None:
-    """Have intake wait for what an executor has to tell, however slow the machine is."""
+    """Let intake wait for the executor's report, however slow the machine is."""
     bench.intake._cancels._canceller._wishes.patience = PATIENCE
 
 
 def be_deaf(bench: Bench) -> None:
-    """Have the executor learn of nothing that happens to what it holds, as one that hangs."""
+    """Keep the executor from learning what happens to its entries, as if it hung."""
     bench.executor._slots._heartbeat.stop()
 
 
@@ -72,7 +72,7 @@ def outcomes(response: dict[str, Any]) -> list[str]:
 
 
 def begin(bench: Bench, tmp_path: Path, **keys: Any) -> None:
-    """Have a submission ``a`` run a script that prints and goes on for ever."""
+    """Let a submission ``a`` run a script that prints and then runs on for ever."""
     began = tmp_path / "began"
     bench.drop("a", f"echo some; echo more >&2; touch {began}; sleep 600", limits=PATIENT, **keys)
     bench.until(began.exists)
@@ -109,7 +109,7 @@ def test_a_running_job_is_stopped_by_the_next_renewal(bench: Bench) -> None:
     bring(bench, "running")
     ask(bench, "a", OWNER)
     bench.intake.step()
-    bench.until(lambda: bench.executor._slots._heartbeat._held == set(), lambda: None)  # the gate is closed still
+    bench.until(lambda: bench.executor._slots._heartbeat._held == set(), lambda: None)  # the gate is still closed
     end(bench)
 
 
@@ -161,7 +161,7 @@ def test_an_executor_that_does_not_answer_is_waited_for_as_long_as_the_spec_says
     assert (response["status"], outcomes(response)) == ("CANCELLED", ["ok", "skipped", "skipped"])
     assert response["notes"] == ["it is unknown what ran: the executor did not answer within 10 s of the cancel"]
     for lease in bench.executor._slots._heartbeat._held:
-        lease.stop.set()  # what it has to tell comes too late
+        lease.stop.set()  # the report comes too late
     end(bench)
     assert bench.response("a") == response
 
@@ -211,7 +211,8 @@ def test_whoever_has_the_next_attempt_is_asked_as_well(bench: Bench, tmp_path: P
     ask(bench, "a")
     bench.intake.step()
     (tmp_path / "began").unlink()
-    (bench.root / "running" / named("a")).rename(bench.root / "new" / named("a", 2))  # as health does, when it is dead
+    # like health when the executor is dead
+    (bench.root / "running" / named("a")).rename(bench.root / "new" / named("a", 2))
     other = bench.new_executor()
     try:
         bench.until((tmp_path / "began").exists, other.step)
@@ -245,7 +246,7 @@ def test_what_an_earlier_use_of_the_id_left_asks_for_nothing(bench: Bench, tmp_p
     (bench.root / "tmp" / "a.cancel").write_bytes(b"another file")
     begin(bench, tmp_path)
     before = (bench.root / "running" / named("a")).stat().st_mtime_ns
-    for _ in range(3):  # renewals
+    for _ in range(3):  # wait for three renewals
         bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
         before = (bench.root / "running" / named("a")).stat().st_mtime_ns
     be_patient(bench)
@@ -296,7 +297,7 @@ def test_while_it_waits_for_its_build_the_dependencies_are_cancelled(bench: Benc
 
 @pytest.mark.parametrize("long", [False, True])
 def test_a_build_that_has_ended_is_told_in_short(bench: Bench, monkeypatch: pytest.MonkeyPatch, *, long: bool) -> None:
-    """Whatever the build had to say: no room in its owner's share is asked for."""
+    """This holds however long the build's log is. No room in the owner's share is needed."""
     if long:
         build = bench.backend.build
 
@@ -337,7 +338,7 @@ def test_one_that_lies_in_the_drop_box_still_is_waited_for(bench: Bench) -> None
 
 @pytest.mark.parametrize("uid", [OWNER, 0])
 def test_nobody_can_hold_all_names_of_a_cancel(bench: Bench, uid: int) -> None:
-    """Another has the usual one, again and again."""
+    """Another user takes the usual name again and again."""
     bring(bench, "new")
     ask(bench, "a", OTHER)
     ask(bench, "a", OTHER, "@01234567")
@@ -367,7 +368,7 @@ def test_it_waits_for_a_submission_whatever_name_that_has(bench: Bench) -> None:
 def test_files_of_others_that_ask_for_the_same_id_hide_none_of_its_owners() -> None:
     owners = {"a@01234567.json": 1, "a@12345678.json": 2, "b.json": 1}
     sought = Sought(owners.get)
-    assert sought.may_lie("a", 3), "nobody has looked yet"
+    assert sought.may_lie("a", 3), "unknown before the first look"
     sought.begin()
     for name in owners:
         sought.meet(name)
@@ -377,7 +378,7 @@ def test_files_of_others_that_ask_for_the_same_id_hide_none_of_its_owners() -> N
     assert not sought.may_lie("a", 1)
     sought.begin()
     sought.begin()
-    assert not sought._asked, "what is not asked for again is forgotten"
+    assert not sought._asked, "an id that is not asked for again is forgotten"
 
 
 def test_it_goes_when_the_submission_that_it_waited_for_is_gone(bench: Bench) -> None:
@@ -386,7 +387,7 @@ def test_it_goes_when_the_submission_that_it_waited_for_is_gone(bench: Bench) ->
     os.chown(path, OWNER, OWNER)
     ask(bench, "a", OWNER)
     for _ in range(3):
-        path.write_bytes(path.read_bytes() + b" ")  # it is on its way, however long these steps take
+        path.write_bytes(path.read_bytes() + b" ")  # the upload goes on, however long these steps take
         bench.intake.step()
     assert len(bench.names("incoming")) == 2
     path.unlink()
@@ -397,7 +398,7 @@ def test_it_goes_when_the_submission_that_it_waited_for_is_gone(bench: Bench) ->
 def test_for_a_cancel_of_a_strangers_no_entry_is_read(
     bench: Bench, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be large, and a cancel of it may be looked at again and again."""
+    """The entry may be large, and intake may look at a cancel of it again and again."""
     bring(bench, state)
     read: list[str] = []
     monkeypatch.setattr(bench.intake._spool, "read", lambda *_: read.append("read"))
@@ -432,7 +433,7 @@ def test_of_anothers_submission_it_tells_no_more_than_of_an_unknown_id(bench: Be
 
 @pytest.mark.parametrize("content", ["", "b", "a b", "A", "a\nb", "\na", "aa"])
 def test_a_name_alone_says_nothing_of_what_its_owner_wants(bench: Bench, content: str) -> None:
-    """A rename keeps the owner: whoever moves an empty file of root's here has not made root cancel anything."""
+    """A rename keeps the owner. If a user moves an empty file of root's here, root has not cancelled anything."""
     bring(bench, "new")
     path = ask(bench, "a", 0)
     path.write_text(content)
@@ -459,7 +460,7 @@ def test_one_that_is_written_slowly_counts_when_it_is_whole(bench: Bench) -> Non
 
 
 def test_one_that_does_nothing_goes_however_often_it_is_touched(bench: Bench) -> None:
-    """Or somebody could keep the owner's own from its place for ever."""
+    """Otherwise another user could keep the owner's own file out for ever."""
     bring(bench, "new")
     path = ask(bench, "a", OTHER)
 
@@ -530,11 +531,11 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
             bench.until(lambda: False, bench.intake.step)
     bench.let_leases_run_out("running")
     for _ in range(3):
-        bench.health.step()  # which must not take it for an attempt that was lost
-        time.sleep(2 * bench.settings.lease.renewal)  # whoever lives has renewed by then: nobody does
+        bench.health.step()  # must not take it for a lost attempt
+        time.sleep(2 * bench.settings.lease.renewal)  # an owner that lives would have renewed by now
     if point in ("taken", "written"):
         assert bench.names("running") == {named("a", 9999, owner=OWNER)}
-        cancel_file.unlink()  # even where its owner thinks better of it
+        cancel_file.unlink()  # it goes on even if its owner changes their mind
     bench.intake = Intake(bench.settings)
     bench.intake.start()
     assert bench.response("a")["status"] == "CANCELLED"
@@ -543,7 +544,7 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
 
 
 def test_of_commit_and_cancel_one_wins(bench: Bench) -> None:
-    """Both go for the same names at once, many times: each submission has one answer, and its words are whole."""
+    """Both use the same names at once, many times. Each submission gets one answer, and its content is whole."""
     names = [f"a{number}" for number in range(40)]
     for name in names:
         bench.drop(name)
@@ -578,7 +579,7 @@ def test_an_unreadable_entry_is_not_cancelled_for_anyone(bench: Bench) -> None:
 def test_what_somebody_else_has_answered_meanwhile_is_answered(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """So does `spoolctl check --repair`, for an entry that cannot be read; and intake goes on."""
+    """`spoolctl check --repair` also answers, where an entry cannot be read. Intake goes on."""
     bring(bench, "new")
 
     def lost(*_: object, **__: object) -> None:
@@ -613,7 +614,7 @@ def test_a_full_disk_leaves_the_answer_for_later(bench: Bench, monkeypatch: pyte
 
 
 def test_it_goes_through_while_the_disk_is_below_its_floor(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is taken in then; what ends makes room."""
+    """Intake takes no submissions then, but a job that ends makes room."""
     bring(bench, "running")
     monkeypatch.setattr(Floor, "reached", lambda _: True)
     (bench.root / "incoming" / "b.json").write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')

@@ -19,14 +19,14 @@ SCRIPT = 'mkdir out; printf %s "$1" >out/word; test "$1" != fail || exit 3'
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Yield a spool of which a response has ten bytes of files, of which there are eight."""
+    """Yield a spool whose responses hold ten bytes of files, and eight files at most."""
     made = Bench(tmp_path, settings_for(tmp_path, limits=Limits(outputs=OutputLimits(inline=10, files=8, total=100))))
     yield made
     made.close()
 
 
 def cases(*words: str, **more: Any) -> list[dict[str, Any]]:
-    """Return cases that leave a file with a word in it, which is their name too."""
+    """Return cases with these words as names. Each leaves a file with its word in it."""
     return [{"name": word, "args": [word], **more} for word in words]
 
 
@@ -37,7 +37,7 @@ def run(bench: Bench, *wanted: dict[str, Any], script: str = SCRIPT, **keys: Any
 
 
 def files(response: dict[str, Any]) -> list[dict[str, str] | None]:
-    """Return the contents of each case's files by name, "-" where they are not there, None where no files came."""
+    """Return each case's files by name: the content, "-" for a file without content, None for a case without files."""
     return [
         {file["name"]: file.get("content", "-") for file in case["outputs"]} if "outputs" in case else None
         for case in response["cases"]
@@ -154,5 +154,5 @@ def test_what_came_back_is_closed_when_it_is_told(bench: Bench, monkeypatch: pyt
     monkeypatch.setattr(Spill, "add", add_and_note)
     monkeypatch.setattr(Spill, "close", close_and_note)
     run(bench, *cases("one", "two"), outputs=OUT)
-    assert len(kept) == 1, "there is one place for all cases"
+    assert len(kept) == 1, "all cases share one place"
     bench.until(lambda: kept <= forgotten, lambda: None)

@@ -30,7 +30,7 @@ COMPILE = {"name": "compile.sh", "content": "date +%N > made"}
 
 
 def cases(*names: str, **more: Any) -> list[dict[str, Any]]:
-    """Return cases that echo their names, of which those called ``fail`` fail."""
+    """Return cases that echo their names. Those called ``fail`` fail."""
     return [
         {"name": f"{n}", "inputs": name, "args": [name], "expected": {"stdout": name}, **more}
         for n, name in enumerate(names)
@@ -140,7 +140,7 @@ def test_what_is_cancelled_tells_the_cases_that_ran(bench: Bench, tmp_path: Path
 
 
 def test_an_attempt_that_fails_between_cases_begins_anew(bench: Bench, tmp_path: Path) -> None:
-    """Whoever dies after some cases leaves no trace of them: the next attempt runs all."""
+    """An executor that dies after some cases leaves no trace of them, and the next attempt runs all cases."""
     ran = tmp_path / "ran"
     bench.drop("x", f'cat; echo "$1" >> {ran}', cases=cases("a", "b"))
     bench.sandbox.failures = 1
@@ -159,7 +159,7 @@ OTHER_SHELL = {
 
 
 def test_a_checker_says_what_is_right(bench: Bench) -> None:
-    """Its build is another than the program's; who failed already is not looked at, nor is what has too much output."""
+    """The checker has a build of its own. It doesn't see cases that failed already, or that printed too much."""
     wanted = cases("a", "fail", "b")
     wanted[2]["limits"] = {"stdout": 1}
     checker = {"files": [CHECK, OTHER_SHELL], "args": []}
@@ -204,7 +204,7 @@ def test_no_failure_of_a_checker_is_the_programs(bench: Bench, files: list[dict[
 
 
 def test_a_checkers_failure_is_told_however_long_the_line_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else its build is forgotten each time before a slot is free, and made again, without end."""
+    """Otherwise the build would be forgotten each time before a slot is free, and be made again without end."""
     run = Slots._run
 
     def come_late(slots: Slots, *more: Any) -> None:
@@ -222,7 +222,7 @@ def test_a_checkers_failure_is_told_however_long_the_line_is(bench: Bench, monke
 
 
 def test_who_waits_for_a_checker_waits_for_both_builds(bench: Bench) -> None:
-    """Both are filed at once. Where one is lost, health has the submission looked at again."""
+    """Both builds are filed at once. Where one is lost, health lets an executor look at the submission again."""
     bench.backend.gate.clear()
     bench.drop("x", ECHO, cases=cases("a"), checker={"files": [CHECK, OTHER_SHELL]})
     bench.until(lambda: len(bench.names("builds/new") | bench.names("builds/building")) == 2)
@@ -233,7 +233,7 @@ def test_who_waits_for_a_checker_waits_for_both_builds(bench: Bench) -> None:
 
 
 def test_a_client_waits_for_both_builds_by_one_limit(bench: Bench) -> None:
-    """Its time goes on where the first has ended, and where another executor looks."""
+    """The time goes on after the first build has ended, and when another executor takes over."""
     bench.backend.gate.clear()
     limits = {"dependencies": {"time": 10_000}}
     bench.drop("x", ECHO, cases=cases("a"), checker={"files": [CHECK, OTHER_SHELL]}, limits=limits)
@@ -263,7 +263,7 @@ def test_a_pin_that_goes_while_a_slot_begins_costs_no_attempt(bench: Bench, monk
     assert (verdicts(response), response["attempt"]) == (["accepted"], 1)
 
 
-# -- how much of what cases print a response holds
+# -- how much output of cases a response holds
 
 
 def judged(*sizes: int, hidden: bool = False) -> list[tuple[int, bool]]:
@@ -293,7 +293,7 @@ def test_all_outputs_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_cases_are_begun_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else one submission had a slot for a week: of the longest cases that there can be."""
+    """Otherwise one submission with the longest possible cases could hold a slot for a week."""
     now = 100.0
     monkeypatch.setattr(judging, "time", SimpleNamespace(monotonic=lambda: now))
     judge = Judging(Request(cases=[Case(name=name) for name in "abcd"]), lambda _: None, seconds=10.0)

@@ -1,4 +1,4 @@
-"""Unused dependencies go, least recently used first; what a submission in any state needs stays."""
+"""Unused dependencies are removed, least recently used first. Those that a submission in any state needs stay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def build(bench: Bench, name: str, used: float = 0) -> str:
-    """Run a submission with an environment of its own, used ``used`` seconds ago; return the build."""
+    """Run a submission with its own environment, last used ``used`` seconds ago. Return the build."""
     before = set(bench.backend.built)
     bench.drop(name, expression=f"# {name}")
     bench.wait_for(name)
@@ -92,7 +92,7 @@ def test_what_is_used_while_one_decides_stays(bench: Bench, monkeypatch: pytest.
 
     monkeypatch.setattr(BuildStore, "looking", use_and_look)
     assert collect(bench).deleted == []
-    assert spared == [old], "it was about to go"
+    assert spared == [old], "the collection was about to remove it"
     assert bench.builds.finished() == [old]
 
 
@@ -100,7 +100,7 @@ def test_a_build_in_progress_keeps_its_paths(bench: Bench) -> None:
     bench.backend.gate.clear()
     bench.drop("a", expression="# slow")
     bench.until(lambda: bench.names("builds/building"))
-    bench.backend.rooted.add(bench.backend.built[0])  # what the store does just before the result is published
+    bench.backend.rooted.add(bench.backend.built[0])  # the store does this just before the result is published
     collect(bench)
     assert bench.backend.rooted == set(bench.backend.built)
     bench.backend.gate.set()
@@ -121,10 +121,10 @@ def test_health_orders_a_collection_when_it_is_time(tmp_path: Path) -> None:
     bench = Bench(tmp_path, settings_for(tmp_path, gc=rules))
     old = build(bench, "a", used=2000)
     bench.health.step()
-    assert bench.builds.orders.waiting() == {}, "not at the very start"
+    assert bench.builds.orders.waiting() == {}, "no collection right at the start"
     result = tmp_path / "builds" / "collect" / "scheduled.result.json"
     os.utime(result, (1, 1))
-    for _ in range(3):  # it waits for a builder, however long that takes
+    for _ in range(3):  # the order waits for a builder, however long that takes
         bench.health.step()
         assert bench.builds.orders.waiting().keys() == {"scheduled"}
         assert not bench.builds.orders.waiting()["scheduled"].dry_run
@@ -152,13 +152,13 @@ def test_an_order_that_is_none_is_removed(bench: Bench) -> None:
 
 
 def test_a_builder_that_slept_through_a_collection_ends_nothing(bench: Bench) -> None:
-    """Its build was ended by another, collected, and is asked for anew, under the same names as before."""
+    """Another builder ended the build, it was collected, and it is ordered again under the same names."""
     bench.backend.gate.clear()
     bench.drop("a")
     bench.until(lambda: bench.backend.built)
     first = Entry(bench.backend.built[0], 1)
     wanted = bench.builds.read(State.BUILDING, first)
-    bench.builder._heartbeat.stop()  # it hangs
+    bench.builder._heartbeat.stop()  # as if it hung
     second = bench.builds.queue.fence(first, State.BUILDING)
     assert second
     bench.builds.finish(second, BuildResult(phase=Phase()), time.time())

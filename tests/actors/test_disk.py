@@ -1,4 +1,4 @@
-"""The spool's disk is full, or read-only, while jobs run: they end when it is well again, and none is blamed."""
+"""The spool's disk is full or read-only while jobs run. They end once the disk is well again, and none is blamed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def bench(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.05)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.05)
     monkeypatch.setattr(floor.Floor, "reached", lambda _: False)
-    most = ShareSettings(bytes=1 << 40, entries=1 << 40)  # two of the answers are more than a quarter of the disk
+    most = ShareSettings(bytes=1 << 40, entries=1 << 40)  # two of the answers take more than a quarter of the disk
     made = Bench(small_disk, settings_for(small_disk, share=most))
     made.drop("warm")
     made.wait_for("warm")
     made.sandbox.gate.clear()
     for id_ in ("a", "b", "c"):
         made.drop(id_, "head -c 100000 /dev/zero")
-    made.until(lambda: len(made.sandbox.jobs) == 3, made.executor.step)  # all that is claimed is held by now
+    made.until(lambda: len(made.sandbox.jobs) == 3, made.executor.step)  # all claimed entries are held by now
     yield made
     made.close()
 
@@ -37,7 +37,7 @@ def test_a_disk_that_is_full_when_results_are_written(bench: Bench, capfd: pytes
         while True:
             file.write(bytes(1 << 12))
     bench.sandbox.gate.set()
-    bench.until(lambda: len(bench.sandbox.jobs) > 6, bench.executor.step)  # they meet the end of the disk and go back
+    bench.until(lambda: len(bench.sandbox.jobs) > 6, bench.executor.step)  # they find the disk full and go back
     assert bench.names("done") == {"warm.json", "warm.response.json"}
     ballast.unlink()
     bench.wait_for("a", "b", "c")
@@ -46,12 +46,12 @@ def test_a_disk_that_is_full_when_results_are_written(bench: Bench, capfd: pytes
 
 def test_a_disk_that_is_read_only_when_results_are_written(bench: Bench) -> None:
     read_only = ["mount", "-o", "remount,ro", str(bench.root)]
-    # It cannot be done while a file is open to be written, as a side file of what runs is.
+    # A remount fails while a file is open for writing, and the side file of a running job may be.
     bench.until(lambda: subprocess.run(read_only, capture_output=True, check=False).returncode == 0, lambda: None)
     bench.sandbox.gate.set()
     try:
         for _ in range(20):
-            with contextlib.suppress(OSError):  # the daemon says so, and goes on
+            with contextlib.suppress(OSError):  # the daemon would log this and go on
                 bench.executor.step()
             with contextlib.suppress(OSError):
                 bench.health.step()

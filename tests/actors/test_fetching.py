@@ -1,4 +1,4 @@
-"""What the builder fetches, as those see it who wait for it; and caches that fail."""
+"""What submissions that wait for a build see of the builder's downloads; and caches that fail."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SHOWN = {"paths": 1, "all_paths": 2, "bytes": 10, "all_bytes": 30}
 
 
 def fetching(bench: Bench, id_: str) -> object:
-    """Return what a waiting submission's owner is shown of the fetch."""
-    with contextlib.suppress(FileNotFoundError):  # it may go at any time
+    """Return what a waiting submission's owner sees of the fetch."""
+    with contextlib.suppress(FileNotFoundError):  # the side file may vanish at any time
         shown = json.loads((bench.root / "progress" / f"{id_}.json").read_bytes())
         return shown.get("waiting_for", {}).get("fetching")
     return None

@@ -1,4 +1,4 @@
-"""Submissions go from the drop box to a response, whoever stops, stalls or fails on the way."""
+"""Submissions get from the drop box to a response, whichever process stops, stalls or fails on the way."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import mine, named
 from tests.standins import store_path
 
-# When and where a response was made.
+# Keys of a response that say when and where it was made.
 OF_A_JOB = ("started", "build_wait", "queue_wait")
 MORE = ("submitted", "started", "finished", "build_wait", "queue_wait", "attempt", "host")
 
@@ -294,7 +294,7 @@ def test_a_dead_executors_work_is_done_by_another(bench: Bench) -> None:
     bench.until(lambda: bench.has("builds/done", f"{bench.backend.built[0]}.json") if bench.backend.built else False)
     bench.wait_for("a")
     bench.drop("b")
-    bench.spool.queue.claim(mine("b"), State.NEW, State.RUNNING)  # and its executor is killed here
+    bench.spool.queue.claim(mine("b"), State.NEW, State.RUNNING)  # its executor is killed here
     bench.let_leases_run_out("running")
     bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
     bench.wait_for("b")
@@ -305,16 +305,16 @@ def test_a_dead_executors_work_is_done_by_another(bench: Bench) -> None:
 def test_what_an_executor_held_is_put_back_when_it_starts_again(bench: Bench) -> None:
     bench.drop("a")
     bench.wait_for("a")
-    killed = []  # a context that nobody refers to is ended by Python
+    killed = []  # Python would end a context that nobody refers to
     for attempt in (1, 2, 3):
         bench.drop("b")
         path = bench.spool.queue.claim(mine("b", attempt), State.NEW, State.RUNNING)
         killed.append(bench.executor._slots._heartbeat.holding(path))
-        killed[-1].__enter__()  # and it is killed here
+        killed[-1].__enter__()  # the executor is killed here
         bench.executor.stop()
         bench.executor = bench.new_executor()
         if attempt < 3:
-            assert bench.names("new") == {named("b", attempt + 1)}, "at once, not when the lease has run out"
+            assert bench.names("new") == {named("b", attempt + 1)}, "at once, without a wait for the lease"
     assert bench.response("b")["status"] == "INTERNAL_ERROR"
     assert "3 times" in bench.response("b")["reason"]
     bench.assert_nothing_is_left()
@@ -345,7 +345,7 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     bench.wait_for("warm")
     bench.drop("killer")
     for attempt in (1, 2, 3):
-        bench.spool.queue.claim(mine("killer", attempt), State.NEW, State.RUNNING)  # and its executor dies each time
+        bench.spool.queue.claim(mine("killer", attempt), State.NEW, State.RUNNING)  # its executor dies each time
         bench.let_leases_run_out("running")
         bench.until(lambda n=attempt: not bench.has("running", named("killer", n)), bench.health.step)  # type: ignore[misc]
     bench.drop("other")
@@ -393,7 +393,7 @@ def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench, monkeypatch
 
 
 def slow_builds(bench: Bench, count: int) -> list[str]:
-    """Drop submissions that all need one build, which goes on until the gate is opened; return their ids."""
+    """Drop submissions that all need one build, which goes on until the gate opens. Return their ids."""
     bench.drop("warm")
     bench.wait_for("warm")
     bench.backend.gate.clear()
@@ -405,7 +405,7 @@ def slow_builds(bench: Bench, count: int) -> list[str]:
 
 @pytest.mark.usefixtures("paced")
 def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry is as large as its owner likes. The executor sees what comes meanwhile between two steps."""
+    """Entries can be as large as their owners like. Between two steps the executor sees what arrived meanwhile."""
     many = slow_builds(bench, 6)
     now, looks, spool = [time.monotonic()], [0], bench.executor._spool
     plain = spool.read
@@ -418,11 +418,11 @@ def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.Monk
     monkeypatch.setattr(spool.clock, "monotonic", lambda: now[0])
     for number in range(3):
         assert bench.executor.step([] if number else None) == 0 or number == 2
-        assert looks[0] == 2 * (number + 1), "there is no time for more"
+        assert looks[0] == 2 * (number + 1), "a step has no time for more"
     now[0], looks[0] = now[0] + 1000, 0  # the time of all waits is over
     for number in range(3):
         assert bench.executor.step([]) == 0 or number == 2
-        assert looks[0] == 2 * (number + 1), "there is no time for more"
+        assert looks[0] == 2 * (number + 1), "a step has no time for more"
     bench.wait_for(*many)
 
 
@@ -442,7 +442,7 @@ def test_below_half_the_floor_nothing_is_begun(bench: Bench, monkeypatch: pytest
 
 
 def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
-    """Whoever put it back; and the others flow meanwhile."""
+    """This holds whichever actor put it back. Other submissions flow meanwhile."""
     settings = settings_for(tmp_path)
     pause = 300.0
     bench = Bench(
@@ -453,7 +453,7 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
     for id_, look in (("by-health", bench.health.step), ("by-executor", bench.step)):
         bench.drop(id_)
         if id_ == "by-health":
-            bench.spool.queue.claim(mine(id_), State.NEW, State.RUNNING)  # and its executor dies
+            bench.spool.queue.claim(mine(id_), State.NEW, State.RUNNING)  # its executor dies
             bench.let_leases_run_out("running")
         else:
             bench.sandbox.failures = 1
@@ -464,12 +464,12 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
         bench.drop(f"beside-{id_}")
         bench.wait_for(f"beside-{id_}")
         assert waits.exists()
-        restarted = bench.new_executor()  # the pause outlives whoever made it
+        restarted = bench.new_executor()  # the pause outlives the process that made it
         for _ in range(3):
             restarted.step()
         restarted.stop()
         assert waits.exists()
-        os.utime(waits, (1, 1))  # it is due
+        os.utime(waits, (1, 1))  # makes it due
         restarted = bench.new_executor()
         bench.until(lambda id_=id_: bench.has("done", f"{id_}.response.json"), restarted.step)  # type: ignore[misc]
         assert bench.response(id_)["status"] == "COMPLETED"
@@ -528,7 +528,7 @@ def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> Non
 
 
 def test_a_waiting_submission_without_a_build_is_served_again(bench: Bench) -> None:
-    """The executor died between its claim and the filing of the build."""
+    """The executor died after its claim and before it filed the build."""
     bench.drop("a")
     bench.spool.queue.claim(mine("a"), State.NEW, State.BUILDING)
     bench.wait_for("a")
@@ -693,7 +693,7 @@ def test_a_full_disk_at_the_commit_costs_no_attempt(bench: Bench, monkeypatch: p
 
 
 def full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Keep the executor from giving back, committing and noting anything, until what is returned is called."""
+    """Keep the executor from giving back, committing and noting anything. The returned function ends that."""
     full = True
     queue = bench.executor._spool.queue
     give_back, commit = queue.give_back, queue.results.commit
@@ -710,13 +710,13 @@ def full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Non
     monkeypatch.setattr(queue, "give_back", partial(unless_full, give_back))
     monkeypatch.setattr(queue.results, "commit", partial(unless_full, commit))
     held = bench.root / "tmp" / "executor-default.held"
-    bench.until(lambda: not os.listdir(held), lambda: None)  # of what was answered the note goes after the answer
+    bench.until(lambda: not os.listdir(held), lambda: None)  # the note of an answered entry is removed after the answer
     held.rmdir()
     return make_room
 
 
 def until_renewed(bench: Bench, id_: str) -> None:
-    """Have the executor go on until the lease on what it holds is renewed."""
+    """Let the executor run until it has renewed the lease on what it holds."""
     path = bench.root / "running" / named(id_)
     os.utime(path, (1, 1))
     bench.until(lambda: path.stat().st_mtime != 1)
@@ -725,7 +725,7 @@ def until_renewed(bench: Bench, id_: str) -> None:
 def test_an_answer_without_a_sandbox_is_held_until_a_full_disk_lets_it_go(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No step waits for that, and nothing else is claimed to be held as well."""
+    """No step waits for the disk, and no other entry is claimed and held as well."""
     bench.drop("warm")
     bench.wait_for("warm")
     make_room = full_disk(bench, monkeypatch)
@@ -861,7 +861,7 @@ def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
 
 
 def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not when its result cannot be written, nor when it cannot be put back then."""
+    """A build keeps its attempt where its result cannot be written, and where it cannot then be put back."""
     monkeypatch.setattr("spoold.actors.builder.work.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     commit, give_back, errors = Results.commit, Queue.give_back, [True] * 10
@@ -932,7 +932,7 @@ def test_an_entry_that_cannot_be_read_does_not_end_intake(bench: Bench) -> None:
 
 
 def test_what_could_not_be_claimed_is_not_given_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error came before the rename, and another executor has it by now."""
+    """The error comes after another executor has claimed the entry, so it must stay where it is."""
     bench.drop("warm")
     bench.wait_for("warm")
     claim = Queue.claim
@@ -959,7 +959,7 @@ def test_what_could_not_be_claimed_is_not_given_back(bench: Bench, monkeypatch: 
 
 
 def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> None:
-    """However often executors are started again before they are through with what came later."""
+    """This holds however often executors restart before they are through with later entries."""
     bench = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1)))
     bench.drop("a")
     bench.until(lambda: bench.names("building"), bench.executor.step)
@@ -975,7 +975,7 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
 
 
 def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others are looked at in between."""
+    """Other entries are looked at in between."""
     monkeypatch.setattr(building, "ENDS", 2)
     many = slow_builds(bench, 10)
     bench.until(lambda: len(bench.names("building")) == len(many))
@@ -1011,7 +1011,7 @@ def test_health_reads_what_waits_once_and_in_parts(bench: Bench, monkeypatch: py
     for number in range(3):
         time.sleep(0.05)
         bench.health.step()
-        assert len(read) <= number + 1 >= len(looked), "there is no time for more"
+        assert len(read) <= number + 1 >= len(looked), "a step has time for one entry only"
     bench.until(lambda: len(read) == 4, bench.health.step)
     assert len({*read}) == 4, "each has its turn"
     monkeypatch.setattr(health, "STEP_BUDGET", 100.0)

@@ -1,4 +1,4 @@
-"""What a newer version of spoold wrote is left alone, said once, and gone on with by that version."""
+"""Files of a newer version of spoold are left alone and logged once. The newer version goes on with them."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture(params=["adds keys", "is another"])
 def unlike(request: pytest.FixtureRequest) -> bool:
-    """Tell whether a newer format has nothing in common with ours but its number."""
+    """Tell whether a newer format shares nothing with ours but the number."""
     return bool(request.param == "is another")
 
 
 def make_newer(path: Path, *, unlike: bool = False) -> bytes:
-    """Make the object at ``path`` one of a newer version, with the same mtime; return its bytes."""
+    """Turn the object at ``path`` into one of a newer version, with the same mtime. Return its bytes."""
     status = path.stat()
     found = json.loads(path.read_bytes())
     made = {"format": NEWER, "body": "x"} if unlike else _with_more(found) | {"format": NEWER}
@@ -70,7 +70,7 @@ def _with_more(value: Any) -> Any:
 
 
 def be_newer(monkeypatch: pytest.MonkeyPatch, *kinds: type[Stored]) -> None:
-    """Be the version that knows the newer format."""
+    """Act as the version that knows the newer format."""
     for kind in kinds or (Submission,):
         monkeypatch.setattr(kind, "NEWEST", NEWER)
 
@@ -81,12 +81,12 @@ def restart(bench: Bench) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Return the fields of what the daemons said of newer formats."""
+    """Return the fields of the log lines about newer formats."""
     return [record.__dict__["fields"] for record in caplog.records if "newer version" in record.getMessage()]
 
 
 def note_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[tuple[Any, ...]]:
-    """Note what a method is called with from now on, and call it."""
+    """Record the arguments of each later call of a method, which still does its work."""
     calls: list[tuple[Any, ...]] = []
     method = getattr(owner, name)
 
@@ -104,7 +104,7 @@ def assert_untouched(bench: Bench, path: str, data: bytes) -> None:
 
 
 def hold(bench: Bench, id_: str, attempt: int) -> Path:
-    """Leave a submission as a worker has it that died long ago."""
+    """Leave a submission as held by a worker that died long ago."""
     bench.drop(id_)
     path = bench.root / "running" / named(id_, attempt)
     (bench.root / "new" / named(id_)).rename(path)
@@ -113,7 +113,7 @@ def hold(bench: Bench, id_: str, attempt: int) -> Path:
 
 
 def step_health(bench: Bench) -> None:
-    """Have health look at what is held, and is old, for longer than it takes to find it dead."""
+    """Let health look at held and old entries for longer than it needs to find their holders dead."""
     began = time.monotonic()
     bench.until(lambda: time.monotonic() - began > 6 * bench.settings.lease.renewal, bench.health.step)
     bench.health.step()
@@ -125,7 +125,7 @@ def step_health(bench: Bench) -> None:
 def test_an_entry_of_a_newer_intake_stays_and_others_go_on(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = LOOKS + 5  # so that one step does not see them all
+    many = LOOKS + 5  # more than one step looks at
     for number in range(many):
         bench.drop(f"newer-{number}")
         make_newer(bench.root / "new" / named(f"newer-{number}"))
@@ -133,7 +133,7 @@ def test_an_entry_of_a_newer_intake_stays_and_others_go_on(
     bench.wait_for("ours")
     for _ in range(5):
         bench.step()
-    bench.drop("newer-again")  # of a kind that was said
+    bench.drop("newer-again")  # this kind has been logged already
     make_newer(bench.root / "new" / named("newer-again"))
     bench.drop("ours-too")
     bench.wait_for("ours-too")
@@ -211,7 +211,7 @@ def test_a_newer_runtime_is_waited_for(bench: Bench, caplog: pytest.LogCaptureFi
     restart(bench)
     bench.intake = Intake(bench.settings)
     bench.drop("a")
-    bench.drop("b", nixpkgs="added")  # which this intake cannot know not to be provided
+    bench.drop("b", nixpkgs="added")  # this intake cannot tell that the pin is missing
     for _ in range(5):
         bench.executor.step()
         bench.health.step()
@@ -226,7 +226,7 @@ def test_a_newer_runtime_is_waited_for(bench: Bench, caplog: pytest.LogCaptureFi
 
 
 def built_by_a_newer(bench: Bench, expression: str, *, unlike: bool) -> tuple[str, bytes]:
-    """Have an environment built, and its result be a newer builder's; return its id and its bytes."""
+    """Build an environment and turn its result into a newer builder's. Return its id and its bytes."""
     before = {*bench.builds.finished()}
     bench.drop(f"first-{len(before)}", expression=expression)
     bench.wait_for(f"first-{len(before)}")
@@ -263,7 +263,7 @@ def test_a_submission_waits_for_a_newer_result(
     assert not bench.names("builds/new") | bench.names("builds/building") | bench.names("quarantine")
     assert bench.backend.built == [build_id]
     assert {Path(each["directory"]).name for each in said(caplog)} == {"done"}
-    assert len(said(caplog)) <= 3, "of the two executors, and health"
+    assert len(said(caplog)) <= 3, "one line each from the two executors and health"
 
     be_newer(monkeypatch, BuildRecord)
     bench.wait_for("a")
@@ -424,7 +424,7 @@ def test_an_executor_ends_no_newer_entry_that_it_held_in_its_former_life(bench: 
 def test_a_newer_entry_that_is_cancelled_is_not_past_its_last_attempt(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is intake's, and to the next life of an executor it is what it is to health."""
+    """The entry belongs to intake. An executor's next life must treat it as health does."""
     newer = make_newer(hold(bench, "a", CANCEL))
     bench.executor.stop()
     (bench.root / "tmp" / "executor-default.held" / named("a", CANCEL)).touch()
@@ -454,7 +454,7 @@ def test_nobody_gives_a_newer_entry_up(bench: Bench, unlike: bool) -> None:
 
 
 def test_a_newer_entry_that_is_committed_is_published(bench: Bench, unlike: bool) -> None:
-    """Publication takes no look into the entry."""
+    """Publication does not read the entry."""
     bench.drop("a")
     entry = bench.root / "done" / "a.json"
     (bench.root / "new" / named("a")).rename(entry)
@@ -562,7 +562,7 @@ def test_a_file_whose_id_a_newer_entry_has_waits(
 
 
 def newer_everywhere(bench: Bench, *, unlike: bool) -> dict[str, bytes]:
-    """Put something newer into each place that spoold stores objects in."""
+    """Put a newer object into each place where spoold stores objects."""
     bench.drop("a")
     submission = (bench.root / "new" / named("a")).read_bytes()
     runtime = (bench.root / "builds" / "runtime.json").read_bytes()
@@ -573,11 +573,12 @@ def newer_everywhere(bench: Bench, *, unlike: bool) -> dict[str, bytes]:
     places = {
         f"new/{named('a')}": submission,
         f"building/{named('a')}": submission,
-        f"running/{named('a', 2)}": submission,  # twice the same: what is later counts, but this cannot be told here
+        # the later attempt of the same submission counts, but this version cannot tell that
+        f"running/{named('a', 2)}": submission,
         "done/unanswered.json": submission,
         f"builds/new/{BUILD}.json": wanted,
         f"builds/building/{BUILD}@1.json": wanted,
-        f"builds/done/{BUILD}.json": wanted,  # without a result
+        f"builds/done/{BUILD}.json": wanted,  # has no result
         f"builds/done/{'1' * 64}.response.json": b"{}",
         "builds/runtime.json": runtime,
         "builds/collect/test.json": order,

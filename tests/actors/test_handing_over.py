@@ -1,4 +1,4 @@
-"""Executors that only commit: health hears of it, and shows what they came to."""
+"""Executors that only commit: health learns of their results and publishes them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_health_goes_by_the_clock_where_executors_publish(tmp_path: Path) -> Non
 
 
 def test_a_result_that_a_loss_of_power_left_is_never_shown_in_place_of_another(tmp_path: Path) -> None:
-    """It is of a later attempt than there is: so much was taken back."""
+    """The result belongs to a later attempt than the entry, because the loss of power undid a rename."""
     made = settings(tmp_path / "spool")
     executor, health = Spool(made, "executor-a", executes=True), Health(made)
     accept(executor, "a")
@@ -72,7 +72,7 @@ def test_a_result_that_a_loss_of_power_left_is_never_shown_in_place_of_another(t
     left.write_bytes(b"")
     with pytest.raises(FileExistsError, match="later attempt"):
         executor.finish(mine("a", 1, 0), Response(status=Status.COMPLETED), ORIGIN)
-    assert (tmp_path / "spool" / "running" / "a@0-1.json").exists(), "it can be given back"
+    assert (tmp_path / "spool" / "running" / "a@0-1.json").exists(), "it can still be given back"
     health.step()
     assert not left.exists()
     executor.finish(mine("a", 1, 0), Response(status=Status.COMPLETED), ORIGIN)

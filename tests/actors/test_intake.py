@@ -1,4 +1,4 @@
-"""What is dropped is taken in once, refused clearly, or waited for; nothing a client does blocks the others."""
+"""Each dropped file is taken in once, refused clearly, or waited for. No client can block the others."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ REQUEST = Request(files=[File(name="run.sh", content="echo hi")])
 ORIGIN = Origin(uid=os.getuid(), gid=os.getgid(), sha256="", arrival=0)
 
 
-WITHOUT_END = ShareSettings(bytes=1 << 40, entries=1 << 40)  # of small disks, most of which are one owner's here
+# for small disks, because one owner has most of the disk in these tests
+WITHOUT_END = ShareSettings(bytes=1 << 40, entries=1 << 40)
 
 
 class Box:
@@ -274,7 +275,7 @@ def test_what_is_no_file_is_refused_and_the_rest_flows(
 
 @pytest.mark.parametrize("call", ["rmdir", "rename"])
 def test_what_takes_the_place_of_a_directory_stays(box: Box, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """Its client swaps it for a submission just before it is removed, or just before it is moved aside."""
+    """The client replaces it by a submission just before it is removed, or just before it is moved aside."""
     path = box.root / "incoming" / "a.json"
     path.mkdir()
     (path / "x").touch()
@@ -336,7 +337,7 @@ def test_a_newer_file_under_the_same_name_is_not_removed(box: Box, monkeypatch: 
     assert box.names("incoming") == {"a.json"}
     monkeypatch.undo()
     box.intake.step()
-    assert any(name.endswith(".refused.json") for name in box.names("done")), "and it is answered for itself"
+    assert any(name.endswith(".refused.json") for name in box.names("done")), "the newer file gets an answer of its own"
 
 
 def test_a_hard_link_that_goes_away_was_only_a_way_to_publish(tmp_path: Path) -> None:
@@ -420,7 +421,7 @@ def test_log_records_cannot_be_forged(box: Box, capfd: pytest.CaptureFixture[str
 
 
 def test_no_file_goes_before_the_name_of_its_entry_is_durable(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sync for many, also for one that an intake took in that died before it."""
+    """One sync serves many files. An entry from an intake that died earlier is synced too."""
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # nothing takes any time
     done: list[str] = []
     real_sync, real_remove = fsops.sync_directory, strangers.remove_dropped
@@ -468,7 +469,7 @@ def test_files_stay_while_the_names_of_their_entries_cannot_be_made_durable(
 
 
 def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a thousand files of one user and three of another, these three are in the first batch."""
+    """Three files arrive after hundreds of another user's. They are among the first six of the next batch."""
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # nothing takes any time
     taken: list[str] = []
     real = box.intake._take
@@ -507,7 +508,7 @@ def test_what_one_owner_has_lying_there_is_remembered_up_to_a_bound(box: Box, mo
 
 
 def test_a_host_that_is_in_the_way_is_said_once_and_costs_nothing(box: Box, capfd: pytest.CaptureFixture[str]) -> None:
-    """With no descriptor left, a file is not even tried after the first that failed."""
+    """With no descriptor left, intake doesn't even try another file after the first failure."""
     log.set_up(level="info", journal=False)
     for number in range(100):
         box.drop(f"a{number}.json")
@@ -548,7 +549,7 @@ def test_a_disk_that_is_nearly_full_stops_the_taking_until_it_has_room(
         (crowd / str(number)).touch()
     box.drop("b.json")
     box.step()
-    assert box.names("incoming") == set(), "with 90 inodes free"
+    assert box.names("incoming") == set(), "with 90 free inodes it still goes on"
     for number in range(60):
         (crowd / f"more-{number}").touch()
     box.drop("c.json")
@@ -565,13 +566,13 @@ def used_inodes(disk: Path) -> int:
 
 
 def test_a_disk_that_is_full_loses_nothing(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a floor: every write of intake meets the end of the disk."""
+    """There is no floor here, so every write of intake finds the disk full."""
     monkeypatch.setattr(floor.Floor, "reached", lambda _: False)
     box = Box(small_disk)
     data = msgspec.json.encode({"files": [{"name": "run.sh", "content": "x" * 100_000}]})
     for number in range(25):
         box.drop(f"a{number}.json", data)
-    assert box.intake.step() == intake.FULL, "the entries of all of them have no room beside the files"
+    assert box.intake.step() == intake.FULL, "the disk has no room for all entries beside the files"
     taken = len(box.names("new"))
     assert 0 < taken < 25
     ballast = small_disk / "ballast"
@@ -610,7 +611,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 def test_an_id_that_begins_with_a_uid_is_that_users(box: Box, data: bytes) -> None:
     path = box.drop("1000.ex3.json", data, owner=NOBODY)
     box.step()
-    assert not path.exists(), "at once, be it still on its way"
+    assert not path.exists(), "it is refused at once, even if the upload still goes on"
     (refusal,) = (box.root / "done").iterdir()
     assert refusal.name.startswith(f"1000.ex3@{NOBODY}-")
     assert "begins with 1000. is user 1000's" in json.loads(refusal.read_bytes())["reason"]
@@ -672,7 +673,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def leased(*paths: Path) -> Iterator[None]:
-    """Let NOBODY, whose the files are, hold a write lease on each of them inside the block."""
+    """Let NOBODY, who owns the files, hold a write lease on each of them inside the block."""
     command = [sys.executable, "-c", HOLDER, *map(str, paths)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdin is not None
@@ -686,7 +687,7 @@ def leased(*paths: Path) -> Iterator[None]:
 
 @pytest.fixture
 def open_path(tmp_path: Path) -> Path:
-    """A spool's root that every user may get to."""
+    """Return a spool's root that every user can reach."""
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     return tmp_path / "spool"
@@ -694,7 +695,7 @@ def open_path(tmp_path: Path) -> Path:
 
 @needs_root
 def test_a_lease_keeps_no_name(open_path: Path) -> None:
-    """What may be waited for is, up to the settle time; an id of another user's is free at once."""
+    """Intake waits for its owner's files up to the settle time. An id with another user's uid is free at once."""
     box = Box(open_path, settle=600.0)
     paths = [box.drop(name, owner=NOBODY) for name in ("a.json", "1000.ex3.json", "1000.ex3.cancel", "b.cancel")]
     with leased(*paths):
@@ -722,7 +723,7 @@ def test_a_file_is_taken_in_when_the_lease_on_it_ends(open_path: Path) -> None:
 def test_a_name_that_cannot_be_looked_at_is_nobody_elses_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where a user mounted a file system of their own over it: also one that was seen before, and one beside it."""
+    """A user may have mounted a file system over it. The name was seen before or not, and others lie beside it."""
     box = Box(tmp_path, settle=600.0)
     closed = {str(box.drop(name, b"{")) for name in ("a.json", "b.json")}
     box.step()
@@ -748,9 +749,9 @@ def test_a_name_that_cannot_be_looked_at_is_nobody_elses_matter(
 
 
 def box_short_of_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int) -> Box:
-    """Return a box with one submission, z, and more than a batch of an owner's cancels that do nothing.
+    """Return a box with a submission z, and more than a batch of one owner's cancels that have no effect.
 
-    Each file takes the same time, whatever the machine does: owners take turns by it.
+    Each file takes the same time by a fake clock, because owners take turns by time.
     """
     box = Box(tmp_path, settle=600.0)
     now, real = [1000.0], box.intake._take
@@ -771,7 +772,7 @@ def box_short_of_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: in
 
 @needs_root
 def test_owners_take_turns_to_cancel_while_the_disk_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cancels of one owner lie there before that of another."""
+    """The cancels of one owner arrive before that of another."""
     box = box_short_of_disk(tmp_path, monkeypatch, NOBODY)
     assert box.intake.step() == intake.FULL
     box.drop("z.cancel", b"z", owner=1000)
@@ -809,7 +810,7 @@ def test_cancels_take_a_while_at_most_while_the_disk_is_short(box: Box, monkeypa
 @pytest.mark.usefixtures("paced")
 @needs_root
 def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two owners one has files that take seconds to read. Those of the other go between two of them."""
+    """One owner has files that take seconds to read. The other owner's files go between two of them."""
     now, taken = [1000.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     real = box.intake._take
@@ -823,7 +824,7 @@ def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) ->
     for number in range(10):
         box.drop(f"long-{number}.json", owner=NOBODY)
     box.intake.step()
-    assert len(taken) == 1, "the batch ends for what came meanwhile"
+    assert len(taken) == 1, "the batch ends, so that later files get their turn"
     for number in range(20):
         box.drop(f"short-{number}.json", owner=1000)
     box.step()
@@ -834,13 +835,16 @@ def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) ->
         box.drop(f"long-more-{number}.json", owner=NOBODY)
     box.step()
     late = [name.split("-")[1] for name in taken[:4]]
-    assert set(late) == {"again", "more"}, "nobody saves up what they did not use"
+    assert set(late) == {"again", "more"}, "nobody saves up time that they did not use"
 
 
 @pytest.mark.usefixtures("paced")
 @pytest.mark.parametrize("step", [0.0, 1.0])
 def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
-    """Many parts of them where that is quick, and one where it takes long: then there is more to do at once."""
+    """A step reads many parts of the names where that is quick, and one where it is slow.
+
+    Then more work is due at once.
+    """
     now = [1000.0]
     monkeypatch.setattr(dropbox, "PART", 10)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -865,9 +869,9 @@ def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pyt
 def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where its event was lost, and where the names took so long that they are not looked through again at once.
+    """This holds if its event was lost, and if reading took so long that intake doesn't read the names again at once.
 
-    A scan that was asked for meanwhile is made when that is over, and intake says when.
+    A scan that was requested meanwhile starts after the pause that intake returns.
     """
     now, listed = [1000.0], os.scandir
     monkeypatch.setattr(dropbox, "PART", 10)
@@ -885,7 +889,7 @@ def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
             yield entry
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert box.intake.step() == 0, "there are more names than one step looks at"
+    assert box.intake.step() == 0, "one step does not look at all names"
     box.drop("late.json")
     pause = box.intake.step()
     while pause == 0:
@@ -900,7 +904,7 @@ def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
 @pytest.mark.usefixtures("paced")
 @needs_root
 def test_uploads_that_change_all_the_time_take_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take a second each to read, and change at once. In between there is time, and others do not wait."""
+    """Each upload takes a second to read and changes at once. The looks leave time, and others do not wait."""
     box, now, worked, looks = Box(tmp_path, settle=600.0), [1000.0], [0.0], [0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "thread_time", lambda: worked[0])
@@ -970,7 +974,7 @@ def test_what_is_gone_is_forgotten_in_parts(tmp_path: Path, monkeypatch: pytest.
     steps = 1
     while box.intake.step([] if steps > 1 else None) == 0:
         steps += 1
-        assert looks[0] <= 2 * dropbox.PART, "at a step"
+        assert looks[0] <= 2 * dropbox.PART, "the bound for one step"
         looks[0] = 0
     assert steps >= 4
     assert not box.intake._arriving
@@ -978,7 +982,10 @@ def test_what_is_gone_is_forgotten_in_parts(tmp_path: Path, monkeypatch: pytest.
 
 @needs_root
 def test_a_name_that_is_held_keeps_nobody_from_the_id(tmp_path: Path) -> None:
-    """Another user has the usual name, for an upload that never ends. What is after the @ is not part of the id."""
+    """Another user holds the usual name by an upload that never ends.
+
+    The part after the @ does not belong to the id.
+    """
     box = Box(tmp_path, settle=600.0)
     box.drop("a.json", GOOD[:-1], owner=NOBODY)
     box.step()
@@ -990,7 +997,7 @@ def test_a_name_that_is_held_keeps_nobody_from_the_id(tmp_path: Path) -> None:
     box.drop("a@nobody_knows_3.json", GOOD + b" ", owner=1000)
     box.drop("1000.a@nobody_knows.json", owner=NOBODY)
     box.step()
-    assert box.names("new") == {named("a", owner=1000)}, "the same submission again"
+    assert box.names("new") == {named("a", owner=1000)}, "the second file has the same submission, and adds no entry"
     digest = hashlib.sha256(GOOD + b" ").hexdigest()[:8], hashlib.sha256(GOOD).hexdigest()[:8]
     refused = {f"a@1000-{digest[0]}.refused.json", f"1000.a@{NOBODY}-{digest[1]}.refused.json"}
     assert box.names("done") == refused
@@ -1010,7 +1017,7 @@ def test_what_users_can_repeat_is_one_line_a_minute(box: Box, caplog: pytest.Log
 
 @needs_root
 def test_a_file_that_got_the_number_of_one_that_is_gone_stays(box: Box) -> None:
-    """File systems give numbers of files away at once, and then another user's file has the name and the number."""
+    """File systems reuse inode numbers at once. Then another user's file may have the same name and number."""
     path = box.drop("a.json", owner=NOBODY)
     taken = strangers.look_at_dropped(str(path), 1000)
     assert taken is not None
@@ -1023,7 +1030,7 @@ def test_a_file_that_got_the_number_of_one_that_is_gone_stays(box: Box) -> None:
 
 
 def test_files_that_came_together_are_synced_at_the_same_time(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other each would wait for the disk, which does many in the time of one."""
+    """One after the other, each file would wait for the disk, which can do many syncs in the same time."""
     at_once = threading.Barrier(syncs.AT_ONCE, timeout=60)
     fsync, calls = os.fsync, itertools.count()
 
@@ -1054,7 +1061,7 @@ def test_nothing_is_seen_before_all_that_is_stored_with_it_is_synced(box: Box, m
     box.drop("b.json")
     with monkeypatch.context() as patch:
         patch.setattr(spool_store, "sync_files", sync)
-        patch.setattr(spool_store.Spool, "accept", lambda *_: pytest.fail("not one by one before this"))
+        patch.setattr(spool_store.Spool, "accept", lambda *_: pytest.fail("no file may be accepted before the sync"))
         with pytest.raises(OSError, match="Input/output"):
             box.spool.accept_all([(id_, REQUEST, ORIGIN) for id_ in ("c", "d")])
     assert box.names("tmp") == set()

@@ -1,4 +1,4 @@
-"""What an executor remembers of what waits: nothing falls out of it, and nothing stays for ever."""
+"""What an executor remembers of waiting entries: it forgets none that waits, and remembers none for ever."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spoold.model.submission import Origin
 
 @pytest.fixture(scope="module", autouse=True)
 def no_credit() -> Iterator[None]:
-    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    """Let nobody be behind by more than the jobs that run, so that the order is easy to predict."""
     with mock.patch.object(timeshare, "CREDIT", 0.0):
         yield
 
@@ -48,7 +48,7 @@ def test_what_rested_is_not_lost_where_very_much_waits(monkeypatch: pytest.Monke
 
 
 def test_what_is_not_looked_at_yet_is_looked_at_owner_after_owner() -> None:
-    """One owner's thousand delay another's first look by one, by whatever way they came."""
+    """An owner with a thousand entries delays another owner's first look by one, whether entries were found or told."""
     all_seen = AllSeen()
     for number in range(1000):
         all_seen.see(Place(State.NEW, Entry(f"a{number}", 1, 1001)), FOUND)
@@ -70,7 +70,7 @@ ALICE, BOB = 1001, 1002
 
 
 def over(waits: Waits, now: float, most: int, took: Mapping[str, float] | None = None) -> list[str]:
-    """End up to so many waits whose time is over, each of which takes as long as its first letter tells."""
+    """End up to ``most`` waits whose time is over. ``took`` has the seconds for each first letter."""
     found: list[str] = []
     while len(found) < most and (wait := waits.overdue(now)):
         found.append(wait.entry.id)
@@ -79,7 +79,7 @@ def over(waits: Waits, now: float, most: int, took: Mapping[str, float] | None =
 
 
 def test_waits_whose_time_is_over_end_owner_after_owner() -> None:
-    """One's ten thousand delay another's by one, also where their time was over first, from whatever uids."""
+    """One owner's ten thousand waits delay another's by one, even if they ended first, and whichever uids they have."""
     waits = Waits(lambda uid: ALICE if uid >= 100_000 else uid)
     for number in range(10_000):
         waits.add(Wait(Entry(f"a-{number:04}", 1), "build", "queued", 1.0, of(100_000 + number)))
@@ -113,7 +113,7 @@ def test_waits_that_take_long_to_end_delay_anothers_by_one() -> None:
 
 
 def test_whose_entries_take_long_to_look_at_is_next_when_others_had_as_much_time() -> None:
-    """Those that rested until an attempt is due have no turns of their own."""
+    """Entries that rested until their attempt was due have no turns of their own."""
     all_seen = AllSeen()
     for number in range(5):
         all_seen.see(Place(State.NEW, Entry(f"large-{number}", 1, ALICE)), FOUND)
@@ -145,7 +145,7 @@ def test_who_comes_when_nothing_of_theirs_waits_has_saved_up_no_time() -> None:
 
 
 class Watch:
-    """A clock that a test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -212,7 +212,7 @@ def test_what_is_seen_of_a_person_takes_one_turn(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_was_tried_before_is_charged_like_all_else() -> None:
-    """Or an owner whose attempts fail has a slot for ever, beside their turns."""
+    """Otherwise an owner whose attempts fail would hold a slot for ever, beside their turns."""
     clock = Watch()
     line = Line(clock=clock)
     ready(line, ALICE, "a1", "a2", "a3", attempt=2)
@@ -263,7 +263,7 @@ def test_the_wait_for_the_engine_costs_nobody() -> None:
 def test_who_used_what_is_told_while_there_is_news() -> None:
     clock = Watch()
     line = Line(clock=clock)
-    assert line.usage() == {}, "what an earlier process noted is replaced"
+    assert line.usage() == {}, "an empty report replaces an earlier process's notes"
     assert line.usage() is None
     ready(line, ALICE, "a")
     taken = take(line)

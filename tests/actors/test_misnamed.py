@@ -1,4 +1,4 @@
-"""What has no submission's name is answered as well, once, under a name that tells it, and counts as its owner's."""
+"""A file that cannot be a submission by its name is answered once, under a name that shows its own, for its owner."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def make_hard_link(path: str) -> None:
 def make_socket(path: str) -> None:
     directory = os.open(os.path.dirname(path), os.O_PATH)
     try:
-        with socket.socket(socket.AF_UNIX) as listener:  # whose names are short
+        with socket.socket(socket.AF_UNIX) as listener:  # paths of sockets must be short
             listener.bind(f"/proc/self/fd/{directory}/s")
         os.rename(f"/proc/self/fd/{directory}/s", path)
     finally:
@@ -172,7 +172,7 @@ def test_what_is_no_file_is_neither_read_nor_followed(
     box: Box, make: Callable[[str], None], word: str, name: str
 ) -> None:
     if make is make_device and os.geteuid() != 0:
-        pytest.skip("only root makes devices")
+        pytest.skip("only root can make devices")
     make(str(box.root / "incoming" / name))
     box.drop("b.json")
     box.settle()
@@ -208,7 +208,10 @@ def test_of_a_large_file_only_the_beginning_is_read(tmp_path: Path) -> None:
 
 @needs_root
 def test_each_has_an_answer_of_their_own(box: Box) -> None:
-    """The first who has a name has the plain one, all others one with their uid and what was in the file."""
+    """The first file's answer has the plain name.
+
+    Names of later answers contain the uid and a digest of the content.
+    """
     first, other = GOOD, b"PK\x03\x04"
     sums = [hashlib.sha256(data).hexdigest()[:8] for data in (first, other)]
     for uid, data in ((ALICE, first), (BOB, first), (ALICE, first), (ALICE, other), (BOB, other), (BOB, other)):
@@ -234,7 +237,7 @@ def test_the_plain_name_of_what_begins_with_a_uid_is_for_that_user(box: Box) -> 
 
 @needs_root
 def test_who_corrects_a_name_is_not_told_of_the_wrong_one(box: Box) -> None:
-    """Bob was first with the wrong name. So Alice's refusal has her uid in it, and is not that of the id ``hw``."""
+    """Bob used the wrong name first. So Alice's refusal has her uid in it, and is not a refusal of the id ``hw``."""
     box.drop("hw", owner=BOB)
     box.settle()
     box.drop("hw", owner=ALICE)
@@ -293,7 +296,7 @@ def test_it_is_durable_before_the_file_goes(box: Box, monkeypatch: pytest.Monkey
 @needs_root
 @pytest.mark.parametrize("how", ["list", "reader", "no list", "given away"])
 def test_it_counts_as_its_owners(tmp_path: Path, how: str) -> None:
-    """Also where its owner is one who reads all answers, and in a copy without lists, which is mended."""
+    """This holds if its owner may read all answers too, and in a copy without lists, which the check mends."""
     box = Box(tmp_path)
     changes: dict[str, dict[str, Any]] = {
         "reader": {"readers": [f"user:{ALICE}", f"user:{BOB}"]},

@@ -1,4 +1,4 @@
-"""Files that come back of a run: in the response, or all of them in a tar beside it."""
+"""Files that a run returns: in the response, or all of them in a tar beside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPT = "mkdir out; printf abc >out/a.txt; printf '\\377' >out/b.bin; printf 12
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Yield a spool of which a response has ten bytes of files."""
+    """Yield a spool whose responses hold ten bytes of files."""
     made = Bench(tmp_path, settings_for(tmp_path, limits=Limits(outputs=OutputLimits(inline=10))))
     yield made
     made.close()
@@ -41,7 +41,7 @@ def run(bench: Bench, id_: str, *paths: str, script: str = SCRIPT, required: boo
 
 
 def members(bench: Bench, id_: str) -> dict[str, tuple[bytes, tarfile.TarInfo]]:
-    """Return what is in the tar beside a response, which tells of it."""
+    """Return the members of the tar beside a response, after a check of what the response says about it."""
     data = (bench.root / "done" / f"{id_}.outputs.tar").read_bytes()
     assert bench.response(id_)["outputs_tar"] == {
         "name": f"{id_}.outputs.tar",
@@ -128,7 +128,7 @@ def test_nothing_of_a_cancelled_run_comes_back(bench: Bench) -> None:
     bench.until((bench.root / "flag").exists)
     (bench.root / "incoming" / "a.cancel").write_text("a")
     bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
-    response = bench.response("a")  # the executor's, or intake's where that takes too long here
+    response = bench.response("a")  # the executor's answer, or intake's if the executor takes too long here
     assert response["status"] == "CANCELLED"
     assert "outputs" not in response
 
@@ -142,9 +142,9 @@ def test_what_lies_beside_a_response_counts_in_its_owners_share(bench: Bench, mo
 
 
 def test_a_try_that_failed_leaves_no_files_to_the_next_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full when the response is written; the same attempt comes to no files then."""
+    """The disk is full when the response is written. The next try of the same attempt finds no files."""
     real = fsops.write_private
-    beside: list[bool] = []  # whether there is a tar when a response is written
+    beside: list[bool] = []  # whether there was a tar at each write of a response
 
     def full(path: str, data: Any, **options: Any) -> None:
         if os.path.basename(path).startswith("a@") and path.endswith(".response.json"):
@@ -191,7 +191,7 @@ def test_an_id_is_not_used_while_the_files_of_its_last_use_are_there(bench: Benc
 
 
 def test_a_large_tar_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read in pieces, the same ones each time."""
+    """The tar is read in pieces, which are the same each time."""
     made = Bench(tmp_path)
     taken: list[int] = []
     real = Tar.__iter__

@@ -1,4 +1,4 @@
-"""The name of what is on its way tells its owner, and ``ids/`` tells it by the id. A note alone reserves nothing."""
+"""The name of an entry on its way shows its owner, and ``ids/`` shows it for an id. A note alone reserves nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def note(bench: Bench, id_: str, uid: int) -> None:
 
 
 def assert_refused(bench: Bench, id_: str, uid: int) -> None:
-    """A file of that user is refused, and the entry that has the id stays the only one."""
+    """Assert that a file of that user is refused, and that the entry with the id stays the only one."""
     before = [bench.names(state) for state in ("new", "building", "running")]
     bench.drop_of(uid, id_)
     assert [bench.names(state) for state in ("new", "building", "running")] == before
@@ -68,7 +68,7 @@ def test_a_note_that_stands_for_nothing_reserves_nothing(bench: Bench, of: int) 
 @pytest.mark.parametrize("state", ["new", "building", "running"])
 @pytest.mark.parametrize("lost", [True, False])
 def test_intake_mends_the_notes_when_it_starts(bench: Bench, state: str, lost: bool) -> None:
-    """A loss of power took the note, or left that of an earlier use of the id."""
+    """A loss of power removed the note, or left the note of an earlier use of the id."""
     bench.drop_of(OWNER, "a")
     (bench.root / "new" / named("a", owner=OWNER)).rename(bench.root / state / named("a", owner=OWNER))
     (bench.root / "ids" / "a").unlink()
@@ -88,7 +88,7 @@ def test_intake_removes_what_stands_for_nothing_when_it_starts(bench: Bench) -> 
         note(bench, id_, OTHER)
     (bench.root / "ids" / "odd").touch()
     bench.intake.start()
-    assert bench.names("ids") == {"waits", "odd"}, "what is no note is for the check to name"
+    assert bench.names("ids") == {"waits", "odd"}, "the check names files that are not notes"
 
 
 @pytest.mark.parametrize("shown", [False, True])
@@ -118,7 +118,7 @@ def test_what_is_requeued_is_noted_again(bench: Bench) -> None:
 def test_a_holder_that_comes_late_leaves_what_was_requeued_its_note(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stalls between its commit and its publication, until another has published and the id has a second life."""
+    """The holder stalls after its commit. Meanwhile another process publishes, and the id gets a second life."""
     holder = Spool(bench.settings, "holder").queue
     release = holder.release_id
 
@@ -131,7 +131,7 @@ def test_a_holder_that_comes_late_leaves_what_was_requeued_its_note(
     bench.drop("a")
     holder.claim(mine("a"), State.NEW, State.RUNNING)
     monkeypatch.setattr(holder, "release_id", come_late)
-    with pytest.raises(FileNotFoundError):  # its result went with the requeueing
+    with pytest.raises(FileNotFoundError):  # the requeue removed its result
         holder.results.commit(mine("a"), State.RUNNING, b"first\n")
     assert bench.spool.queue.locate("a") == ("new", mine("a"))
     bench.wait_for("a")
@@ -145,7 +145,7 @@ def test_a_holder_that_ends_amid_a_requeueing_leaves_it_its_note(bench: Bench, m
     move, other = fsops.move, Spool(bench.settings, "holder").queue
 
     def move_late(source: str, target: str) -> bool:
-        assert noted(bench, "a") == str(os.geteuid()), "it leaves done/, where the id finds it, with a note"
+        assert noted(bench, "a") == str(os.geteuid()), "the note is there before the entry leaves done/"
         other.release_id("a")
         return move(source, target)
 

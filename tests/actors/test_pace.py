@@ -1,4 +1,4 @@
-"""How much an executor looks at while its slots have enough to do."""
+"""How many entries an executor looks at while its slots have enough to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.names import named
 
 
 class Time:
-    """A clock that others set."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -80,7 +80,8 @@ def test_an_executor_rests_and_looks_at_what_it_is_told(bench: Bench, monkeypatc
     line = bench.executor._line
     bench.until(lambda: line.length >= enough, bench.executor.step)
     bench.until(lambda: bench.executor.step([]) > 0, lambda: None)
-    bench.until(lambda: len(bench.names("running")) == slots, lambda: None)  # they take nothing more from the line
+    # from now on the slots take nothing more from the line
+    bench.until(lambda: len(bench.names("running")) == slots, lambda: None)
     before = line.length
     for _ in range(5):
         assert bench.executor.step([]) > 0

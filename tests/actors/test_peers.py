@@ -1,4 +1,4 @@
-"""Several executors on one spool: each looks at a part of what waits, and what another does not come to is not left."""
+"""Several executors on one spool. Each looks at a part of the waiting entries, and none is left unread by all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IDS = [f"job-{number}" for number in range(300)]
 
 
 class Hand(Clock):
-    """A clock whose monotonic time is moved by hand."""
+    """A clock whose monotonic time the test sets."""
 
     now = 1000.0
 
@@ -72,14 +72,14 @@ def test_what_was_one_s_that_is_gone_is_the_others(tmp_path: Path, clock: Hand) 
     one = looked(tmp_path, "a", clock)
     assert {one.rank(id_) for id_ in IDS} == {0, 1}
     (tmp_path / "executor-b.host").unlink()
-    assert not one.look(), "it is not looked all the time"
+    assert not one.look(), "it doesn't look at every call"
     clock.now += peers.LOOK
     assert one.look()
     assert {one.rank(id_) for id_ in IDS} == {0}
 
 
 def test_one_that_renews_its_presence_no_more_counts_no_more(tmp_path: Path, clock: Hand) -> None:
-    """Whatever the clock of the file system says, which nobody trusts alone."""
+    """The file system's clock doesn't matter here, because nobody relies on it alone."""
     here(tmp_path, "a", "ahead", "lives")
     os.utime(tmp_path / "executor-ahead.host", (1e10, 1e10))
     one = looked(tmp_path, "a", clock)
@@ -118,7 +118,7 @@ def look(*executors: Executor) -> None:
 
 
 def read_by(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list of what an executor reads in ``new/`` from now on."""
+    """Return a list to which each later read of the executor in ``new/`` is added."""
     read: list[str] = []
     plain = executor._spool.read
 
@@ -159,7 +159,7 @@ def test_two_share_what_is_to_be_read(bench: Bench, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("by", ["hints", "scan"])
 def test_what_another_does_not_come_to_is_taken(bench: Bench, by: str) -> None:
-    """The other is there and does nothing; more wait than are looked at at once."""
+    """The other executor is present and does nothing. More entries wait than one step looks at."""
     look(bench.executor)
     assert bench.executor._finder._peers.count == 2
     hints = drop(bench, IDS[:30])
@@ -171,7 +171,7 @@ def test_what_another_does_not_come_to_is_taken(bench: Bench, by: str) -> None:
 
 
 def test_of_anothers_only_few_of_each_owner_are_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others are not even told of, but once: then an executor that has nothing to do looks for them."""
+    """Hints of further entries are ignored, except the first one: it makes an idle executor look for them."""
     monkeypatch.setattr(finding, "GRACE", 1000.0)
     monkeypatch.setattr(finding, "LONGEST_GRACE", 1000.0)
     monkeypatch.setattr(finding, "AGAIN", 1000.0)
@@ -187,5 +187,5 @@ def test_of_anothers_only_few_of_each_owner_are_looked_at(bench: Bench, monkeypa
             executor.step([hint])
     assert wanted == theirs[: finding.FEW + 1]
     bench.put(1002, stranger := next(id_ for id_ in theirs[30:]))
-    assert executor.wants(Hint("new", f"{stranger}@1002-1.json")), "one owner's many hide nobody's"
+    assert executor.wants(Hint("new", f"{stranger}@1002-1.json")), "one owner's many entries hide nobody else's"
     assert executor.wants(Hint("new", named(next(id_ for id_ in IDS if id_ not in theirs))))

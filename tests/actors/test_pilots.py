@@ -1,4 +1,4 @@
-"""What happens to pilots, by Slurm's own means: no attempt is lost where a drain was possible, and nothing ever is."""
+"""What Slurm can do to pilots. No attempt is lost where a drain was possible, and no submission ever is."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from tests.actors.head import Head
 from tests.clusters import Real
 
-LONG = pytest.mark.skipif(not os.environ.get("SPOOLD_TEST_LONG"), reason="it waits for time-outs of Slurm's")
-# Signals are for the pilot, and not for what it runs: so it is with control groups, and with groups of processes.
+LONG = pytest.mark.skipif(not os.environ.get("SPOOLD_TEST_LONG"), reason="it waits for time-outs in Slurm")
+# Signals reach the pilot and not its jobs. Tracking by control groups does that, and so does tracking by process
+# groups.
 TRACKS = "ProctrackType=proctrack/pgid\n"
 PREEMPTS = "PreemptType=preempt/partition_prio\nPreemptMode=CANCEL\nSlurmctldParameters=preempt_send_user_signal\n"
 PARTITIONS = (
@@ -39,14 +40,14 @@ def head(tmp_path: Path, cluster: Real) -> Iterator[Head]:
 
 @pytest.fixture
 def hasty(tmp_path: Path, cluster: Real) -> Iterator[Head]:
-    """A head that takes who is silent for some seconds for dead."""
+    """Yield a head that takes a pilot for dead after some seconds of silence."""
     made = Head(tmp_path, cluster, lease=8.0)
     with contextlib.closing(made.bench):
         yield made
 
 
 def ours(head: Head) -> str:
-    """Return the job of the pilot that there is."""
+    """Return the job of the only pilot."""
     (job,) = (each for each in head.jobs() if each.name.startswith("spoold-"))
     return str(job.id)
 
@@ -56,13 +57,13 @@ def cancelled(head: Head, cluster: Real) -> None:
 
 
 def requeued(head: Head, cluster: Real) -> None:
-    """Somebody says that it may be."""
+    """An administrator allows the job to be requeued, and requeues it."""
     cluster.run("scontrol", "update", f"JobId={ours(head)}", "Requeue=1")
     cluster.run("scontrol", "requeue", ours(head))
 
 
 def preempted(_: Head, cluster: Real) -> None:
-    """Both nodes are wanted."""
+    """A job of higher priority wants both nodes."""
     cluster.run("sbatch", "--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=sleep 1")
 
 
@@ -90,9 +91,9 @@ def test_a_job_shorter_than_the_drain_ends_where_it_is(tmp_path: Path, cluster: 
     with contextlib.closing(head.bench):
         head.hold("a")
         before = set(head.processes())
-        cluster.run("scancel", "--batch", "--signal=TERM", ours(head))  # as Slurm does before the time limit
+        cluster.run("scancel", "--batch", "--signal=TERM", ours(head))  # Slurm does this before the time limit
         head.bench.drop("b")
-        head.until(lambda: head.answered("b"))  # by another one: this one takes no more
+        head.until(lambda: head.answered("b"))  # by another pilot, because this one takes no more
         assert before & set(head.processes())
         head.let_go()
         head.until(lambda: head.answered("a"))
@@ -119,14 +120,14 @@ def test_what_a_lost_node_had_is_run_elsewhere(hasty: Head, cluster: Real) -> No
     head.let_go()
     head.until(lambda: head.answered("a"))
     response = head.bench.response("a")
-    assert (response["status"], response["attempt"]) == ("COMPLETED", 2), "nobody could drain"
+    assert (response["status"], response["attempt"]) == ("COMPLETED", 2), "the pilot could not drain"
     cluster.start_node(node)
     head.until(lambda: set(head.processes()) == set())
 
 
 @LONG
 def test_a_pilot_works_on_without_the_daemon_of_its_node(head: Head, cluster: Real) -> None:
-    """Slurm takes the node for down, and the job for ended. There are never two of one name."""
+    """Slurm takes the node for down and the job for ended. There are never two pilots with one name."""
     head.hold("a")
     node, before = node_of(cluster), set(head.processes())
     cluster.kill_node(node)
@@ -140,7 +141,7 @@ def test_a_pilot_works_on_without_the_daemon_of_its_node(head: Head, cluster: Re
 
 
 def test_a_controller_that_comes_back_with_an_old_state_costs_no_answer(hasty: Head, cluster: Real) -> None:
-    """It knows nothing of the pilot, and has its node end it without a word."""
+    """The controller knows nothing of the pilot, and lets its node kill it without warning."""
     head = hasty
     cluster.run("scontrol", "reconfigure")
     cluster.keep_state()

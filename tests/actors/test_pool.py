@@ -1,4 +1,4 @@
-"""Executors of a pool: they end by themselves, route only, say where their store is, and leave nothing under a name."""
+"""Executors of a pool: they end by themselves, route only, say where their store is, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PATIENCE = 100.0
 
 
 class Hand(Clock):
-    """A clock whose times are moved by hand."""
+    """A clock whose times the test sets."""
 
     now, files = 1000.0, 1_000_000.0
 
@@ -158,7 +158,7 @@ def test_whoever_takes_the_lock_of_one_that_took_it_along_takes_a_new_one(
     real, tries = FileLock.acquire, list[object]()
 
     def acquire(lock: FileLock, **options: Any) -> object:
-        """Lock, and find the file gone the first time: whoever had it removed it just then."""
+        """Lock, and remove the file the first time, like a former holder at just that moment."""
         result = real(lock, **options)
         if not tries:
             os.unlink(spool / "tmp" / "health.lock")
@@ -176,7 +176,7 @@ def test_whoever_takes_the_lock_of_one_that_took_it_along_takes_a_new_one(
 
 @pytest.fixture
 def routed(tmp_path: Path) -> Iterator[tuple[Bench, Executor]]:
-    """Yield a bench whose executor only routes, without an engine, and none that runs anything."""
+    """Yield a bench whose executor only routes and has no engine. No executor runs anything."""
     settings = settings_for(tmp_path, executor=ExecutorSettings(slots=2, route_only=True))
     made = Bench(tmp_path, settings)
     made.executor.stop()
@@ -198,7 +198,7 @@ def test_a_router_has_builds_made_and_leaves_jobs_to_others(routed: tuple[Bench,
         bench.step()
     assert bench.names("building") == {named("a")}
     assert bench.names("running") == set()
-    bench.drop("b")  # its build is there: it is left where it is
+    bench.drop("b")  # its build exists, so the router leaves it where it is
     for _ in range(20):
         bench.step()
     assert bench.names("new") == {named("b")}
@@ -220,7 +220,7 @@ def test_a_router_answers_what_needs_no_sandbox(routed: tuple[Bench, Executor]) 
 
 
 def test_what_a_router_left_is_looked_at_again_when_its_name_comes_back(routed: tuple[Bench, Executor]) -> None:
-    """It was taken, lost its build, and was given back: the router notices that it was gone."""
+    """The entry is taken, loses its build, and is given back. The router notices that it was gone."""
     bench, router = routed
     bench.drop("a")
     bench.until(bench.builds.finished)
@@ -251,7 +251,7 @@ def test_a_router_that_is_alone_waits_for_nobody(tmp_path: Path) -> None:
     assert alone.rank("job") == 0
 
 
-# -- what those leave that were killed
+# -- files of killed executors
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def clock(tmp_path: Path) -> Hand:
 
 
 def left(spool: Path, process: str, mtime: float) -> None:
-    """Leave what a killed executor leaves."""
+    """Leave the files of a killed executor."""
     tmp = spool / "tmp"
     (tmp / f"{process}.held").mkdir()
     (tmp / f"{process}.held" / named("a")).symlink_to("held")
@@ -271,7 +271,7 @@ def left(spool: Path, process: str, mtime: float) -> None:
 
 
 def looks(leavings: Leavings, clock: Hand) -> list[str]:
-    """Look twice, as long apart as it looks."""
+    """Look twice, with the usual pause in between."""
     found = leavings.step()
     clock.now += LOOK
     return found + leavings.step()
@@ -314,7 +314,7 @@ def test_one_that_is_stopped_on_this_host_keeps_its_name(spool: Path, clock: Han
 
 def test_health_does_it(bench: Bench) -> None:
     left(bench.root, "executor-gone", 1000.0)
-    bench.health._leavings._lease = LeaseSettings(renewal=0.001)  # or it takes another look, a minute later
+    bench.health._leavings._lease = LeaseSettings(renewal=0.001)  # otherwise it would need another look a minute later
 
     def step() -> None:
         bench.health._leavings._rests_until = 0.0

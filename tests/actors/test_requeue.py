@@ -1,4 +1,4 @@
-"""What is finished runs once more when the operator says so; who held it before, however long ago, cannot answer it."""
+"""A finished submission runs once more when the operator says so. Its former holders can no longer answer it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_it_runs_once_more_and_has_one_answer(bench: Bench, tmp_path: Path) -> N
     bench.drop("a", f"test -e {marker}")
     bench.wait_for("a")
     assert bench.response("a")["status"] == "RUN_FAILED"
-    bench.assert_nothing_is_left()  # the slot is through, and removes no side file of the next run
+    bench.assert_nothing_is_left()  # the slot is through, so it removes no side file of the next run
     marker.touch()
     requeue(bench.spool, "a")
     assert (bench.progress("a"), bench.names("done")) == ("pending", set())
@@ -68,7 +68,7 @@ def test_a_crash_on_the_way_is_mended_by_doing_it_again(bench: Bench, monkeypatc
 
     bench.drop("a")
     bench.wait_for("a")
-    bench.assert_nothing_is_left()  # the slot is through, and does not die with us
+    bench.assert_nothing_is_left()  # the slot is through, so it does not die with this process
     for point in ("remove", "replace", "move"):
         with monkeypatch.context() as patched:
             patched.setattr(fsops, point, die)
@@ -91,12 +91,12 @@ def test_a_holder_that_slept_through_it_cannot_answer(tmp_path: Path) -> None:
         bench.sandbox.gate.clear()
         bench.drop("a")
         bench.until(lambda: bench.executor._slots._heartbeat._held, bench.executor.step)
-        bench.executor._slots._heartbeat.stop()  # it hangs
+        bench.executor._slots._heartbeat.stop()  # as if it hung
         lease = next(iter(bench.executor._slots._heartbeat._held))
         (bench.root / "incoming" / "a.cancel").write_text("a")
         bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
         requeue(bench.spool, "a")
-        bench.spool.queue.claim(mine("a"), State.NEW, State.RUNNING)  # another executor
+        bench.spool.queue.claim(mine("a"), State.NEW, State.RUNNING)  # as another executor would
         bench.sandbox.gate.set()
         bench.until(lambda: not bench.executor._slots._heartbeat._held, lambda: None)
         assert lease.lost

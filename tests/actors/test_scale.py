@@ -1,4 +1,4 @@
-"""Scale: what it decides, by what is seen; and pilots of a stand-in for Slurm and of Slurm itself."""
+"""Scale: its decisions for what it sees; and pilots of a stand-in for Slurm and of Slurm itself."""
 
 from __future__ import annotations
 
@@ -62,18 +62,19 @@ WAITS, RUNS, LEAVES, ENDED = JobState
         (pilots(job(1, 0, WAITS)), 2, [1], []),
         (pilots(job(1, 0, RUNS), present={0}), 1, [], []),
         (pilots(job(1, 0, ENDED)), 1, [0], []),
-        (pilots(job(1, 0, LEAVES)), 1, [1], []),  # its name isn't free yet, nor does it work
+        (pilots(job(1, 0, LEAVES)), 1, [1], []),  # its name isn't free yet, and it doesn't work
         (pilots(present={0}), 1, [], []),  # an orphan works, whatever Slurm forgot
-        (pilots(job(1, 0, WAITS), present={0}), 0, [], []),  # what came back with an old state isn't cancelled
+        (pilots(job(1, 0, WAITS), present={0}), 0, [], []),  # a job that came back with an old state isn't cancelled
         (pilots(job(1, 0, RUNS), lost={1}), 1, [1], [1]),
         (pilots(resting={0}), 1, [1], []),
         (pilots(job(1, 0, WAITS), job(2, 1, WAITS), job(3, 2, RUNS), present={2}), 1, [], [2, 1]),
-        (pilots(job(1, 0, RUNS), job(2, 1, RUNS), present={0, 1}), 0, [], []),  # those that run leave by themselves
-        (pilots(job(1, 0, RUNS), job(2, 0, WAITS), present={0}), 1, [], [2]),  # two of one name
+        (pilots(job(1, 0, RUNS), job(2, 1, RUNS), present={0, 1}), 0, [], []),  # running pilots end by themselves
+        (pilots(job(1, 0, RUNS), job(2, 0, WAITS), present={0}), 1, [], [2]),  # two jobs with one name
         (pilots(job(1, 0, WAITS), job(2, 0, WAITS)), 1, [], [2]),
-        (pilots(job(1, 0, WAITS)._replace(reason="BeginTime")), 1, [1], [1]),  # it was requeued, to wait for minutes
+        # it was requeued and has to wait for minutes
+        (pilots(job(1, 0, WAITS)._replace(reason="BeginTime")), 1, [1], [1]),
         (pilots(job(1, 0, WAITS)._replace(reason="BeginTime"), present={0}), 1, [], []),
-        (pilots(job(1, 7, WAITS)), 0, [], [1]),  # from when there could be more
+        (pilots(job(1, 7, WAITS)), 0, [], [1]),  # left from a higher maximum
     ],
 )
 def test_decisions(seen: Pilots, want: int, submit: list[int], cancel: list[int]) -> None:
@@ -102,7 +103,7 @@ def test_a_job_is_no_other_pools() -> None:
     assert pool.see(others, set(), 0.0).jobs == {}
 
 
-# -- what is believed
+# -- what scale believes
 
 
 def test_what_squeue_lists_no_more_is_believed_for_a_lease() -> None:
@@ -178,7 +179,7 @@ def test_demand_is_what_could_be_worked_on(bench: Bench) -> None:
     (bench.root / "running" / named("b")).write_text("{}")
     assert demand.count(100) == 2
     bench.let_leases_run_out("running")
-    bench.until(lambda: demand.count(100) == 1, lambda: None)  # whoever has it is dead
+    bench.until(lambda: demand.count(100) == 1, lambda: None)  # its holder is dead
     (bench.root / "running" / named("b")).unlink()
 
 
@@ -276,9 +277,9 @@ def test_a_scaler_that_starts_anew_finds_its_pilots(head: Head) -> None:
     head.until(lambda: head.answered("a"))
 
 
-@pytest.mark.skipif(not os.environ.get("SPOOLD_TEST_LONG"), reason="it waits for time-outs of Slurm's")
+@pytest.mark.skipif(not os.environ.get("SPOOLD_TEST_LONG"), reason="it waits for time-outs in Slurm")
 def test_while_the_controller_is_away_pilots_work_on(tmp_path: Path) -> None:
-    cluster = Real(extra="MessageTimeout=5\n")  # for so long each command looks for it
+    cluster = Real(extra="MessageTimeout=5\n")  # how long each command waits for the controller
     with contextlib.closing(closable(cluster)):
         head = Head(tmp_path, cluster)
         head.hold("a")

@@ -1,4 +1,4 @@
-"""One owner can use up a share of the spool, and no more: others' files flow, and others' answers stay."""
+"""One owner can use up a share of the spool and no more. Others' files still flow, and others' answers stay."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def put(bench: Bench, uid: int, *ids: str, size: int = 0, script: str = "echo hi") -> None:
-    """Drop files as a user, without a step of anybody's."""
+    """Drop files as a user. No actor makes a step."""
     for id_ in ids:
         private = bench.root / "incoming" / f".{id_}"
         private.write_text(json.dumps({"files": [{"name": "run.sh", "content": script + "\n" + "#" * size}]}))
@@ -68,7 +68,7 @@ def answers(bench: Bench) -> set[str]:
 
 
 def take_in(bench: Bench) -> None:
-    """Let intake, and whoever counts, do what they do in a while."""
+    """Let intake and the counter work for a while."""
     for _ in range(5):
         bench.health._counter.step(1000.0)
         while bench.intake.step() == 0.0:
@@ -121,7 +121,7 @@ def test_it_waits_no_longer_than_until_there_is_room(bench: Bench) -> None:
     end_all(bench)
     assert 0 < len(bench.names("incoming")) < 12
     for name in bench.names("done"):
-        (bench.root / "done" / name).unlink()  # as retention does in time
+        (bench.root / "done" / name).unlink()  # retention does this in time
     take_in(bench)
     end_all(bench)
     assert not bench.names("incoming")
@@ -139,7 +139,7 @@ def test_what_is_refused_counts_as_well(bench: Bench, data: bytes) -> None:
         take_in(bench)
         time.sleep(0.02)
     kept = len(bench.names("done")) / 2 + len(bench.names("quarantine"))
-    assert kept <= 8 + 3, "what one file causes may pass the bound"
+    assert kept <= 8 + 3, "the results of one file may pass the bound"
     put(bench, OTHER, "other")
     bench.until(lambda: "other" in accepted(bench), lambda: take_in(bench))
 
@@ -154,7 +154,7 @@ def test_a_file_larger_than_a_share_is_refused_and_not_kept(bench: Bench) -> Non
 
 
 def test_whoever_has_used_up_a_share_holds_no_name_of_anothers(bench: Bench) -> None:
-    """The file goes without an answer, for which there is no room; the id is its user's at once."""
+    """The file is removed without an answer, because there is no room for one. The id is free for its user at once."""
     put(bench, GREEDY, *(f"greedy-{number}" for number in range(20)))
     take_in(bench)
     put(bench, GREEDY, f"{OTHER}.next", f"{OTHER}.large")
@@ -188,7 +188,7 @@ def test_it_is_said_once_and_not_for_each_file(bench: Bench, caplog: pytest.LogC
 
 @pytest.mark.usefixtures("paced")
 def test_names_beyond_number_are_looked_at_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many names somebody makes, others' files are taken in between."""
+    """However many names a user makes, others' files are taken in between."""
     monkeypatch.setattr(dropbox, "PART", 100)
     for number in range(3000):
         path = bench.root / "incoming" / f"many-{number:04}.json"
@@ -214,7 +214,7 @@ def disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_a_disk_that_one_owner_fills_is_freed_of_that_owners_answers(disk: Bench) -> None:
-    """Also of those that are young, so that intake goes on; the other's, which are older, stay."""
+    """Young answers go too, so that intake can go on. The older ones of the other owner stay."""
     put(disk, OTHER, "other")
     take_in(disk)
     disk.wait_for("other")
@@ -226,7 +226,7 @@ def test_a_disk_that_one_owner_fills_is_freed_of_that_owners_answers(disk: Bench
 
     def go_on() -> None:
         for step in (lambda: take_in(disk), disk.step, disk.health.step):
-            with contextlib.suppress(OSError):  # the disk is full: each is tried again, as the daemons' loop does
+            with contextlib.suppress(OSError):  # the disk is full; the daemons' loop would try each step again
                 step()
 
     disk.until(lambda: not disk.names("incoming") and not accepted(disk), go_on)
@@ -236,7 +236,7 @@ def test_a_disk_that_one_owner_fills_is_freed_of_that_owners_answers(disk: Bench
 
 
 def test_small_files_with_large_answers_wait_as_well(bench: Bench) -> None:
-    """What was accepted before is not begun once an owner's answers have used up the share; another's is."""
+    """Accepted submissions don't begin once their owner's answers have used up the share. Another owner's does."""
     ids = [f"greedy-{number}" for number in range(6)]
     put(bench, GREEDY, *ids, script="head -c 400000 /dev/zero")
     take_in(bench)
@@ -256,7 +256,7 @@ def test_small_files_with_large_answers_wait_as_well(bench: Bench) -> None:
     assert accepted(bench) == waiting
     for id_ in answers(bench) - {"other"}:
         for name in (f"{id_}.json", f"{id_}.response.json"):
-            (bench.root / "done" / name).unlink()  # as retention does in time
+            (bench.root / "done" / name).unlink()  # retention does this in time
 
     def go_on() -> None:
         bench.step()
@@ -270,7 +270,7 @@ def side_files(bench: Bench) -> int:
 
 
 def test_side_files_are_small_and_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many wait for one build with a long log: it is not copied for each of them."""
+    """Many submissions wait for one build with a long log, which is not copied for each of them."""
     plain = bench.backend.build
     log = "é" * 20_000
 
@@ -332,7 +332,7 @@ def go_on(bench: Bench) -> None:
 
 
 def use_up(bench: Bench) -> None:
-    """Let something be kept of an owner's that takes more than the share."""
+    """Store something of the owner's that takes more than the share."""
     bench.spool.set_aside("kept", b"x" * (MIB + shares.BLOCK), "a test", suffix=f"@{GREEDY}-1")
     bench.executor._shares.add(GREEDY, 0)
     bench.until(lambda: not bench.executor._shares.may_begin(GREEDY), lambda: count(bench))
@@ -344,7 +344,7 @@ def make_room(bench: Bench) -> None:
 
 
 def test_answers_without_a_sandbox_wait_for_room_as_well(bench: Bench) -> None:
-    """A failed build, and a list; another's is answered. None loses an attempt, however long that takes."""
+    """These are failed builds. Another owner's submission is answered. None loses an attempt, however long it waits."""
     bench.backend.gate.clear()
     ids = [f"greedy-{number}" for number in range(3)]
     broken(bench, GREEDY, *ids)

@@ -1,4 +1,4 @@
-"""A job is shown to its owner once it has run for a while; one that is over before leaves nothing."""
+"""A job is shown to its owner once it has run for a while. A job that ends earlier leaves no side file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_runs_for_a_while_is_shown(bench: Bench) -> None:
 def test_an_end_that_comes_while_nothing_is_due_is_one() -> None:
     shower = Showing()
     shower.stop()
-    shower._take_due()  # as of a thread that saw no end yet
+    shower._take_due()  # like a thread that has not seen the end yet
     thread = threading.Thread(target=shower.serve, daemon=True)
     thread.start()
     thread.join(60)
@@ -59,14 +59,14 @@ def test_what_is_over_is_not_shown_any_more(bench: Bench, monkeypatch: pytest.Mo
     (due,) = shower._take_due()
     shower.over(late)
     due.show()
-    assert bench.names("progress") == set(), "its side file is removed by now, and would stay"
+    assert bench.names("progress") == set(), "its side file is removed by now, and a new one would stay"
 
 
 @pytest.mark.parametrize("fails", ["replace", "os.fchmod"])
 def test_a_look_that_cannot_be_written_leaves_no_file(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    """A job that ends before the next look would leave it for an hour."""
+    """A job that ends before the next look would leave the file for an hour."""
     before = bench.names("tmp")
 
     def fail(*_: object) -> None:
@@ -123,11 +123,11 @@ def test_a_job_that_is_over_at_once_is_not_shown(bench: Bench, monkeypatch: pyte
     assert shown == []
 
 
-# -- output on the way
+# -- output of running jobs
 
 
 def side_file(bench: Bench, id_: str) -> dict[str, Any]:
-    """Return what a side file holds, nothing where there is none."""
+    """Return the content of a side file, or an empty run where there is none."""
     try:
         loaded: dict[str, Any] = json.loads((bench.root / "progress" / f"{id_}.json").read_bytes())
     except FileNotFoundError:
@@ -141,7 +141,7 @@ def printed(text: str) -> Phase:
 
 
 def talks_until(path: Path) -> str:
-    """Return a script that prints much and goes on until there is such a file."""
+    """Return a script that prints much and goes on until the file exists."""
     return f"head -c 100000 /dev/zero | tr '\\0' x; echo end >&2; while [ ! -e {path} ]; do sleep 0.02; done"
 
 
@@ -204,7 +204,7 @@ def test_output_is_shown_once_a_second_at_most(bench: Bench, monkeypatch: pytest
     shower.output(progress, "run", printed("one two"))
     assert shower._take_due() == []
     assert shower._due[progress] > time.monotonic() + 500
-    shower.soon(progress)  # other news of it do not wait, and take what was printed along
+    shower.soon(progress)  # other news of the job doesn't wait, and includes the newest output
     shower.output(progress, "run", printed("one two three"))
     (due,) = shower._take_due()
     due.show()

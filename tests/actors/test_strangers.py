@@ -1,4 +1,4 @@
-"""Whoever has the builder's account writes what they like where executor and health read it (security case 6)."""
+"""An attacker with the builder's account writes arbitrary files that executor and health read (security case 6)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def link(path: Path, content: bytes) -> None:
-    """Lead to a file that whoever follows may read, and whose content would do."""
+    """Make a link to a file that its readers may read, with content that would be accepted."""
     secret = path.parents[3] / "secret"
     secret.write_bytes(content)
     path.symlink_to(secret)
 
 
 def huge(path: Path, content: bytes) -> None:
-    """Be what would do, and far too much of it."""
+    """Write content that would be accepted, followed by far too much."""
     path.write_bytes(content)
     with path.open("r+b") as file:
         file.seek(10 << 30)
@@ -53,7 +53,7 @@ ODD: dict[str, Make] = {
 
 def everyone(bench: Bench) -> None:
     bench.step()
-    bench.let_leases_run_out("building")  # what waits there for a build that is nowhere is put back
+    bench.let_leases_run_out("building")  # submissions that wait for a build that exists nowhere are put back
     bench.health.step()
 
 

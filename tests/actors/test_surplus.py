@@ -1,4 +1,4 @@
-"""Names in the drop box that are more than anybody puts there go, and nobody else's."""
+"""Names in the drop box beyond what one user may have are removed. Nobody else's are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = needs_root
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
-    """A box in which few names are many, and nothing is taken in."""
+    """Return a box that takes nothing in and whose bounds on names are small."""
     monkeypatch.setattr(dropbox, "MOST", 3)
     monkeypatch.setattr(surplus, "MOST_FILES", 6)
     monkeypatch.setattr(surplus, "MOST_OTHERS", 5)
@@ -29,7 +29,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
 
 
 def made_later(path: Path, uid: int) -> None:
-    """Give a file to a user, later than all that was there before by the file system's clock."""
+    """Give a file to a user, later than all other files there by the file system's clock."""
     last = max((each.lstat().st_ctime_ns for each in path.parent.iterdir() if each != path), default=0)
     os.chown(path, uid, uid)
     while path.stat().st_ctime_ns <= last:
@@ -64,7 +64,7 @@ def test_of_very_many_young_ones_go_as_well(box: Box) -> None:
 
 
 def test_names_that_are_no_submissions_count_as_what_is_answered(box: Box) -> None:
-    """They are remembered as submissions are, and no more of them stay. Uploads have a bound of their own."""
+    """They are remembered like submissions, with the same bound. Uploads have a bound of their own."""
     odd = [f"odd {number:02}" for number in range(12)]
     drop_all(box, ALICE, *hidden(5), *odd[:3])
     box.step()
@@ -87,7 +87,10 @@ def test_submissions_that_are_not_remembered_stay_up_to_a_bound(box: Box) -> Non
 
 
 def test_whoever_has_as_many_as_may_be_makes_no_more(box: Box) -> None:
-    """Their new names go when they are told, since otherwise more would come until the next look than go in it."""
+    """Their new names are removed as soon as events tell them.
+
+    Otherwise more would arrive before a look than it removes.
+    """
     drop_all(box, ALICE, *(f"{number:02}.json" for number in range(11)))
     box.step()
     assert len(box.names("incoming")) == 9
@@ -135,7 +138,7 @@ def test_what_is_anothers_by_now_stays(box: Box) -> None:
 
 @pytest.mark.usefixtures("paced")
 def test_nobody_rests_from_what_goes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [time.monotonic()]  # the clock goes on from where the box was made
+    now = [time.monotonic()]  # the clock continues from the time when the box was made
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     real = attributes.owner
 

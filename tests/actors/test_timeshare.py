@@ -1,4 +1,7 @@
-"""Turns by time, from the drop box to the slots: whoever used fewer slot-seconds lately is next, by whatever uids."""
+"""Turns by time, from the drop box to the slots.
+
+The owner who used fewer slot-seconds lately is next, with any uids.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ ALICE, BOB, FIRST = 64_101, 64_102, 100_000
 
 @pytest.fixture(scope="module", autouse=True)
 def no_credit() -> Iterator[None]:
-    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    """Let nobody be behind by more than the jobs that run, so that the order is easy to predict."""
     with mock.patch.object(timeshare, "CREDIT", 0.0):
         yield
 
 
 class HeldSandbox(PlainSandbox):
-    """Has each job go on until it is let go, and time pass only when a test says so."""
+    """A sandbox that runs each job until the test lets it go. Time passes only when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +101,7 @@ def put(bench: Bench, name: str, owner: int) -> None:
 
 
 def take_in(bench: Bench) -> None:
-    """Have all that was dropped accepted, and known to the executor."""
+    """Let intake accept all dropped files, and the executor learn of them."""
     bench.until(lambda: not bench.names("incoming"), bench.intake.step)
     bench.executor.step()
     while bench.executor._seen:
@@ -106,7 +109,7 @@ def take_in(bench: Bench) -> None:
 
 
 def end_one(bench: Bench, sandbox: HeldSandbox, name: str) -> str:
-    """End a job, and return the one that has its slot then."""
+    """End a job. Return the job that gets its slot."""
     others = sandbox.running - {name}
     sandbox.let_go(name)
     bench.until(lambda: len(sandbox.running) == len(others) + 1, lambda: None)
@@ -115,7 +118,10 @@ def end_one(bench: Bench, sandbox: HeldSandbox, name: str) -> str:
 
 
 def test_short_jobs_that_come_while_long_ones_have_all_slots_go_next(bench: Bench, sandbox: HeldSandbox) -> None:
-    """Eighteen of 3 s from one, and half a second after both slots began one, twenty short ones from another."""
+    """One owner has eighteen jobs of 3 s.
+
+    Half a second after both slots began one, another owner drops twenty short ones.
+    """
     for number in range(18):
         put(bench, f"long-{number}", ALICE)
     take_in(bench)
@@ -132,7 +138,7 @@ def test_short_jobs_that_come_while_long_ones_have_all_slots_go_next(bench: Benc
         sandbox.now += 0.1
         next_ = end_one(bench, sandbox, next_)
     assert next_.startswith("short")
-    assert sandbox.begun.index(next_) == 22, "the one that warmed up, two long ones, and all twenty"
+    assert sandbox.begun.index(next_) == 22, "after the warm-up, two long jobs and nineteen short ones"
     assert end_one(bench, sandbox, second).startswith("long")
 
 
@@ -153,12 +159,12 @@ def test_files_of_a_hundred_subordinate_uids_take_one_turn_of_intake(bench: Benc
     put(bench, "other", BOB)
     bench.intake.step()
     assert [name for name in bench.names("new") if name.startswith("other")]
-    assert bench.names("incoming"), "it takes a part in one step"
+    assert bench.names("incoming"), "one step takes only a part"
 
 
 def test_ranges_are_followed(bench: Bench, sandbox: HeldSandbox, tmp_path: Path) -> None:
     def others_before(name: str, first: int) -> int:
-        """Return how many of thirty jobs, of as many uids, go before one that is dropped after them."""
+        """Return how many of thirty jobs, each of another uid, begin before one that is dropped after them."""
         for number in range(30):
             put(bench, f"before-{name}-{number}", first + number)
         take_in(bench)
@@ -195,7 +201,7 @@ def test_who_used_what_is_noted_for_the_operator(bench: Bench, sandbox: HeldSand
     assert noted[BOB] == pytest.approx(60, rel=0.02)
     assert noted[ALICE] == pytest.approx(70, rel=0.02)
     assert FIRST + 7 not in noted
-    assert (bench.root / "tmp" / "executor-default.usage").stat().st_mode & 0o007 == 0, "it tells who is at work"
+    assert (bench.root / "tmp" / "executor-default.usage").stat().st_mode & 0o007 == 0, "the file tells who is at work"
 
 
 def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Builds of one client do not keep those of others waiting, and a build that waits holds no place."""
+"""Builds of one client do not delay those of others, and a waiting build holds no place."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_hanging_builds_delay_nobody_else(bench: Bench) -> None:
         file(bench, f"honest-{number}", HONEST)
     bench.until(lambda: len(bench.builds.finished()) == 5, bench.builder.step)
     tried = {build_id for build_id in bench.backend.built if build_id.startswith("hostile")}
-    assert len(tried) <= 10, "they take turns: of twenty that were first no more than came before or in between"
+    assert len(tried) <= 10, "they take turns: few of the twenty that came first were tried before or in between"
     bench.builder.stop()
-    assert {f"hostile-{number}.json" for number in range(20)} == names_of(bench), "none lost, none at an attempt's cost"
+    assert {f"hostile-{number}.json" for number in range(20)} == names_of(bench), "no build lost, and no attempt"
 
 
 def test_hanging_builds_of_the_same_client_delay_by_their_trial_only(bench: Bench) -> None:
@@ -93,7 +93,7 @@ def test_it_is_known_who_asked_before_the_build_begins(bench: Bench) -> None:
 
 @pytest.fixture
 def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return what makes actors think that time has passed."""
+    """Return a function that makes actors think that time has passed."""
     passed = 0.0
 
     def more(seconds: float) -> None:
@@ -153,7 +153,7 @@ def test_a_build_that_another_builder_took_is_forgotten(one_place: Bench) -> Non
 
 
 def filled(lanes: Lanes, builds: dict[str, int]) -> dict[str, set[int]]:
-    """Let builds wait, in this order, for these clients; return who asked for what."""
+    """Let builds wait, in this order, for these clients. Return who asked for each."""
     for since, name in enumerate(builds):
         lanes.add(Entry(name, 1), since)
     return {name: {client} for name, client in builds.items()}
@@ -175,7 +175,7 @@ def test_clients_take_turns() -> None:
 
 
 def test_a_build_comes_in_the_turn_of_whoever_asked_and_is_first() -> None:
-    """Else one who floods could have others wait by asking for what they need before they do."""
+    """Otherwise a flooding client could delay others, by asking first for the builds that they need."""
     lanes = Lanes(BuilderSettings(parallel=1))
     askers = filled(lanes, {"x1": 1, "x2": 1, "x3": 1, "wanted": 1})
     askers["wanted"].add(2)

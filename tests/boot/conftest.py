@@ -1,4 +1,4 @@
-"""A machine with the package on it, installed, set up and started as the operator's page says, once for all tests."""
+"""A machine with the package installed, set up and started as the operator's page says, once for all tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.boot.machine import Machine
 
 PAGE = engines.REPOSITORY / "contrib/docs/operator.md"
 USERS = ("alice", "bob")
-# A machine with other things to do takes longer than a minute to evaluate an expression.
+# On a busy machine the evaluation of an expression takes longer than a minute.
 PATIENT = "sed -i 's/^.builder.limits.$/&\\nevaluation_time = 600/' /etc/spoold/spoold.toml"
 
 
 def commands(heading: str) -> list[str]:
-    """Return the shell blocks that the operator's page has under a heading."""
+    """Return the shell blocks under a heading of the operator's page."""
     page = PAGE.read_text()
     section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
     assert section is not None, f"{PAGE} has no section {heading!r}"
@@ -30,7 +30,7 @@ def commands(heading: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Debian package of this checkout, or that in $SPOOLD_TEST_PACKAGE where none can be built."""
+    """Return the Debian package of this checkout, or the one in $SPOOLD_TEST_PACKAGE where none can be built."""
     if given := os.environ.get("SPOOLD_TEST_PACKAGE"):
         return Path(given)
     made = subprocess.run(
@@ -45,16 +45,16 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bare(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Yield a booted Debian with Docker, Nix and a nixpkgs, two users, and nothing of ours."""
+    """Yield a booted Debian with Docker, Nix, a nixpkgs and two users, without spoold."""
     system = os.environ.get("SPOOLD_TEST_DEBIAN")
     if os.geteuid() != 0:
-        pytest.skip("to boot a machine takes root")
+        pytest.skip("only root can boot a machine")
     if not system or shutil.which("systemd-nspawn") is None:
         engines.unavailable("there is no Debian to boot, or no systemd-nspawn")
     machine = Machine(Path(system), tmp_path_factory.mktemp("machine"))
     try:
         machine.boot()
-        # It is up to date, since it was made by the same program: so nothing is downloaded by the command of the page.
+        # The same program made this nixpkgs, so it is up to date and the page's command downloads nothing.
         shutil.copytree(nixpkgs_debian, machine.path("/var/lib/spoold-nixpkgs"), symlinks=True)
         for user in USERS:
             machine.run("useradd", "--create-home", user)
@@ -65,7 +65,7 @@ def bare(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="session")
 def host(bare: Machine, package: Path) -> Machine:
-    """Return a machine that serves."""
+    """Return a machine with a running spoold."""
     shutil.copy(package, bare.path("/root"))
     *install, enable, first = commands("Install")
     said = "".join(bare.sh(f"exec 2>&1\n{block}") for block in (*install, PATIENT, enable))

@@ -1,11 +1,12 @@
 """A Debian that boots in a container of systemd-nspawn: systemd is its process 1, with units, users and a journal.
 
-Theory of operation: the system is contrib/test's ($SPOOLD_TEST_DEBIAN) and is never written to: an overlay lies over
-it. It is mounted in a mount namespace that ends with the container, and the container ends with the test process, by
-whatever signal. Docker's and containerd's directories are real ones, since overlayfs takes no second layer of itself.
-There is no network but loopback. The control groups are below the test's own, so that the inner systemd sees no other.
+Theory of operation: the system is contrib/test's ($SPOOLD_TEST_DEBIAN). It is never written to, because an overlay lies
+over it. The overlay is mounted in a mount namespace that ends with the container. The container ends with the test
+process, whichever signal ends that. The directories of Docker and containerd are real ones, because overlayfs accepts
+no second layer of itself. The only network is loopback. The control groups are below the test's own, so that the inner
+systemd sees no other.
 
-What is cached stays in memory over a reboot and over :meth:`Machine.cut_power`: a loss of power is tested elsewhere.
+The page cache survives a reboot and :meth:`Machine.cut_power`. Other tests lose unsynced data (tests/crash).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from spoold.host import cgroups
 from tests import engines
 from tests.waiting import ending
 
-PATIENCE = 300 * engines.SLOWNESS  # seconds to boot, to come to rest, and for what is run in it
-# Outside. The groups come after the two arguments.
+PATIENCE = 300 * engines.SLOWNESS  # seconds for a boot, for rest, and for a program in the machine
+# Runs outside of the container. The control groups come after the two arguments.
 _ENTER = """
 system=$1 directory=$2; shift 2
 for group; do echo $$ >"$group/cgroup.procs"; done
@@ -34,9 +35,9 @@ exec systemd-nspawn --quiet --directory="$directory/root" --machine=spoold-$$ --
     --bind="$directory/docker:/var/lib/docker" --bind="$directory/containerd:/var/lib/containerd" \
     sh -c "$INIT"
 """
-# Inside, before systemd. nspawn mounts the controllers read-only, and limits would count for nothing. It also covers
-# parts of /proc: only where a whole one is in sight does the kernel let an ordinary user's namespace mount its own. And
-# bubblewrap looks at process 2 of whichever /proc it sees, which on other machines is a thread of the kernel's.
+# Runs inside, before systemd. nspawn mounts the controllers read-only, so limits would have no effect. It also covers
+# parts of /proc. The kernel lets an ordinary user's namespace mount its own /proc only if a whole one is in sight.
+# bubblewrap looks at process 2 in /proc. On other machines that is a kernel thread, so one process is started for it.
 _INIT = """
 for group in /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$group"; done
 mkdir -p /run/whole-proc
@@ -45,7 +46,7 @@ mount -t proc -o nosuid,nodev,noexec proc /run/whole-proc
 sleep infinity >/dev/null 2>&1 &
 exec setpriv --pdeathsig=KILL /sbin/init
 """
-_RESTART = 133  # nspawn's exit code where the system inside rebooted
+_RESTART = 133  # nspawn's exit code after a reboot of the system inside
 _ENVIRONMENT = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root")
 
 
@@ -62,7 +63,7 @@ class Machine:
         (directory / "upper/etc/machine-id").touch()
 
     def boot(self) -> None:
-        """Start it, and wait until systemd has started all that it is to start."""
+        """Start the machine, and wait until systemd has started everything."""
         for group in self._groups:
             group.mkdir(exist_ok=True)
             for name in ("cpuset.cpus", "cpuset.mems"):
@@ -94,7 +95,7 @@ class Machine:
         assert said == "running", self.run("systemctl", "list-units", "--failed", "--no-legend")
 
     def reboot(self) -> None:
-        """Shut it down in an orderly way, and boot it again."""
+        """Shut the machine down in an orderly way, and boot it again."""
         assert self._nspawn is not None
         self.run("systemctl", "reboot", check=False)
         assert self._nspawn.wait(timeout=PATIENCE) == _RESTART, self.console()
@@ -102,7 +103,7 @@ class Machine:
         self.boot()
 
     def cut_power(self) -> None:
-        """End all its processes at once, and boot it again."""
+        """Kill all processes of the machine at once, and boot it again."""
         self._end()
         self.boot()
 
@@ -111,23 +112,23 @@ class Machine:
             return
         leader = self.leader
         with ending(leader) if leader else contextlib.nullcontext():
-            self._nspawn.kill()  # process 1 asked to go with its parent, and takes all others along
+            self._nspawn.kill()  # process 1 dies with its parent, and all other processes die with it
             self._nspawn.wait()
         self._nspawn = None
         for group in self._groups:
-            # What runs in there ends, in its own time.
+            # The processes in the group end in their own time.
             wait_until(lambda group=group: _removed(group), lambda group=group: f"{group} cannot be removed")  # type: ignore[misc]
 
     def remove(self) -> None:
-        """End it and remove all that it wrote."""
+        """End the machine and remove its files."""
         self._end()
         shutil.rmtree(self._directory)
 
     @property
     def leader(self) -> int | None:
-        """Return the pid of its process 1, as the host sees it; None before there is one.
+        """Return the pid of its process 1 as the host sees it, or None before there is one.
 
-        What prepares it has other children before that, which are in the host's namespaces.
+        Before that, nspawn has other children, which are in the host's namespaces.
         """
         assert self._nspawn is not None
         with contextlib.suppress(OSError):
@@ -136,17 +137,17 @@ class Machine:
         return None
 
     def console(self) -> str:
-        """Return the end of what was written to its console."""
+        """Return the end of its console's output."""
         return (self._directory / "console").read_text(errors="replace")[-2000:]
 
     def path(self, inside: str) -> Path:
-        """Return the path by which the host reaches a file of the machine while that runs."""
+        """Return the host's path to a file of the machine while the machine runs."""
         return Path(f"/proc/{self.leader}/root{inside}")
 
     def run(
         self, *argv: str, user: str = "root", check: bool = True, timeout: float = PATIENCE, env: tuple[str, ...] = ()
     ) -> str:
-        """Run a program in it, in /root or /, and return its output; ``check``: it must end well."""
+        """Run a program in the machine, in /root or /, and return its output. With ``check`` it must succeed."""
         leader = self.leader
         if leader is None:
             return ""
@@ -166,7 +167,7 @@ class Machine:
         return done.stdout
 
     def sh(self, script: str, *, user: str = "root", timeout: float = PATIENCE, env: tuple[str, ...] = ()) -> str:
-        """Run a shell script in it, each of whose commands must end well."""
+        """Run a shell script in the machine. Each of its commands must succeed."""
         return self.run("sh", "-euc", script, user=user, timeout=timeout, env=env)
 
     def show(self, unit: str, key: str) -> str:
@@ -174,14 +175,14 @@ class Machine:
         return self.run("systemctl", "show", "--value", f"--property={key}", unit).strip()
 
     def journal(self, *matches: str) -> list[dict[str, str]]:
-        """Return records of its journal, oldest first."""
+        """Return records of the machine's journal, oldest first."""
         return [json.loads(line) for line in self.run("journalctl", "-o", "json", *matches).splitlines()]
 
 
 def wait_until(
     happened: Callable[[], bool], otherwise: Callable[[], str], *, patience: float = PATIENCE, pause: float = 0.05
 ) -> None:
-    """Return when it has happened; fail with what ``otherwise`` says when it does not in time."""
+    """Return when the condition holds. Fail with the text of ``otherwise`` if it doesn't in time."""
     deadline = time.monotonic() + patience
     while not happened():
         assert time.monotonic() < deadline, otherwise()
@@ -196,7 +197,7 @@ def _is_first_of_a_namespace(pid: str) -> bool:
 
 
 def _groups(name: str) -> list[Path]:
-    """Return a control group of that name in each hierarchy, below our own."""
+    """Return a control group with this name in each hierarchy, below our own group."""
     ours = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -217,13 +218,13 @@ def _groups(name: str) -> list[Path]:
 
 
 def _share_all(group: Path) -> None:
-    """Have all controllers of a group of version 2 divide among those below it, in which no process is left."""
+    """Pass all controllers of a group of version 2 on to the groups below it. No process may be left in the group."""
     for controller in (group / "cgroup.controllers").read_text().split():
         (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _removed(group: Path) -> bool:
-    """Remove a control group and those below it; False while something still runs in one."""
+    """Remove a control group and those below it. Return False while something still runs in one."""
     try:
         for directory, _, _ in os.walk(group, topdown=False):
             os.rmdir(directory)

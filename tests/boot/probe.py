@@ -1,4 +1,4 @@
-"""What can a process do that runs where a daemon runs? Prints JSON: for each attempt "", or what kept it from that."""
+"""Print what a process can do in the place of a daemon, as JSON: for each attempt "", or why it failed."""
 
 from __future__ import annotations
 

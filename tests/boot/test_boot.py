@@ -1,6 +1,6 @@
-"""The package on a machine that boots: what systemd, several users, kills, reboots and an upgrade make of it.
+"""The package on a machine that boots: systemd, several users, kills, reboots and an upgrade.
 
-The tests share one machine, and each leaves it serving. $SPOOLD_TEST_REBOOTS says how often the long version reboots,
+The tests share one machine, and each leaves it running. $SPOOLD_TEST_REBOOTS sets how often the long version reboots,
 each time at a random moment, with many submissions on their way.
 """
 
@@ -25,7 +25,8 @@ from tests import engines
 from tests.boot.conftest import USERS, commands
 from tests.boot.machine import PATIENCE, Machine, wait_until
 
-# The first one builds the package, boots, and installs it. Others wait for several starts of all daemons.
+# The first test builds the package, boots the machine and installs the package. Other tests wait for several starts of
+# all daemons.
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1800 * engines.SLOWNESS)]
 
 SPOOL = "/var/spool/spoold"
@@ -33,17 +34,17 @@ REBOOTS = int(os.environ.get("SPOOLD_TEST_REBOOTS", "0"))
 
 
 def units(machine: Machine) -> list[str]:
-    """Return the daemons that the target brings up."""
+    """Return the services that the target starts."""
     return sorted(unit for unit in machine.show("spoold.target", "Wants").split() if unit.endswith(".service"))
 
 
 def role(unit: str) -> str:
-    """Return what a unit's daemon is: spoold-executor@1.service is an executor."""
+    """Return the role of a unit's daemon: spoold-executor@1.service is an executor."""
     return unit.removeprefix("spoold-").removesuffix(".service").partition("@")[0]
 
 
 def drop(machine: Machine, user: str, jobs: dict[str, str], expression: str = "") -> None:
-    """Have a user copy requests, ids and scripts, into the drop box, all with the same cutor.nix if any."""
+    """Let a user copy requests (scripts by id) into the drop box, all with the same cutor.nix if there is one."""
     shell = [{"name": "cutor.nix", "content": expression}] if expression else []
     for id_, script in jobs.items():
         request = machine.path(f"/home/{user}/{id_}.json")
@@ -53,7 +54,7 @@ def drop(machine: Machine, user: str, jobs: dict[str, str], expression: str = ""
 
 
 def responses(machine: Machine, user: str, ids: list[str], *, patience: float = PATIENCE) -> dict[str, Response]:
-    """Wait until each has its response, and return it."""
+    """Wait for the responses of all ids, and return them."""
     missing = list(ids)
 
     def all_there() -> bool:
@@ -69,7 +70,7 @@ def responses(machine: Machine, user: str, ids: list[str], *, patience: float = 
 
 
 def answers(machine: Machine, user: str, ids: list[str], *, patience: float = PATIENCE) -> dict[str, str]:
-    """Wait until each has its response; return what each program printed."""
+    """Wait for the responses of all ids. Return what each program printed."""
     printed = {}
     for id_, response in responses(machine, user, ids, patience=patience).items():
         assert response.status is Status.COMPLETED, (response, log(machine))
@@ -78,22 +79,22 @@ def answers(machine: Machine, user: str, ids: list[str], *, patience: float = PA
 
 
 def log(machine: Machine) -> str:
-    """Return the end of what the daemons logged."""
+    """Return the end of the daemons' log."""
     return machine.run("journalctl", "-o", "short-precise", "-n", "60", "-u", "spoold*")
 
 
 def some_run(machine: Machine) -> bool:
-    """Tell whether any submissions run now."""
+    """Tell whether any submission runs now."""
     return any(machine.path(f"{SPOOL}/running").iterdir())
 
 
 def jobs(prefix: str, count: int, script: str = "sleep 1; echo {}") -> dict[str, str]:
-    """Return scripts by id; each prints its number."""
+    """Return scripts by id. Each prints its number."""
     return {f"{prefix}-{number}": script.format(number) for number in range(count)}
 
 
 def printed_by(wanted: dict[str, str]) -> dict[str, str]:
-    """Return what the scripts of :func:`jobs` are to print."""
+    """Return what the scripts of :func:`jobs` should print."""
     return {id_: f"{id_.rpartition('-')[2]}\n" for id_ in wanted}
 
 
@@ -105,7 +106,7 @@ def test_every_daemon_is_a_unit_that_runs(host: Machine) -> None:
 
 def test_the_doctor_refuses_nothing(host: Machine) -> None:
     findings = json.loads(host.run("spoolctl", "doctor", "--json", check=False))["findings"]
-    # The kernel is that of the host, where these may be off.
+    # The kernel is the host's, where these protections may be off.
     off = any(machine.sysctl(f"fs.protected_{name}") in ("", "0") for name in protection.PROTECTIONS)
     refused = {finding["what"]: finding for finding in findings if finding["level"] == "refused"}
     assert refused.keys() == ({protection.WHAT.name} if off else set()), refused
@@ -132,7 +133,7 @@ def test_the_journal_is_asked_as_the_page_says(host: Machine) -> None:
 
 
 def test_metrics_are_where_the_page_puts_them(host: Machine) -> None:
-    directory = "/var/lib/prometheus/node-exporter"  # node_exporter's package makes it
+    directory = "/var/lib/prometheus/node-exporter"  # made by node_exporter's package
     host.run("mkdir", "-p", directory)
     setting, rights = commands("Prometheus")
     assert directory in host.sh(setting)
@@ -164,7 +165,7 @@ def test_users_cannot_read_each_others(host: Machine) -> None:
 
 
 def test_an_executor_without_capabilities_answers_strangers(host: Machine) -> None:
-    """The response stays its own, and the stranger who reads it can do nothing else with it."""
+    """The executor keeps the response. The stranger can read it, and nothing else."""
     assert host.show("spoold-executor@1", "CapabilityBoundingSet") == ""
     response = f"{SPOOL}/done/stranger.response.json"
     drop(host, "bob", {"stranger": "echo hello"})
@@ -201,10 +202,11 @@ def test_answers_are_given_away_as_the_page_says(host: Machine) -> None:
 def test_a_daemon_that_is_killed_comes_back_and_nothing_is_lost(host: Machine) -> None:
     wanted = jobs("killed", 8)
     drop(host, "alice", wanted)
-    killed = {unit: pid for unit in units(host) if (pid := host.show(unit, "MainPID")) != "0"}  # those are daemons
+    # only daemons have a MainPID
+    killed = {unit: pid for unit in units(host) if (pid := host.show(unit, "MainPID")) != "0"}
     for pid in killed.values():
         host.run("kill", "-KILL", pid)
-        time.sleep(0.3)  # so that the others meet it
+        time.sleep(0.3)  # so that the others notice the death
     for unit, pid in killed.items():
         wait_until(
             lambda unit=unit, pid=pid: (  # type: ignore[misc]
@@ -222,12 +224,12 @@ def test_the_journal_tells_what_became_of_a_submission(host: Machine) -> None:
     def records() -> list[dict[str, str]]:
         return host.journal("SPOOLD_SUBMISSION=told")
 
-    # The answer can be read before it is told of, and a while before the journal has taken that in.
+    # The answer can be read a moment before the log has it, and the journal takes it in later still.
     wait_until(lambda: any("COMPLETED" in record["MESSAGE"] for record in records()), lambda: log(host))
     assert {record["SPOOLD_ACTOR"] for record in records()} == {"executor"}
 
 
-# --- what a daemon could do if it were a stranger's
+# --- what a daemon could do in an attacker's hands
 
 ALLOWED = {
     "docker": {"executor"},
@@ -236,7 +238,7 @@ ALLOWED = {
     "sockets": {"builder"},  # for the namespaces of its downloads
     "network": set[str](),
     "spool": {"intake", "executor", "builder", "health"},
-    "response": {"intake", "executor", "builder", "health"},  # by their group; and its client by a list
+    "response": {"intake", "executor", "builder", "health"},  # by their group; its client can read it by a list
     "etc": set[str](),
     "usr": set[str](),
     "home": set[str](),
@@ -245,7 +247,7 @@ ALLOWED = {
 
 
 def test_daemons_reach_only_what_they_need(host: Machine) -> None:
-    """Each attempt is made by a program in the place of the daemon, under all that the unit says."""
+    """A program makes each attempt in the place of the daemon, with all settings of the unit."""
     drop(host, "alice", {"hers": "echo hers"})
     answers(host, "alice", ["hers"])
     shutil.copy(Path(__file__).with_name("probe.py"), host.path("/opt/probe.py"))
@@ -262,7 +264,7 @@ def test_daemons_reach_only_what_they_need(host: Machine) -> None:
 
 
 def probe(machine: Machine, unit: str) -> dict[str, str]:
-    """Run probe.py as ``unit`` runs its daemon; return what it found out."""
+    """Run probe.py as ``unit`` runs its daemon. Return its findings."""
     name, at, instance = unit.removesuffix(".service").partition("@")
     text = machine.run("systemctl", "cat", unit).partition("\n[Install]")[0]
     ours = ("Type=", "ExecStart", "Restart", "Watchdog", "PartOf=")
@@ -283,7 +285,7 @@ EVIL = """{ pkgs ? import <nixpkgs> { } }: let evil = derivation {
     PATH=${pkgs.coreutils}/bin; p=${PATH}; chmod u+w $p $p/* && echo TROJAN > $p/PROGRAM && echo > $out'' ]; };
 in pkgs.mkShell { inherit evil; }"""
 TARGETS = {"hello": "pkgs.hello", "bash": "pkgs.bash", "env": "pkgs.coreutils", "python3": "pkgs.python3"}
-# A build that loses what takes too much memory, and goes on.
+# A build that takes too much memory in one process, loses that process and goes on.
 TOLERANT = """{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell {
   lossy = pkgs.runCommand "lossy" { } ''(x=0123456789; while :; do x=$x$x; done) || lost=yes; echo lost=$lost > $out'';
 }"""
@@ -312,11 +314,14 @@ def test_root_is_told_what_keeps_a_path(host: Machine) -> None:
     bash = json.loads(host.sh(f"cat {SPOOL}/builds/runtime.json"))["bash"]
     kept = json.loads(host.run("spoolctl", "deps", "why", f"{bash}/bin/bash", "--json"))["kept_by"]
     assert "runtime/bash" in {each["root"] for each in kept}
-    assert host.sh("find /var/lib/spoold/nix/nix/var/nix/db -user root") == "", "root's files are in the builder's way"
+    assert host.sh("find /var/lib/spoold/nix/nix/var/nix/db -user root") == "", "files of root would block the builder"
 
 
 def test_the_tools_of_root_run_nothing_of_the_builder_s(host: Machine) -> None:
-    """Be it in what was its home in earlier versions: they begin with capabilities of the unit's."""
+    """They don't run it even from the builder's home of earlier versions.
+
+    The tools begin with the unit's capabilities.
+    """
     site = "/var/lib/spoold/.local/lib/python3.11/site-packages"
     planted = "open('/tmp/ran', 'a').close()"
     host.sh(f"""
@@ -383,7 +388,7 @@ def test_a_build_that_the_kernel_pressed_is_no_build(host: Machine) -> None:
 def test_jobs_outlive_a_reboot_and_a_loss_of_power(host: Machine) -> None:
     wanted = jobs("rebooted", 10)
     drop(host, "alice", wanted)
-    wait_until(lambda: some_run(host), lambda: log(host))  # and some wait
+    wait_until(lambda: some_run(host), lambda: log(host))  # some run, and some wait
     host.reboot()
     more = jobs("cut", 6)
     drop(host, "bob", more)
@@ -411,10 +416,10 @@ def test_hundreds_of_jobs_outlive_many_reboots(host: Machine) -> None:
     assert answers(host, "alice", list(wanted), patience=900 * engines.SLOWNESS) == printed_by(wanted)
 
 
-# --- the package's own life; these come last
+# --- the package's upgrades and removal; these tests come last
 
 
-# What an earlier version left: all of the state the builder's own, and what is in its room now at the top.
+# Make the state like an earlier version's: the builder owns all of it, and the files of its room are at the top.
 EARLIER = """
 systemctl stop 'spoold-*'
 cd /var/lib/spoold
@@ -461,7 +466,7 @@ def test_an_upgrade_loses_no_job(host: Machine, package: Path, tmp_path: Path) -
 
 
 def repacked(package: Path, directory: Path) -> Path:
-    """Return the package as a newer version."""
+    """Return the package with a newer version."""
     tree = directory / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     control = tree / "DEBIAN/control"
@@ -492,7 +497,7 @@ def test_what_is_removed_leaves_the_spool_and_what_pip_installs_serves_it(host: 
 
 
 def checkout_with_wheels(directory: Path) -> Path:
-    """Return a copy of this checkout, with what pip would fetch for it: the machine reaches no network."""
+    """Return a copy of this checkout with everything that pip would fetch. The machine has no network."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=engines.REPOSITORY,
@@ -503,7 +508,7 @@ def checkout_with_wheels(directory: Path) -> Path:
     for name in listed.stdout.splitlines():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(engines.REPOSITORY / name, directory / name)
-    # Those for the machine's Python, which is the system's.
+    # The wheels are for the machine's Python, which is the system's.
     fetch = ["/usr/bin/python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*fetch, "--dest", directory / "wheels", directory, "hatchling>=1.26"], check=True)
     return directory

@@ -1,4 +1,4 @@
-"""The bench that turns by itself."""
+"""The bench whose actors run by themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""spoolctl deps build: shells are built ahead by a client, each once, and nothing is run."""
+"""spoolctl deps build: clients build shells ahead, each once, and nothing is run."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_shells_are_built_ahead(bench: Bench, tmp_path: Path) -> None:
     bench.drop("a", expression="# a")
     bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
     assert bench.response("a")["dependencies"]["cached"]
-    assert len(bench.backend.built) == 2, "it was there already"
-    assert len(bench.sandbox.jobs) == 1, "nothing else was run"
+    assert len(bench.backend.built) == 2, "the shell was built already"
+    assert len(bench.sandbox.jobs) == 1, "only the submission was run"
     assert "cached" in ctl(bench, "deps", "build", str(shells), "--wait")
 
 
@@ -133,7 +133,7 @@ def test_folders_are_looked_through_and_no_link_is_followed(tmp_path: Path) -> N
     ],
 )
 def test_what_names_no_shell(tmp_path: Path, name: str, content: bytes, words: str) -> None:
-    """Named by hand it has to be right; among others it keeps nobody from anything."""
+    """A file that is named on the command line must be a shell. In a folder, such a file is left out with a reason."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ClientError, match=words) as raised:
         found(tmp_path / name)

@@ -95,7 +95,7 @@ def test_an_edited_program_is_new_and_the_others_are_not_run_again(bench: Bench,
 
 
 def test_200_programs_that_are_killed_and_resumed_twice(bench: Bench, tmp_path: Path) -> None:
-    """The table is right, and none is run twice; it is killed once outright, and once by ^C."""
+    """The command is killed once and interrupted once by ^C. The table is right, and no program is run twice."""
     listed = tmp_path / "list.jsonl"
     listed.write_text(
         "".join(
@@ -122,11 +122,11 @@ def test_200_programs_that_are_killed_and_resumed_twice(bench: Bench, tmp_path: 
     assert [(row["name"], row["stdout"]) for row in rows(table)] == [(f"n{n}", str(n * n)) for n in range(200)]
     assert len(ran(bench)) == len(set(ran(bench))) == 200
     left = {name for each in ("incoming", "new", "building", "running") for name in bench.names(each)}
-    assert not [name for name in left if not name.startswith(".")], "but half a file of the one that was killed"
+    assert not [name for name in left if not name.startswith(".")], "only a half-written private file may be left"
 
 
 def on_their_way(bench: TurningBench) -> set[str]:
-    """Return the ids of what is on its way. A file may lie in two directories for a moment."""
+    """Return the ids that are on their way. A file may be in two directories for a moment."""
     with bench.turning:
         states = ("incoming", "new", "building", "running")
         found = {name for each in states for name in bench.names(each) if name[0] != "."}
@@ -149,7 +149,7 @@ def test_no_more_than_so_many_are_on_their_way(bench: TurningBench, tmp_path: Pa
 
 
 def test_one_that_is_refused_keeps_no_other_from_being_run(bench: Bench, tmp_path: Path) -> None:
-    """It is a row like the others, and is never sent."""
+    """The refused program is a row like the others, and is never sent."""
     said = [
         {"name": "good", "request": {"files": [{"name": "run.sh", "content": "echo hi"}]}},
         {"name": "bad", "request": {"files": []}},
@@ -180,14 +180,14 @@ def test_what_was_submitted_is_listed(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_what_was_cancelled_is_tried_again_where_asked(bench: TurningBench, tmp_path: Path) -> None:
-    """Then that attempt is the answer, also for those who do not ask."""
+    """From then on the new attempt is the answer, even without the option."""
     path = program(tmp_path, "p", "echo hi")
     bench.sandbox.gate.clear()
     pipe = subprocess.PIPE
     with subprocess.Popen(line_of(path), env=environment(bench), stdout=pipe, stderr=pipe) as running:
         bench.until(lambda: len(ran(bench)) == 1, lambda: None)
         (id_,) = ran(bench)
-        with bench.turning:  # an empty one is removed
+        with bench.turning:  # intake removes an empty cancel
             (bench.root / "incoming" / f"{id_}.cancel").write_text(id_)
         _, said = running.communicate()
     assert running.returncode == exits.CANCELLED, said
@@ -199,7 +199,7 @@ def test_what_was_cancelled_is_tried_again_where_asked(bench: TurningBench, tmp_
 
 
 def test_an_id_that_another_user_has_taken_is_said(bench: Bench, tmp_path: Path) -> None:
-    """Nobody can guess it, unless they have the secret; then there is a refusal, and no wrong answer."""
+    """Nobody can guess the id without the secret. With it they can only cause a refusal, not a wrong answer."""
     path = program(tmp_path, "p", "echo hi")
     data = json.dumps({"files": [{"name": "run.sh", "content": "echo hi"}]}, separators=(",", ":")).encode()
     (tmp_path / "r.json").write_bytes(data)
@@ -249,12 +249,12 @@ def test_a_bar_on_a_terminal_alone(bench: Bench, tmp_path: Path) -> None:
     try:
         while part := os.read(ours, 4096):
             said += part
-    except OSError:  # nobody has the other end
+    except OSError:  # the other end is closed
         pass
     os.close(ours)
     assert done.returncode == exits.OK
     assert b"[####" in said
-    assert said.endswith(b"\r\x1b[K"), "it is removed"
+    assert said.endswith(b"\r\x1b[K"), "the bar is removed"
     assert b"\x1b" not in batch(bench, path).stderr
 
 

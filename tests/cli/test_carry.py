@@ -1,4 +1,4 @@
-"""A file of exported environments: what is packed and unpacked, neither of which anybody has to trust."""
+"""A file of exported environments: how it is packed and unpacked. Neither step needs trust."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_is_packed_is_unpacked(cache: Path, tmp_path: Path) -> None:
     assert (tmp_path / "to" / NAR).read_bytes() == b"content"
     assert carry.signers(tmp_path / "to") == {"exam-1"}
     assert sorted(os.listdir(tmp_path / "to")) == [f"{HASH}.narinfo", "nar", "nix-cache-info"]
-    assert "Sig" not in (cache / f"{HASH}.narinfo").read_text(), "the builder's own is not touched"
+    assert "Sig" not in (cache / f"{HASH}.narinfo").read_text(), "the builder's own files are not touched"
 
 
 @pytest.mark.parametrize("name", [NAR, f"{HASH}.narinfo"])

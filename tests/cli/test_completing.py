@@ -31,7 +31,7 @@ START = {
 
 
 class Terminal:
-    """A shell that a person types at."""
+    """A shell on a terminal, at which the test types."""
 
     def __init__(self, shell: str, environment: dict[str, str], directory: Path) -> None:
         self._ours, theirs = pty.openpty()
@@ -48,7 +48,7 @@ class Terminal:
         self._said = ""
 
     def type(self, text: str, until: str) -> None:
-        """Type a text once the shell reads keys, and wait until the terminal shows another after that."""
+        """Type a text once the shell reads keys. Then wait until the terminal shows ``until``."""
         self._read_until(lambda: not termios.tcgetattr(self._ours)[3] & termios.ICANON)
         self._said = ""
         os.write(self._ours, text.encode())
@@ -62,16 +62,16 @@ class Terminal:
                 part = os.read(self._ours, 65536)
                 self._said += part.decode(errors="replace")
                 if b"\x1b[c" in part or b"\x1b[0c" in part:
-                    os.write(self._ours, b"\x1b[?1;2c")  # a shell asks which terminal this is
+                    os.write(self._ours, b"\x1b[?1;2c")  # a shell asks for the kind of terminal
 
     def close(self) -> None:
-        os.close(self._ours)  # which hangs up
+        os.close(self._ours)  # hangs up
         self._process.wait()
 
 
 @pytest.fixture(scope="module")
 def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of what an installation has for shells."""
+    """Return the directory of an installation's files for shells."""
     made = tmp_path_factory.mktemp("share")
     script = REPOSITORY / "contrib/packaging/man"
     subprocess.run([sys.executable, script, made], check=True, capture_output=True)

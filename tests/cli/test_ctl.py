@@ -1,4 +1,4 @@
-"""spoolctl as a person and as a program use it; the daemons are stepped by the test."""
+"""spoolctl as people and programs use it. The test steps the daemons."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_progress_is_status_too(bench: Bench, program: Path) -> None:
 
 
 def test_what_it_prints_is_followed(bench: Bench, program: Path, tmp_path: Path) -> None:
-    """It prints a second word once the first was shown, and ends once the second was."""
+    """The program prints a second word after the first was shown, and ends after the second was."""
     script = "echo one; while [ ! -e {0}/1 ]; do sleep 0.02; done; echo two; while [ ! -e {0}/2 ]; do sleep 0.02; done"
     (program / "run.sh").write_text(script.format(tmp_path))
     command = [sys.executable, "-m", "spoold.cli.ctl", "submit", str(program), "--follow", "--json"]
@@ -125,7 +125,7 @@ def test_what_it_prints_is_followed(bench: Bench, program: Path, tmp_path: Path)
         assert following.stdout
         said = [following.stderr.readline() for _ in range(3)]
         assert (said[0], said[2]) == ("left out, because no program needs them: .git\n", "one\n")
-        assert said[1].endswith(": submitted\n"), "the id is said before anything is waited for"
+        assert said[1].endswith(": submitted\n"), "the id is told before the wait"
         (tmp_path / "1").touch()
         assert following.stderr.readline() == "two\n"
         (tmp_path / "2").touch()
@@ -165,7 +165,7 @@ def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: 
 
 
 def test_no_answer_is_taken_for_that_to_another_request(bench: Bench, program: Path) -> None:
-    """Of an id that was used: with --wait and without, while the first one runs and when it has ended."""
+    """The id was used before. This is tried with --wait and without, while the first one runs and after its end."""
     bench.sandbox.gate.clear()
     ctl(bench, "submit", str(program), "--id", "x")
     other = program.parent / "other.json"
@@ -177,7 +177,7 @@ def test_no_answer_is_taken_for_that_to_another_request(bench: Bench, program: P
         bench.sandbox.gate.set()
         until(lambda: bench.has("done", "x.response.json"))
     again = ctl(bench, "submit", str(program), "--id", "x", "--wait")
-    assert "COMPLETED" in again, "the same is the same submission"
+    assert "COMPLETED" in again, "the same request is the same submission"
 
 
 def sha256(data: bytes) -> str:
@@ -222,7 +222,7 @@ def test_a_file_that_cancels_nothing_is_told_of(tmp_path: Path) -> None:
 
 
 def test_status_tells_of_it(tmp_path: Path) -> None:
-    """In a spool in which nobody works: intake removes it after a while."""
+    """Nobody works in this spool. Intake would remove the cancel after a while."""
     for name in ("incoming", "done", "progress"):
         (tmp_path / name).mkdir()
     (tmp_path / "progress" / "a.json").write_bytes(msgspec.json.encode(Response(Submission_id="a")))
@@ -293,7 +293,7 @@ def test_packages_are_read_locally_without_an_executor(bench: Bench, program: Pa
 
 
 def test_a_table_of_packages_fits_a_narrow_terminal() -> None:
-    """Names and versions are whole, also where they are long; what goes to no terminal is whole in all."""
+    """Names and versions are whole, even long ones. Output that doesn't go to a terminal is not cut at all."""
     path = f"/nix/store/{'a' * 32}-python3.11-scikit-learn-1.5.2"
     package = Package(name="python3.11-scikit-learn", version="1.5.2-unstable-2024", path=path, closure_size=1 << 30)
     table = package_table([package], 0.0)
@@ -432,7 +432,7 @@ def test_a_name_that_was_refused_is_not_shown_for_a_submission_on_its_way(bench:
     put(bench, "hw")
     path = bench.root / "done" / "hw.refused.json"
     assert reading.look(Directory(str(bench.root)), "hw") == msgspec.json.decode(path.read_bytes(), type=Response)
-    with bench.turning:  # it is not given up meanwhile
+    with bench.turning:  # so that intake doesn't give it up meanwhile
         (bench.root / "incoming" / "hw.json").write_text('{"files": [')
         assert reading.look(Directory(str(bench.root)), "hw") is None
         assert "was not taken in yet" in misnaming.why_unknown(str(bench.root), "hw")
@@ -533,7 +533,7 @@ ALL = dict([*commands(ctl_command, "spoolctl"), *commands(daemon_command, "spool
 
 @pytest.mark.parametrize("words", ALL)
 def test_help_teaches(words: str) -> None:
-    """Each page has an example, which begins as one types it, and the exit codes; each option is explained."""
+    """Each page has an example that one can type, and the exit codes. Each option is explained."""
     command = ALL[words]
     shown = click.testing.CliRunner().invoke(command, ["--help"], prog_name=words).output
     assert f"Usage: {words}" in shown
@@ -543,7 +543,7 @@ def test_help_teaches(words: str) -> None:
         for line in examples.splitlines()
     ), shown
     assert "Exit codes: 0" in shown
-    assert "..." not in shown.partition("Commands:")[2], "what a command does is said in full"
+    assert "..." not in shown.partition("Commands:")[2], "each command's summary is whole"
     for parameter in command.params:
         assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
 

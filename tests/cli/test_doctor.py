@@ -1,4 +1,4 @@
-"""spoolctl doctor: on the host of the tests, and on hosts that something is wrong with."""
+"""spoolctl doctor on the host of the tests, and on hosts with something wrong."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from spoold.spool.builds import BuildStore
 from tests.engines import REPOSITORY
 from tests.rights import in_child
 
-SOCKETS, SHORT = "memory in a job's sockets", "a job, where the host's memory is short,"
+SOCKETS, SHORT = "memory in a job's sockets", "a job on a host that is short of memory"
 MANY = "a job that makes too many files"
 
 
@@ -80,7 +80,7 @@ def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runti
     found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
     assert "refused" not in {each["level"] for each in found.values()}
     for what in (
-        "what a job locks or watches in the Nix store",
+        "locks and watches in the Nix store",
         "a job on trial",
         "a job that takes too much memory",
         "jail of evaluations",
@@ -126,7 +126,7 @@ def test_another_engine_is_asked_and_nothing_is_said_of_docker(own: Settings, mo
     done = doctor(replace(own, sandbox=SandboxSettings(engine="benchmarks.nothing")), "--json")
     found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
     assert found["an engine that does nothing"]["level"] == "note"
-    assert "core dumps of jobs" in found  # which holds for each
+    assert "core dumps of jobs" in found  # holds for each engine
     assert "docker" not in (done.stdout + done.stderr).lower()
     assert "docker" in doctor(own, "--json").stdout.lower()
 
@@ -138,7 +138,7 @@ def test_an_engine_that_there_is_not(own: Settings) -> None:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Settings:
-    """Return settings with a spool, and nothing that is answered by an engine."""
+    """Return settings with a spool, without an engine."""
     layout.create(str(tmp_path / "spool"))
     (tmp_path / "state").mkdir(mode=0o700)
     return Settings(spool=SpoolSettings(path=str(tmp_path / "spool")), nix=NixSettings(state=str(tmp_path / "state")))
@@ -248,7 +248,7 @@ def test_a_runc_with_holes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "runc 1.1.11: known holes: CVE-2024-21626" in said(docker_doctor._versions(words), Level.REFUSED)
     monkeypatch.setattr(packages, "version_of", lambda _: "1.1.11+ds1-1+deb12u1")
     assert "a distribution may have mended its package" in said(docker_doctor._versions(words), Level.WARNING)
-    monkeypatch.setattr(packages, "version_of", lambda _: "1.3.3+ds1-2")  # installed, but not what the engine uses
+    monkeypatch.setattr(packages, "version_of", lambda _: "1.3.3+ds1-2")  # installed, but the engine uses another one
     assert "runc 1.1.11: known holes" in said(docker_doctor._versions(words), Level.REFUSED)
 
 
@@ -304,7 +304,7 @@ def test_the_version_of_crun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_a_host_without_user_namespaces(
     settings: Settings, docker_host: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    narrow = walls.seccomp(recycled=False)  # it allows no namespaces
+    narrow = walls.seccomp(recycled=False)  # allows no namespaces
     monkeypatch.setattr(walls, "seccomp", lambda **_: narrow)
     recycled = replace(settings, sandbox=replace(settings.sandbox, mode="recycled"))
     assert "user.max_user_namespaces" in said(sandbox.examine(recycled, runtime), Level.REFUSED)
@@ -316,7 +316,7 @@ def test_a_job_that_may_ask_to_be_spared(
     settings: Settings, docker_host: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial_of_jobs, "PLEA", b"#!/bin/sh\n! echo as if it were done\n")
-    assert f"{SHORT}: can have the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
+    assert f"{SHORT}: can make the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
 
 
 @pytest.mark.docker
@@ -333,7 +333,7 @@ def test_files_that_the_kernel_does_not_count(
 
 
 def test_a_job_on_trial_may_wait_for_a_cpu(own: Settings) -> None:
-    """Else a host that is busy would be told that it keeps no limit of memory: the job met that of time."""
+    """Otherwise, on a busy host, the job would meet its limit of time before that of memory, and be reported."""
     given: list[Job] = []
 
     class Sandbox:
@@ -341,13 +341,13 @@ def test_a_job_on_trial_may_wait_for_a_cpu(own: Settings) -> None:
             given.append(job)
             return JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)
 
-    trial_of_jobs._run(Sandbox(), own, trial_of_jobs.BOMB, [])  # type: ignore[arg-type]  # no more of one is used
+    trial_of_jobs._run(Sandbox(), own, trial_of_jobs.BOMB, [])  # type: ignore[arg-type]  # it uses nothing else
     assert given[0].run.time >= 10 * given[0].run.cpu_time
 
 
 @pytest.fixture
 def reached() -> Iterator[Settings]:
-    """Yield settings with a spool that others can reach, which those of other tests are not."""
+    """Yield settings with a spool that others can reach, unlike the spools of other tests."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         layout.create(f"{directory}/spool")
@@ -461,9 +461,9 @@ def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.docker
 @pytest.mark.nix
 def test_jobs_that_see_the_whole_store(settings: Settings, docker_host: str, runtime: Runtime) -> None:
-    whole = replace(runtime, closure=[])  # as of a builder that does not tell
-    assert "all of it, unlisted" in said(sandbox.examine(settings, whole), Level.WARNING)
-    wrong = replace(runtime, closure=[runtime.bash])  # less than there is: the view does not come out as it should
+    whole = replace(runtime, closure=[])  # like a builder that doesn't report the closure
+    assert "a job sees the whole store" in said(sandbox.examine(settings, whole), Level.WARNING)
+    wrong = replace(runtime, closure=[runtime.bash])  # less than the runtime needs, so the view is wrong
     assert "by a fault of spoold or of its runtime" in said(sandbox.examine(settings, wrong), Level.REFUSED)
 
 
@@ -493,7 +493,7 @@ def test_a_nixpkgs_that_is_not_there(tmp_path: Path) -> None:
     assert nix._pins(fine).level is Level.FINE
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="others have other users for builds")
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has other users for builds")
 def test_builds_without_users_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = list(nix._users(NixSettings(build_users="")))
     assert found.level is Level.REFUSED
@@ -501,7 +501,7 @@ def test_builds_without_users_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
     (found,) = nix._users(NixSettings(build_users="no-such-group"))
     assert found.level is Level.REFUSED
     assert "groupadd --system no-such-group" in found.detail
-    monkeypatch.setattr(seat, "owner", lambda _: 12345)  # the unit's
+    monkeypatch.setattr(seat, "owner", lambda _: 12345)  # the uid of the unit's user
     monkeypatch.setattr(userns, "group_members", lambda _: None)
     *_, found = nix._users(NixSettings())
     assert found.level is Level.REFUSED
@@ -513,7 +513,7 @@ def test_a_build_that_writes_to_its_input(
 ) -> None:
     assert trial_of_builds._inputs(nix_settings.nix, runtime).level is Level.FINE
     if os.geteuid() == 0:
-        # Root without users for builds has Nix run them as root, of a namespace that the store is root's in as well.
+        # Without users for builds, root's Nix runs them as root, in a namespace in which root also owns the store.
         alone = msgspec.structs.replace(nix_settings.nix, build_users="")
         found = trial_of_builds._inputs(alone, runtime)
         assert found.level is Level.REFUSED
@@ -534,7 +534,7 @@ def test_what_starts_as_root_in_a_container(settings: Settings, docker_host: str
 
 
 def test_a_program_of_the_store_that_starts_as_root() -> None:
-    """As in versions before, whose supervisor ran the store's own Python."""
+    """Earlier versions did this: their supervisor ran the store's own Python."""
     inside = "7f0a00000000-7f0a00001000 r-xp 00000000 00:2f 1234   {}\n"
     theirs = f"/nix/store/{'0' * 32}-python3-3.11.2/bin/python3.11"
     ours = "/spoold/sbin/supervisor"
@@ -570,7 +570,7 @@ def test_an_ordinary_user_is_told_what_was_not_looked_at(
         lambda: nix.examine(settings, None),
     )
     for room in rooms:
-        list(room())  # so that all modules are there: the interpreter may be closed to others
+        list(room())  # imports all modules, because the other user may be unable to read the interpreter's files
     seen = in_child(lambda: msgspec.to_builtins([finding for room in rooms for finding in room()]), 65533)
     found = msgspec.convert(seen, list[Finding])
     assert not said(found, Level.REFUSED)
@@ -614,7 +614,7 @@ def test_what_bounds_the_builds_of_the_unit_on_cgroup_v1(
 def test_what_bounds_the_builds_of_the_unit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, controllers: str, level: Level
 ) -> None:
-    """Whoever asks, in whatever control group he is himself."""
+    """The finding is about the unit's control group, whichever group the doctor itself runs in."""
     for name, enabled in {"unit": "memory pids", "bare": ""}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.subtree_control").write_text(f"{enabled}\n")
@@ -633,7 +633,7 @@ def test_what_bounds_the_builds_of_the_unit(
 def test_files_of_others_are_tried_as_the_unit_s_user(
     own: Settings, monkeypatch: pytest.MonkeyPatch, rights: str, level: Level, answers: Literal["acl", "owner"]
 ) -> None:
-    """A file server knows nothing of capabilities, as where there are none."""
+    """A file server ignores capabilities. The test simulates this by taking them away."""
     own = replace(own, spool=replace(own.spool, answers=answers))
     layout.create(own.spool.path, Accounts(64_000, dict.fromkeys(layout.USERS.values(), 64001)))
     for directory in Path(own.spool.path).parents:
@@ -699,6 +699,6 @@ def test_a_socket_that_the_executors_user_cannot_use(tmp_path: Path, monkeypatch
     [("core", Level.FINE), ("|/usr/share/apport/apport %p", Level.FINE), ("@/run/cores", Level.REFUSED)],
 )
 def test_core_dumps_that_no_limit_stops(monkeypatch: pytest.MonkeyPatch, pattern: str, level: Level) -> None:
-    """A server that listens on a socket gets a core whatever its limit is, from Linux 6.16 on."""
+    """From Linux 6.16 on, a server that listens on a socket gets a core dump whatever its limit is."""
     monkeypatch.setattr(machine, "sysctl", lambda _: pattern)
     assert sandbox._cores().level is level

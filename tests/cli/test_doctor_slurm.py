@@ -22,7 +22,7 @@ GOOD = {"ClusterName": "c", "KillWait": "30 sec", "SlurmdTimeout": "60 sec", "Pr
 
 
 class Told(Slurm):
-    """Slurm that says so."""
+    """A Slurm with this configuration."""
 
     def __init__(self, found: dict[str, str] | None) -> None:
         self._found = found

@@ -33,7 +33,7 @@ sys.exit(43)
 
 @pytest.fixture
 def exercise(tmp_path: Path) -> Path:
-    """Return a directory with cases/ and solutions/: one that is right, one that is not, one that is not compiled."""
+    """Return a directory with cases/ and solutions/: a right one, a wrong one and one that doesn't compile."""
     for group, numbers in (("sample", (1, 2)), ("secret", (2, 3, 10))):
         (tmp_path / "cases" / group).mkdir(parents=True)
         for number in numbers:
@@ -95,11 +95,11 @@ def test_points_of_groups_and_hidden_cases(bench: Bench, exercise: Path) -> None
     }
     assert {each["name"]: each["hidden"] for each in found["cases"]}["secret/10"]
     told = next(case for case in found["response"]["cases"] if case["name"] == "secret/3")
-    assert told["difference"]["printed"] == "-1", "whoever grades sees all"
+    assert told["difference"]["printed"] == "-1", "a grader sees everything"
 
 
 def test_responses_that_can_be_handed_on(bench: Bench, exercise: Path) -> None:
-    """With --hide the spool itself tells little of what is hidden."""
+    """With --hide the spool itself reveals little about hidden cases."""
     words = [exercise / "solutions" / "wrong.py", "--cases", exercise / "cases", "--hide"]
     (found,) = graded(bench, *words, code=exits.NOT_COMPLETED).values()
     told = {case["name"]: case for case in found["response"]["cases"]}
@@ -174,7 +174,7 @@ def test_what_is_refused_is_a_row(bench: Bench, exercise: Path) -> None:
 
 
 def test_links_out_of_a_folder_of_solutions_are_refused(bench: Bench, exercise: Path) -> None:
-    """The person who handed it in could have a file of the grader's shown by a compiler's message."""
+    """Otherwise a compiler's message could show one of the grader's files to the person who handed in the solution."""
     (exercise / "secret").write_text("secret = 1")
     (exercise / "solutions" / "evil.py").symlink_to("../secret")
     (exercise / "solutions" / "large.py").write_text("")
@@ -216,12 +216,12 @@ def _csv(path: Path) -> None:
 def _html(path: Path) -> None:
     page = path.read_text()
     assert all(name in page for name in ("=1+1.py", "broken", "right.py", "wrong.py", "secret/10"))
-    assert page.index("wrong.py") < page.index("right.py"), "what failed comes first"
+    assert page.index("wrong.py") < page.index("right.py"), "failures come first"
     assert "<b>&" not in page
 
 
 def _junit(path: Path) -> None:
-    suites = {suite.get("name"): suite for suite in ET.fromstring(path.read_text())}  # noqa: S314 - it is our own
+    suites = {suite.get("name"): suite for suite in ET.fromstring(path.read_text())}  # noqa: S314 - a file of our own
     assert set(suites) == {"=1+1.py", "broken", "right.py", "wrong.py"}
     assert (suites["wrong.py"].get("tests"), suites["wrong.py"].get("failures")) == ("5", "2")
     failure = suites["wrong.py"][3][0]
@@ -229,7 +229,7 @@ def _junit(path: Path) -> None:
     assert "`-1` in place of `4`" in str(failure.text)
     assert suites["broken"].get("errors") == "1"
     assert "oh no" in str(suites["broken"][0][0].text)
-    assert "\\x1b[31m<b>&\\x00" in str(suites["=1+1.py"][0][0].text), "escaped, so that it is XML"
+    assert "\\x1b[31m<b>&\\x00" in str(suites["=1+1.py"][0][0].text), "escaped, so that the file is XML"
 
 
 def _gradescope(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cases in files, options about them, and the requests that they make; also hostile ones."""
+"""Cases in files, options about cases, and the requests that they make. Some are hostile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_cases_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     tests = cases.find(str(tmp_path))
     assert [test.name for test in tests] == ["2", "3", "10", "b/1"]
     assert [os.path.basename(test.answer) for test in tests] == ["2.ans", "3.out", "10.out", "1.out"]
-    assert (tests[1].input, tests[3].group) == ("", "b"), "one that reads nothing needs no .in"
+    assert (tests[1].input, tests[3].group) == ("", "b"), "a case without input needs no .in"
     assert not any(test.hidden for test in tests)
 
 
@@ -57,7 +57,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     write(tmp_path, "1.in", "a/2.in", "3.in", "3.out")
     with pytest.raises(ClientError, match=r"1\.in has neither 1\.out nor 1\.ans beside it; a/2\.in has neither"):
         cases.find(str(tmp_path))
-    assert found(tmp_path, needs_answers=False) == ["1", "3", "a/2"], "a checker may need none"
+    assert found(tmp_path, needs_answers=False) == ["1", "3", "a/2"], "with a checker a case may need no answer"
     with pytest.raises(ClientError, match=r"there are no cases in it\. A case is N\.in"):
         cases.find(str(write(tmp_path / "other", "x.txt")))
     with pytest.raises(ClientError, match="cannot be read: No such file"):
@@ -88,7 +88,7 @@ def test_links_that_go_round_and_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_names_that_are_hostile(tmp_path: Path) -> None:
-    """Such names are shown escaped, and all are different."""
+    """Such names are shown escaped, and stay different from each other."""
     for name in (b"a\nb", b"\xff", b"\xfe", b"x" * 150, b"x" * 149 + b"y", b"\x1b[31m"):
         for end in (b".in", b".out"):
             Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name + end)).write_bytes(name)
@@ -108,7 +108,7 @@ def test_contents_to_the_byte(tmp_path: Path) -> None:
 
 
 def test_much_is_several_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request has as many cases as there is room for; each case is in one, in its order."""
+    """A request takes as many cases as fit. Each case is in one request, in the right order."""
     monkeypatch.setattr(suite, "ROOM", 1000)
     for number in range(10):
         (tmp_path / f"{number}.in").write_text("x" * (300 if number != 5 else 3000))
@@ -139,7 +139,7 @@ def test_keys_of_a_suite() -> None:
         {"name": "a", "group": "g", "points": 2.5, "hidden": True, "compare": {"by": "exact"}, "args": ["x"]}
     ]
     assert (made["compare"], made["stop_on_failure"]) == ({"like": "kattis"}, "group")
-    assert "hidden" not in request(Requests(Suite(tests)))["cases"][0], "whoever grades sees all"
+    assert "hidden" not in request(Requests(Suite(tests)))["cases"][0], "a grader sees everything"
 
 
 def test_case_names_are_different_whatever_they_are() -> None:

@@ -1,4 +1,4 @@
-"""Problem packages: their YAML files, limits, test data and submissions; also broken and hostile ones."""
+"""Problem packages: their YAML files, limits, test data and submissions. Some are broken or hostile."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_what_is_said_of_a_group_holds_below_it(tmp_path: Path) -> None:
 
 
 def test_links_in_test_data(tmp_path: Path) -> None:
-    """Those within the package are followed, also those of directories."""
+    """Links within the package are followed, also links to directories."""
     files = {**case_files("sample/1", "secret/a/1"), "data/secret/2.in": "-> ../sample/1.in"}
     files |= {"data/secret/2.ans": "-> ../sample/1.ans", "data/secret/b": "-> a"}
     made = package(tmp_path / "good", **files)
@@ -234,14 +234,14 @@ def test_which_format_scores(tmp_path: Path) -> None:
     assert testdata.load(package(tmp_path / "a", **files)).is_older
     assert not testdata.load(package(tmp_path / "b", said, **files)).is_older
     draft = package(tmp_path / "c", said, **files, **{"data/testdata.yaml": "on_reject: continue"})
-    assert testdata.load(draft).is_older, "as tools for that draft have it"
+    assert testdata.load(draft).is_older, "tools for that draft do the same"
 
 
 # -- submissions
 
 
 def submissions(root: Path, *names: str, said: str = "", newer: bool = True) -> dict[str, Any]:
-    """Return submissions by their names; None for those of which nothing is said."""
+    """Return submissions by their names. Those that are not tested have None."""
     files = {f"submissions/{name}": "print(1)" for name in names}
     files |= {"submissions/submissions.yaml": said} if said else {}
     made = package(root, "problem_format_version: 2025-09" if newer else "", **files)
@@ -273,7 +273,7 @@ timed: {sample: {use_for_time_limit: lower}, secret: {use_for_time_limit: upper}
     found = submissions(tmp_path, *names, "any/z.py", "timed/z.py", "other/z.py", "accepted/README.md", said=said)
     assert [found[name].timed for name in names] == [(), ("",), (), ()]
     assert found["any/z.py"].rules == ()
-    assert found["other/z.py"] is found["accepted/README.md"] is None, "nothing is said of them, or they are none"
+    assert found["other/z.py"] is found["accepted/README.md"] is None, "without a rule, or no submission"
     assert found["timed/z.py"].timed == ("sample",)
     assert found["timed/z.py"].rules == (
         expected.Rule("sample", ("AC", "WA", "RTE"), expected.LETTERS, None, ""),
@@ -349,7 +349,7 @@ def files_of(made: Package, name: str, **keys: Any) -> dict[str, str]:
 
 
 def test_files_that_a_package_includes(tmp_path: Path) -> None:
-    """They lie beside the submission, in place of its own; one that is called main is run."""
+    """Included files lie beside the submission and replace its own. A file called main is run."""
     made = package(
         tmp_path,
         "problem_format_version: 2025-09\nconstants: {most: 7, name: {value: x, long: y}}",

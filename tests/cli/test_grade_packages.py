@@ -30,7 +30,7 @@ sys.exit(43)
 
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
-    """Return a package of the older format: sums are right within a tolerance."""
+    """Return a package of the older format in which sums may be off by a tolerance."""
     files = {
         "problem.yaml": "name: Sum\nvalidator_flags: float_tolerance 0.01\n",
         "data/sample/1.in": "1 2\n",
@@ -75,7 +75,7 @@ def test_one_that_is_not_what_its_directory_says_fails(bench: Bench, older: Path
 
 
 def test_a_submission_of_ones_own(bench: Bench, older: Path, tmp_path: Path) -> None:
-    """Its limit is that of the accepted ones; they are not run again for the next."""
+    """Its time limit comes from the accepted submissions, which are not run again for the next one."""
     write(tmp_path, {"mine.py": RIGHT, "yours.py": "print(3)"})
     (found,) = graded(bench, older, tmp_path / "mine.py").values()
     assert (found["verdict"], found["accepted"], "expected" in found) == ("accepted", 3, False)

@@ -1,4 +1,4 @@
-"""How results of cases become those of groups and of all, by the older format's grader and the newer one's rules."""
+"""How results of cases become results of groups and of the whole, by the older grader and by the newer rules."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_groups_of_the_older_format(tmp_path: Path) -> None:
 
     assert grade("WA", "AC", "AC", "AC", "AC") == (Outcome("AC", 100), Outcome("AC", 60))
     assert grade("AC", "AC", "AC", "AC", "TLE") == (Outcome("AC", 40), Outcome("TLE", 0))
-    assert grade("AC", "WA", "JE", "AC", "AC") == (Outcome("AC", 60), Outcome("AC", 60)), "it broke before"
+    assert grade("AC", "WA", "JE", "AC", "AC") == (Outcome("AC", 60), Outcome("AC", 60)), "it broke at the earlier case"
     assert grade("AC", "WA", "AC", "WA", "RTE")[0] == Outcome("WA", 0)
     assert grade("AC", "JE", "AC", "AC", "AC")[0].verdict == "JE"
 
@@ -175,7 +175,10 @@ def test_scores_that_are_wrong(tmp_path: Path, said: str, reason: str) -> None:
 
 
 def judged(judge: Judge, verdicts: str, submission: Submission | None = None, limit: float = 1.0, **keys: Any) -> Any:
-    """Return what came of a submission with these verdicts: ``accepted@3`` took 3 s, ``accepted:text`` says it."""
+    """Return the judgement of a submission with these verdicts.
+
+    ``accepted@3`` took 3 s, ``accepted:text`` has a message.
+    """
     made = []
     for test, word in zip(judge.tests, verdicts.split(), strict=True):
         verdict, _, message = word.partition(":")
@@ -201,7 +204,7 @@ def of(result: str, *rules: Any) -> Submission:
 
 
 def test_a_time_limit_with_a_margin(tmp_path: Path) -> None:
-    """A submission may be what it should be with the limit, or with the margin."""
+    """A submission is as expected if it gets the expected result within the limit, or within the margin."""
     judge = judge_of(tmp_path, "", "sample/1", "secret/1")
     assert judged(judge, "accepted accepted@0.9").verdict == "accepted"
     assert judged(judge, "accepted accepted@1.5").verdict == "time_limit"
@@ -216,7 +219,7 @@ def test_a_time_limit_with_a_margin(tmp_path: Path) -> None:
 
 
 def test_scores_of_a_validator_are_its_own(tmp_path: Path) -> None:
-    """Nothing is a score as well, and more than 1; they stand in the message, and are taken out of it."""
+    """A score may be 0 or more than 1. It stands in the message and is removed from it."""
     files = {"data/testdata.yaml": "on_reject: continue\nrange: 0 inf"}
     judge = judge_of(tmp_path, "type: scoring\nvalidation: custom score", "sample/1", "secret/1", "secret/2", **files)
     found = judged(judge, "accepted:score=0 accepted:score=12.5~well accepted:score=3")
@@ -226,7 +229,7 @@ def test_scores_of_a_validator_are_its_own(tmp_path: Path) -> None:
     assert judged(judge, "accepted:score=x accepted accepted").verdict == "judge_error"
     assert judged(judge, "accepted:score=nan accepted accepted").verdict == "judge_error"
     passing = judge_of(tmp_path / "b", "validation: custom", "secret/1")
-    assert judged(passing, "accepted:score=0").verdict == "accepted", "no score is asked for"
+    assert judged(passing, "accepted:score=0").verdict == "accepted", "this package asks for no score"
 
 
 def test_parts_of_points_by_the_newer_format(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Programs by the endings of their names: which language, and what comes of it; the tables that say so."""
+"""Programs by the endings of their names: their language, its commands, and the tables that define both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def no_tables_of_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def files(directory: Path, **contents: str) -> list[Path]:
-    """Write files, whose names have _ where a dot is, and return their paths."""
+    """Write files and return their paths. In the given names, _ stands for a dot."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / name.replace("_", ".") for name in contents]
     for path, content in zip(paths, contents.values(), strict=True):
@@ -35,7 +35,7 @@ def names(program: languages.Program) -> list[str]:
 
 
 def run(program: languages.Program, directory: Path, *args: str, stdin: str = "") -> str:
-    """Write the files of a program, compile and run it here, and return what it printed."""
+    """Write, compile and run a program here. Return what it printed."""
     for file in program.files:
         path = directory / file["name"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,14 +59,14 @@ def test_every_language_that_is_tested_is_in_the_table(directory: Path) -> None:
     if not mains or directory.name == "tools":  # scripts and tools have no file but run.sh
         assert directory.name in ("bash", "sqlite", "tools")
         return
-    asked = directory.name if mains[0].suffix == ".pl" else None  # of two languages
+    asked = directory.name if mains[0].suffix == ".pl" else None  # two languages have this ending
     made = languages.program(mains, asked)
     assert made.language == directory.name
     assert (made.compile is not None) == (directory / "compile.sh").exists()
 
 
 def test_every_language_greets() -> None:
-    """tests/greetings has a program for each, which tests with engines run."""
+    """tests/greetings has a program in each language. Tests with engines run them."""
     greets = [languages.program([path]).language for path in (PROGRAMS.parent / "greetings").iterdir()]
     assert sorted(greets) == list(tongues.languages())
 
@@ -136,7 +136,7 @@ def test_an_ending_in_capitals_is_one_but_for_one_letter(tmp_path: Path) -> None
     assert languages.program(files(tmp_path, main_C="")).language == "cpp"
 
 
-# -- what comes of it
+# -- commands
 
 
 def test_files_keep_their_places_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_odd_names_run(tmp_path: Path, name: str) -> None:
     assert run(made, tmp_path / "out", "a b", "*", stdin="42\n") == "a b * 42\n"
 
 
-@pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
+@pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
 def test_a_program_of_several_files_is_compiled(tmp_path: Path) -> None:
     sources = files(
         tmp_path / "in",
@@ -258,7 +258,7 @@ def test_tables_are_laid_over_each_other_key_by_key(tmp_path: Path) -> None:
 
 def test_the_users_table_is_in_the_home_where_nothing_else_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    for said in ("", "relative"):  # which is to be ignored
+    for said in ("", "relative"):  # both have to be ignored
         monkeypatch.setenv("XDG_CONFIG_HOME", said)
         assert tongues.of_the_user() == "/home/ada/.config/spoold/languages.toml"
 

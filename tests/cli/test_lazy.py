@@ -1,4 +1,4 @@
-"""Commands are imported when they are called, and a shell that completes calls none."""
+"""Commands are imported when they are called. Completion in a shell calls none of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spoolctl list``, ``logs`` and ``outputs``: what one submitted, what it prints, and what it left."""
+"""``spoolctl list``, ``logs`` and ``outputs``: a user's submissions, their output, and their files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ STATES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def several(empty: Path) -> Path:
-    """Return a spool with a submission in each state, which were submitted in this order."""
+    """Return a spool with a submission in each state, submitted in this order."""
     ours = Record(str(empty))
     for id_, keys in STATES.items():
         publish(empty, id_, "done" if keys["status"].isupper() and id_ != "runs" else "progress", **keys)

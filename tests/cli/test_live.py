@@ -1,4 +1,4 @@
-"""Outputs as they come: each byte once and in its place, or the newest and how much was missed."""
+"""Output during a run: each byte once and in its place, or the newest bytes and how many were missed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Kept:
 
 
 def so_far(start: int, end: int) -> Response:
-    """Return a response of a program that has printed letters up to ``end``, of which those from ``start`` are told."""
+    """Return a response of a running program that has printed letters up to ``end``. It has those from ``start`` on."""
     return Response(status="RUNNING", run=Phase(stdout=LETTERS[start:end], stdout_bytes=end, stderr_bytes=0))
 
 
@@ -45,7 +45,7 @@ def ended(kept: int = 26, **more: Any) -> Response:
         [],
         [(0, 1)],
         [(0, 3), (1, 5), (1, 5), (5, 26)],
-        [(0, 3), (10, 12), (11, 20)],  # some is missed
+        [(0, 3), (10, 12), (11, 20)],  # some letters are missed
         [(4, 6)],
         [(0, 3), (2, 3)],
     ],

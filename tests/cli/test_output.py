@@ -1,4 +1,4 @@
-"""What people and pipes get to see: readable, whole in a pipe, and to the byte where that is asked for."""
+"""Output for people and for pipes: readable, whole in a pipe, and exact to the byte on request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def piped(spool: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def on_a_terminal(spool: Path, *words: str) -> str:
-    """Return what a terminal of 80 columns gets."""
+    """Return what a terminal of 80 columns shows."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = os.environ | {"SPOOLD_SPOOL": str(spool), "TERM": "xterm"}
@@ -58,7 +58,7 @@ def on_a_terminal(spool: Path, *words: str) -> str:
             try:
                 part = os.read(ours, 65536)
             except OSError:
-                break  # the last writer is gone
+                break  # all writers have closed it
             said += part
     os.close(ours)
     return said.decode().replace("\r\n", "\n")
@@ -141,7 +141,7 @@ def test_a_stream_that_cannot_say_a_letter_gets_its_number(monkeypatch: pytest.M
 
 
 def test_little_is_imported_for_one_response(spool: Path) -> None:
-    """Start-up is what people wait for: nothing of it is for what this command does not do."""
+    """People wait for the start-up, so nothing is imported that this command does not use."""
     publish(spool, run=ran(b"x"))
     code = (
         "import sys; sys.argv[1:] = ['status', 'x']\n"

@@ -1,4 +1,4 @@
-"""Arguments of ``batch``: files, directories, requests and lists; also hostile ones."""
+"""Arguments of ``batch``: files, directories, requests and lists. Some are hostile."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_directory_is_a_program_or_has_some(tmp_path: Path) -> None:
 
 
 def test_a_request_is_sent_as_it_is(tmp_path: Path) -> None:
-    """To the byte, so that its id changes with nothing else; unless something is laid over it."""
+    """It is sent to the byte, so that its id changes with nothing else. Options change it."""
     path = tmp_path / "r.json"
     path.write_text(json.dumps(REQUEST, indent=3))
     (program,) = reader().find([path]).programs
@@ -137,7 +137,7 @@ def test_two_programs_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_that_are_hostile(tmp_path: Path) -> None:
-    """Newlines and bytes that are no text are names of programs as well; what is left out is shown escaped."""
+    """A name may have newlines and bytes that are not text. Files that are left out are listed escaped."""
     hostile = [b"a\nb.py", b"\x1b[31m.py", b"\xff.py", b"x\ny.txt"]
     for name in hostile:
         Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_text("print(1)")
@@ -150,11 +150,11 @@ def test_names_that_are_hostile(tmp_path: Path) -> None:
             program.request()
         except (ClientError, SpoolError) as error:
             refused += "files" in str(error) or "UTF-8" in str(error)
-    assert refused == 3, "no file of a request has such a name"
+    assert refused == 3, "a file of a request cannot have such a name"
 
 
 def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
-    """It may be somebody else's, who wants a file of ours shown. One that is named is followed."""
+    """The folder may belong to another person who wants to see our files. A link that is named itself is followed."""
     (tmp_path / "secret").write_text("print('secret')")
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     (tmp_path / "folder" / "a.py").symlink_to("../secret")

@@ -1,4 +1,4 @@
-"""A person's own record of what they submitted."""
+"""A person's own record of their submissions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_it_stays_within_its_bound_and_keeps_the_newer(monkeypatch: pytest.Monke
 
 
 def test_several_processes_add_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while it is made shorter: nothing is lost that is newer than what is kept."""
+    """This holds even while the record is shortened. No entry is lost that is newer than those that are kept."""
     code = (
         "import sys; from spoold.cli import record; record.MOST = 4000\n"
         "for number in range(100): assert record.Record('/srv/spool').add(f'{sys.argv[1]}-{number}', 'x')"

@@ -1,4 +1,4 @@
-"""Reports: what is in a page, how large it gets, and how it is written. How it looks is in test_report_seen."""
+"""Reports: the content of a page, its size, and how it is written. test_report_seen is about its looks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def wrong(name: str = "two", stdout: str = "", **keys: object) -> Case:
 
 
 class Seen(HTMLParser):
-    """What an independent reader makes of a page: its elements, attributes, and the text outside style and script."""
+    """An independent reader of a page: its elements, attributes, and the text outside of style and script."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def test_what_strangers_write_is_shown_and_does_nothing(hostile: str, shown: str
     html = report.html(hostile, [Row(hostile, hostile + "1", response)], [hostile], hostile)
     assert html.count(shown) > 15
     assert hostile not in html
-    html.encode()  # nothing is left that is no Unicode
+    html.encode()  # only valid Unicode is left
 
 
 def test_bytes_that_are_no_text_are_shown() -> None:
@@ -134,7 +134,7 @@ def test_bytes_that_are_no_text_are_shown() -> None:
     run = Phase(stdout=odd, stdout_encoding="base64", stderr="%", stderr_encoding="base64", outcome="nonzero_exit")
     html = report.html("t", [Row("a", "", Response(status="RUN_FAILED", run=run))])
     assert "caf\\xe9 \\xff" in html
-    assert "<pre>%</pre>" in html, "what is no base64 is shown as it is"
+    assert "<pre>%</pre>" in html, "text that is not base64 is shown as it is"
 
 
 def test_long_outputs_are_cut_and_it_says_by_how_much() -> None:

@@ -1,4 +1,4 @@
-"""Reports in a real browser: nothing that strangers wrote runs, and people with and without a mouse can use them."""
+"""Reports in a real browser: no script of strangers runs, and people with and without a mouse can use them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def page(chromium: Browser) -> Page:
 
 
 def hostile_rows() -> list[Row]:
-    """Return programs each text of which somebody meant ill with."""
+    """Return rows of programs in which each text is hostile."""
     rows = []
     for number, text in enumerate(HOSTILE):
         run = Phase(stdout=text, stderr=text, time=0.1 * number, memory=number << 20, signal=text, outcome=text)
@@ -69,7 +69,7 @@ def hostile_rows() -> list[Row]:
 
 
 def judged(number: int, *, failed: bool) -> Row:
-    """Return a program with four cases; one that failed has wrong answers in the second and the fourth."""
+    """Return the row of a program with four cases. A failed one has wrong answers in the second and the fourth."""
     cases = []
     for at in range(4):
         is_wrong = failed and at % 2 == 1
@@ -86,14 +86,14 @@ def judged(number: int, *, failed: bool) -> Row:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return a report of twelve programs, of which the even ones failed."""
+    """Return a report of twelve programs. The even ones failed."""
     path = tmp_path / "report.html"
     report.write(str(path), "Exercise 3", [judged(number, failed=number % 2 == 0) for number in range(12)])
     return path
 
 
 def shown(page: Page) -> list[str]:
-    """Return the names of the programs that are shown, in their order."""
+    """Return the names of the programs that are shown, in order."""
     found: list[str] = page.evaluate(
         "Array.from(document.querySelectorAll('tbody:not([hidden])'), body => body.querySelector('bdi').textContent)"
     )
@@ -101,7 +101,7 @@ def shown(page: Page) -> list[str]:
 
 
 def said(page: Page) -> str:
-    """Return what is read out where it changes."""
+    """Return the text that a screen reader announces after a change."""
     text: str = page.evaluate("document.querySelector('[aria-live=polite]').textContent")
     return text
 
@@ -110,7 +110,7 @@ def said(page: Page) -> str:
 
 
 def ran(page: Page) -> bool:
-    """Touch everything that a page has, and tell whether anything of a stranger's ran."""
+    """Touch everything on a page. Tell whether any script of a stranger ran."""
     page.evaluate(
         """(() => { for (const each of document.querySelectorAll('details')) each.open = true;
         for (const each of document.querySelectorAll('*')) each.dispatchEvent(new MouseEvent('mouseover')); })()"""
@@ -124,7 +124,7 @@ def test_nothing_that_strangers_wrote_runs(page: Page, tmp_path: Path) -> None:
     report.write(str(path), HOSTILE[0], hostile_rows(), cases=HOSTILE, made=HOSTILE[2])
     page.open(path)
     assert not ran(page)
-    assert page.requested == [path.as_uri()], "a page asks for nothing"
+    assert page.requested == [path.as_uri()], "a page loads nothing else"
     assert page.errors == [], "the script works, and the policy had nothing to refuse"
     assert page.evaluate("document.title") == HOSTILE[0]
     assert page.evaluate("document.querySelectorAll('script').length") == 1
@@ -135,7 +135,7 @@ def test_nothing_that_strangers_wrote_runs(page: Page, tmp_path: Path) -> None:
     )
     names = set(shown(page))
     for text in HOSTILE[:12]:
-        assert text in names, "it is shown as it was written"
+        assert text in names, "the text is shown as it was written"
     assert "\\u202egnp.exe \\u2066\\u200f עברית العربية" in names
     assert "\\x00\\x07\\x1b[31m\\r\\x7f\\x9b\\u2028" in names
     assert "lone \\ud800 and \\udfff" in names
@@ -147,7 +147,7 @@ def test_nothing_that_strangers_wrote_runs(page: Page, tmp_path: Path) -> None:
 def test_escapes_and_the_policy_are_each_enough(
     page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defence: str
 ) -> None:
-    """So the texts above would run where nothing kept them from it."""
+    """Without both defences the texts above would run."""
     if defence != "escapes":
         monkeypatch.setattr("spoold.cli.report.text.escaped", str)
     html = report.html("t", [Row(text, "x", Response(status="REJECTED", reason=text)) for text in HOSTILE[1:7]])
@@ -187,7 +187,7 @@ def test_what_is_added_to_a_page_does_not_run(page: Page, file: Path, *, policy:
 
 
 def focus(page: Page, what: str) -> None:
-    """Go to an element by the keyboard alone; ``what`` tells it, of ``e``."""
+    """Go to an element by the keyboard alone. ``what`` is a condition about ``e``."""
     page.evaluate("document.activeElement.blur()")
     for _ in range(200):
         page.press("Tab")
@@ -195,7 +195,7 @@ def focus(page: Page, what: str) -> None:
             seen = page.evaluate(
                 "(s => [s.outlineStyle, parseFloat(s.outlineWidth)])(getComputedStyle(document.activeElement))"
             )
-            assert seen[0] != "none", "one sees where one is"
+            assert seen[0] != "none", "the focus is visible"
             assert seen[1] >= 2
             return
     raise AssertionError(f"the keyboard does not get to {what}")
@@ -254,7 +254,7 @@ def test_one_filters_by_the_keyboard(page: Page, file: Path) -> None:
     assert page.evaluate("document.getElementById('f').elements.case.selectedOptions[0].text") == "2 case-1"
     assert shown(page) == [f"student{number}.py" for number in range(0, 12, 2)]
     page.press("Down")
-    assert not shown(page), "nobody failed in the third"
+    assert not shown(page), "nobody failed in the third case"
     assert said(page) == "0 of 12 programs, by result"
     assert page.errors == []
 
@@ -268,7 +268,7 @@ def test_details_open_by_the_keyboard(page: Page, file: Path) -> None:
         "Array.from(document.querySelectorAll('details[open] .b pre'), e => e.getBoundingClientRect().top)"
     )
     assert len(sides) == 4
-    assert sides[0] == sides[1], "what differs stands side by side"
+    assert sides[0] == sides[1], "both sides of a difference stand side by side"
     focus(page, "e.textContent === 'Open details'")
     page.press("Enter")
     assert page.evaluate("document.querySelectorAll('tbody details[open]').length") == 12
@@ -278,7 +278,7 @@ def test_details_open_by_the_keyboard(page: Page, file: Path) -> None:
 
 def test_all_of_it_is_there_without_the_script(page: Page, file: Path) -> None:
     page.open(file, script=False)
-    assert page.evaluate("document.getElementById('f').offsetHeight") == 0, "no fields that do nothing"
+    assert page.evaluate("document.getElementById('f').offsetHeight") == 0, "fields that do nothing are hidden"
     assert page.evaluate("document.querySelectorAll('th button').length") == 0
     focus(page, "e.textContent.startsWith('case-1: wrong answer')")
     page.press("Enter")
@@ -303,7 +303,7 @@ def test_no_page_is_wider_than_its_screen(page: Page, file: Path, tmp_path: Path
 
 
 def luminance(colour: list[float]) -> float:
-    """Return how light a colour is, as WCAG has it."""
+    """Return the luminance of a colour, as WCAG defines it."""
     linear = [
         part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in (c / 255 for c in colour)
     ]

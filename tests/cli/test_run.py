@@ -1,4 +1,4 @@
-"""``spoolctl run``: as if the program ran here, whatever its language, and wherever it runs."""
+"""``spoolctl run`` acts as if the program ran here, whatever its language, and wherever it runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def environment(spool: Path) -> dict[str, str]:
 
 
 def ran(spool: Path, *words: object, data: bytes = b"", code: int = 0, **options: Any) -> tuple[bytes, bytes]:
-    """Run a program, and return what it printed."""
+    """Run a program. Return what it printed."""
     line = [*LINE, *map(str, words)]
     given: dict[str, Any] = {"input": data, "env": environment(spool), **options}
     done = subprocess.run(line, capture_output=True, check=False, **given)
@@ -116,7 +116,7 @@ def test_a_program_that_cannot_start_gets_the_note(bench: Bench, script: Path) -
 
 
 def test_output_comes_while_it_runs_and_each_byte_once(bench: Bench, script: Path, tmp_path: Path) -> None:
-    """Also where more is printed at once than is told on the way."""
+    """This holds even if the program prints more at once than progress shows."""
     gate = tmp_path / "gate"
     script.write_text(
         f"printf 'first\\n'; until [ -e {gate} ]; do sleep 0.1; done; seq 100000; "
@@ -191,7 +191,7 @@ def test_that_nothing_takes_it_in_is_said(tmp_path: Path, script: Path) -> None:
     assert b"Nothing is lost: `spoolctl wait hello-" in err
 
 
-# -- what is asked for
+# -- what the command asks for
 
 
 def request_of(tmp_path: Path, *words: object, **options: Any) -> Any:
@@ -252,7 +252,7 @@ def test_tables_of_the_users_own_are_used_and_their_mistakes_named(bench: Bench,
     assert f"spoolctl: {table}: [shout]: Object contains unknown field `extension`".encode() in err
 
 
-# -- what is left
+# -- what the command leaves
 
 
 def test_files_that_come_back_replace_files_here_but_none_of_its_own(

@@ -1,4 +1,4 @@
-"""What spoolctl doctor says of binary caches and of hosts that sources are downloaded from."""
+"""Findings of spoolctl doctor about binary caches and hosts of downloads."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_name_and_content_has_an_id(name: str, data: bytes, attempt: int) -> None:
     id_ = stable.id_of(name, data, KEY, attempt)
     assert names.is_id(id_)
-    assert names.owner_of(id_) is None, "it is not for the user of that number"
+    assert names.owner_of(id_) is None, "its beginning doesn't reserve it for a uid"
     assert id_ == stable.id_of(name, data, KEY, attempt)
     assert id_ != stable.id_of(name, data + b" ", KEY, attempt)
     assert id_ != stable.id_of(f"{name} ", data, KEY, attempt)
@@ -45,7 +45,7 @@ def test_the_secret_is_made_once_and_is_its_owners(state: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: stable.secret(), range(32)))
     assert len(found) == 1
-    assert os.listdir(state) == ["key"], "nothing private is left"
+    assert os.listdir(state) == ["key"], "no private file is left"
     assert stat.S_IMODE((state / "key").stat().st_mode) == 0o600
 
 

@@ -1,4 +1,4 @@
-"""``spoolctl submit``: it loses nothing, says what it does, and everything of a request can be said by options."""
+"""``spoolctl submit`` loses nothing, says what it does, and has options for everything in a request."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ctl(spool: Path, *words: str, code: int = exits.OK, data: bytes = b"") -> su
 
 
 def asked_for(source: Path, *words: str, data: str | None = None, code: int = exits.OK) -> Any:
-    """Return the request that would be submitted, or what is said where it would not."""
+    """Return the request that would be submitted, or the error."""
     done = click.testing.CliRunner().invoke(
         command, ["--config", os.devnull, "submit", str(source), "--dry-run", *words], input=data
     )
@@ -92,7 +92,7 @@ def test_all_of_a_request_can_be_said_by_options(program: Path, tmp_path: Path, 
 
 
 def test_every_key_that_a_person_may_say_has_an_option(program: Path) -> None:
-    """Cases and checkers are whole files of their own: they are said in a request FILE."""
+    """Cases and checkers take whole files, so a request FILE has them."""
     said = set(asked_for(program, *OPTIONS, data="")) | {"inputs", "inputs_encoding"}
     assert set(Request.__struct_fields__) - said == {"kind", "cases", "compare", "stop_on_failure", "checker"}
 
@@ -140,7 +140,10 @@ def test_packages_are_not_named_twice(program: Path) -> None:
 
 
 def test_what_the_daemon_would_refuse_is_not_sent(empty: Path, tmp_path: Path) -> None:
-    """In its words, at once, with a code of its own; also where JSON is asked for."""
+    """The client refuses it at once, with the daemon's message and its own exit code.
+
+    This holds for JSON output too.
+    """
     file = tmp_path / "r.json"
     for text, said in (
         ("{", "it is no JSON: line 1, column 2: the JSON ends there"),
@@ -176,7 +179,7 @@ def test_what_cannot_travel_is_refused_by_name_or_left_out(empty: Path, program:
 
 
 def test_an_interrupted_wait_says_how_to_wait_again(bench: Bench, program: Path) -> None:
-    """The id is said before; nothing is lost, and no traceback is shown."""
+    """The id is told before the wait. Nothing is lost, and no traceback is shown."""
     bench.sandbox.gate.clear()
     line = [sys.executable, "-m", "spoold.cli.ctl", "submit", str(program), "--wait", "--json"]
     pipe = subprocess.PIPE
@@ -317,7 +320,7 @@ def test_an_interrupt_before_it_is_sent_has_no_traceback(empty: Path, program: P
     os.mkfifo(program.parent / "input")
     line = [sys.executable, "-m", "spoold.cli.ctl", "submit", str(program), "--stdin", str(program.parent / "input")]
     submits = subprocess.Popen(line, env=environment(empty), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with submits, (program.parent / "input").open("wb"):  # it reads: so all is imported
+    with submits, (program.parent / "input").open("wb"):  # the program opens the pipe, so it has imported everything
         submits.send_signal(signal.SIGINT)
         said = submits.communicate()[1]
     assert (submits.returncode, b"Traceback" in said) == (exits.INTERRUPTED, False)

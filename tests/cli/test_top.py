@@ -1,4 +1,4 @@
-"""spoolctl top: on a terminal of its own, into a pipe, and as JSON."""
+"""spoolctl top on a terminal, into a pipe, and as JSON."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def command(config: Path, *words: str) -> list[str]:
 
 
 def count(config: Path, completed: int, at: float) -> None:
-    """Write what an executor may have counted at a time."""
+    """Write an executor's count of responses as of a time."""
     root = str(config.parent / "spool")
     path = Path(textfile.path_of(str(config.parent / "metrics"), root, "executor-default"))
     private = path.with_suffix(".tmp")
@@ -132,7 +132,7 @@ def test_what_owners_have_is_told_beside_what_they_used(config: Path) -> None:
     count_file.write_bytes(formats.encode(Count(began=0.0, owners=had)))
     done = subprocess.run(command(config, "--json"), cwd=REPOSITORY, capture_output=True, check=True)
     owners = {owner["uid"]: owner for owner in json.loads(done.stdout)["owners"]}
-    assert len(owners) == 20 + 20 - 1 + 1, "those who used most, those who have most, root is both, and all others"
+    assert len(owners) == 20 + 20 - 1 + 1, "20 by use, 20 by files (root is in both), all others as one"
     assert (owners[0]["entries"], owners[0]["bytes"]) == (2, 8192)
     assert (owners[64_199]["entries"], owners[64_300]["slot_seconds"]) == (0, 0.0)
     assert sum(owner["entries"] for owner in owners.values()) == 514
@@ -172,7 +172,7 @@ def test_executors_that_slurm_starts(config: Path) -> None:
 
 def test_it_says_that_it_is_closed_to_others(config: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("root can be another user, others cannot")
+        pytest.skip("only root can become another user")
     settings = load(str(config))
     rates = Rates(settings.metrics.directory, settings.spool.path)
     os.seteuid(65534)
@@ -184,7 +184,7 @@ def test_it_says_that_it_is_closed_to_others(config: Path) -> None:
 
 
 class Terminal:
-    """A terminal of 100 columns and 40 lines, with ``top`` in it."""
+    """A terminal of 100 columns and 40 lines that runs ``top``."""
 
     def __init__(self, config: Path) -> None:
         self.shown = b""
@@ -210,13 +210,16 @@ class Terminal:
                 self.shown += os.read(self._side, 65536)
 
     def end(self) -> int:
-        """Have it end, and return its exit code. It is read meanwhile: a full terminal would keep it from its end."""
+        """End the program, and return its exit code.
+
+        Read its output meanwhile, because a full terminal would block it.
+        """
         self.process.send_signal(signal.SIGINT)
         try:
             while part := os.read(self._side, 65536):
                 self.shown += part
         except OSError:
-            os.close(self._side)  # the other side is gone
+            os.close(self._side)  # the program has closed its side
         return self.process.wait()
 
 

@@ -1,4 +1,4 @@
-"""The client library over a directory: what it drops, which answers it takes, how many are on their way at once."""
+"""The client library over a directory: how it drops, which answers it takes, how many are on their way at once."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_results_come_in_the_order_of_the_requests(spool: client.Spool) -> None:
 
 
 def test_no_more_than_the_bound_are_on_their_way(bench: Bench, spool: client.Spool) -> None:
-    """Nothing is run until the gate opens. So nothing is taken from the source then but as many as may be."""
+    """Nothing runs until the gate opens. So only ``bound`` requests are taken from the source until then."""
     bench.sandbox.gate.clear()
     taken: list[int] = []
 
@@ -94,14 +94,14 @@ def test_no_more_than_the_bound_are_on_their_way(bench: Bench, spool: client.Spo
 
 
 def test_results_that_wait_for_their_turn_are_bounded_too(empty: Path) -> None:
-    """The first one never ends. The others do at once, and are kept until it is there: not without bound."""
+    """The first submission never ends. Later results are kept until it ends, up to a bound."""
     taken: list[str] = []
     looks: list[int] = []
 
     class Answers(Directory):
         def answers(self, wanted: Any, _: float) -> dict[str, bytes]:
             looks.append(len(taken))
-            if looks.count(8) > 12:  # nothing more was taken since
+            if looks.count(8) > 12:  # nothing more has been taken since
                 raise ZeroDivisionError
             return {name: b'{"status": "COMPLETED"}' for name in wanted if "first" not in name and "@" not in name}
 
@@ -151,7 +151,7 @@ def test_it_is_cancelled(bench: Bench, spool: client.Spool) -> None:
 
 
 def test_the_same_request_with_the_same_id_is_run_once(bench: Bench, spool: client.Spool) -> None:
-    """As of a program that was killed, and submits all again."""
+    """A program that was killed submits everything again."""
     first = spool.wait(spool.submit(hello(), id="chosen"))
     assert spool.wait(spool.submit(hello(), id="chosen")) == first
     assert len(bench.sandbox.jobs) == 1
@@ -161,7 +161,10 @@ def test_the_same_request_with_the_same_id_is_run_once(bench: Bench, spool: clie
 
 
 def test_a_client_that_is_killed_as_soon_as_its_file_lies_there_is_answered(bench: Bench, spool: client.Spool) -> None:
-    """A file with a second name is refused, and whoever is killed cannot remove that."""
+    """The file has a second name then, which the dead client cannot remove.
+
+    Such files are refused, so its own has only one.
+    """
     program = """
 import os, signal, sys
 from spoold.client.directory import Directory
@@ -207,7 +210,7 @@ def test_threads_may_share_one(spool: client.Spool) -> None:
         assert list(found) == [f"{number}\n" for number in range(16)]
 
 
-# -- which answers are ours
+# -- which answers are this client's
 
 
 def sha256(data: bytes) -> str:
@@ -215,13 +218,13 @@ def sha256(data: bytes) -> str:
 
 
 def test_an_answer_that_says_of_another_request_is_an_error(empty: Path) -> None:
-    """As where retention has removed the refusal meanwhile."""
+    """Retention may have removed the refusal meanwhile."""
     spool = client.Spool(empty)
     submission = spool.submit(b"{}", id="x")
     response = empty / "done" / "x.response.json"
     response.write_text(json.dumps({"Submission_id": "x", "request_sha256": "0" * 64, "status": "COMPLETED"}))
     with pytest.raises(client.TimedOutError):
-        spool.wait(submission, 0.05)  # ours lies there still
+        spool.wait(submission, 0.05)  # our file still lies there
     (empty / "incoming" / "x.json").unlink()
     with pytest.raises(client.AnswerError, match="answers another request"):
         spool.wait(submission, 0.05)
@@ -245,7 +248,7 @@ def test_an_answer_without_a_digest_is_not_ours_while_ours_lies_there(empty: Pat
 
 
 def test_a_refusal_that_is_seen_late_is_found(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over NFS: the response of the id is another's, and the refusal's name was looked for before it was there."""
+    """Over NFS a client may remember that the refusal does not exist, and see another request's response."""
     spool = client.Spool(empty)
     submission = spool.submit(b"{}", id="x")
     (empty / "incoming" / "x.json").unlink()
@@ -291,7 +294,7 @@ def test_an_answer_that_is_too_large_is_not_read(empty: Path, monkeypatch: pytes
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make files of others")
 def test_nobody_can_take_the_names_that_a_client_needs(empty: Path) -> None:
-    """Another user has the usual ones, and would have us write into theirs, or follow a link."""
+    """Another user holds the usual names. The client must not write into their files, or follow their link."""
     incoming = empty / "incoming"
     usual = incoming / "a.json", incoming / "a.cancel"
     for path in usual:
@@ -312,7 +315,7 @@ def test_nobody_can_take_the_names_that_a_client_needs(empty: Path) -> None:
 def test_a_cancel_is_there_whole_or_not_at_all(
     empty: Path, monkeypatch: pytest.MonkeyPatch, has_nameless_files: bool
 ) -> None:
-    """An empty one does nothing, and is removed: whoever stands still before it is written would ask for nothing."""
+    """An empty cancel has no effect and is removed. A client that stalls before the write must not leave one."""
     if not has_nameless_files:
         monkeypatch.setattr("spoold.client.directory.NAMELESS", os.O_WRONLY)
 
@@ -339,7 +342,7 @@ def test_an_id_that_lies_in_the_drop_box_is_not_replaced(empty: Path) -> None:
 
 
 def test_an_id_that_is_made_up_is_nobodys_by_its_beginning() -> None:
-    """It may be another uid by which spoold knows us, on another host."""
+    """That number may be our uid on another host."""
     assert names.new_id("2024.exam").startswith("2024-exam-")
     assert names.new_id("ex.2024").startswith("ex.2024-")
 
@@ -380,7 +383,7 @@ def test_the_same_with_coroutines(bench: Bench) -> None:
                 await spool.wait("nobody-has-this", 0.01)
 
     asyncio.run(use())
-    assert threading.active_count() < before + 20  # others' tests may have left some
+    assert threading.active_count() < before + 20  # other tests may have left some
 
 
 def test_coroutines_are_told_that_there_is_no_spool(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that came back: a stranger's, with whatever names and contents."""
+"""Returned files of strangers, with arbitrary names and contents."""
 
 from __future__ import annotations
 

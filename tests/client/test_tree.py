@@ -1,4 +1,4 @@
-"""A directory as a request: what travels, what is refused by name, and what a stranger's directory cannot do."""
+"""A directory as a request: what is sent, what is refused by name, and what a stranger's directory cannot do."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_named(program: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_that_becomes_a_link_meanwhile_is_not_followed(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever owns the directory changes it between the look at a name and its opening."""
+    """The directory's owner changes it after the look at a name and before the open."""
     (tmp_path / "secret").write_text("s")
     (program / "a").write_text("a")
     real = os.open

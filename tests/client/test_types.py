@@ -1,4 +1,7 @@
-"""What the library knows of the protocol is what spoold does: it stands alone, so nothing else holds them together."""
+"""The library's types agree with spoold's.
+
+The library doesn't import spoold, so only these tests keep both together.
+"""
 
 from __future__ import annotations
 
@@ -85,11 +88,11 @@ def test_all_names_are_there() -> None:
     for name in client.__all__:
         assert getattr(client, name).__name__ == name
     with pytest.raises(AttributeError):
-        _ = getattr(client, "nothing")  # noqa: B009 - it is not there for mypy either
+        _ = getattr(client, "nothing")  # noqa: B009 - mypy doesn't know it either
 
 
 def test_little_is_imported() -> None:
-    """Of others msgspec alone, and nothing of spoold's; asyncio and subprocess only where they are used."""
+    """It imports only msgspec, and nothing of spoold. asyncio and subprocess are imported only where they are used."""
     code = (
         "import sys; before = set(sys.modules); from spoold.client import Spool; Spool('/x')\n"
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))\n"

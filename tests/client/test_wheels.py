@@ -1,4 +1,4 @@
-"""Two wheels share the name ``spoold``: each may come and go without the other, by real pip in a real environment."""
+"""Two wheels share the name ``spoold``. Each can come and go without the other, by real pip in a real environment."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from tests.engines import REPOSITORY, unavailable
 
 SOURCES = {"spoold": REPOSITORY, "spoold-client": REPOSITORY / "contrib/packaging/client"}
-MOST = 5 << 20  # bytes of the client and what it needs
-LIBRARIES = sysconfig.get_path("purelib")  # what both depend on, and neither of the two
+MOST = 5 << 20  # bytes of the client and its dependencies
+LIBRARIES = sysconfig.get_path("purelib")  # the dependencies of both, without spoold and its client
 
 
 class Place:
-    """An environment, and the wheels."""
+    """An environment and both wheels."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -43,7 +43,10 @@ class Place:
 
     @staticmethod
     def _environment() -> dict[str, str]:
-        """Return ours without what tells Python or pip of other packages: one of our name would count as installed."""
+        """Return the environment without variables about other packages.
+
+        A package of our name would count as installed.
+        """
         return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
 
     def install(self, name: str) -> None:
@@ -103,7 +106,7 @@ def test_the_client_is_small_with_all_that_it_needs(place: Place) -> None:
 
 
 def share(directory: Path) -> set[str]:
-    """Return what is in ``share`` of an environment for people, and not for daemons."""
+    """Return the files in ``share`` of an environment that are for people. Those of daemons are left out."""
     found = (path.relative_to(directory / "share") for path in (directory / "share").rglob("*") if path.is_file())
     return {str(path) for path in found if path.parts[0] != "spoold"}
 
@@ -138,7 +141,7 @@ STEPS = ("+spoold-client", "+spoold", "-spoold-client", "+spoold-client", "-spoo
 
 @pytest.mark.timeout(600)
 def test_each_comes_and_goes_without_the_other(place: Place) -> None:
-    """After each step what is installed works, and what is not is not there."""
+    """After each step, installed programs work, and the other ones are gone."""
     there: set[str] = set()
     for step in STEPS:
         name = step[1:]

@@ -1,4 +1,4 @@
-"""Where a spool is made, again and again, by tests that end its actors at any instant."""
+"""The place in which tests make a spool again and again, and end its actors at any instant."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from tests.crash.world import MEMORY, one_thread
 
-LONG_TIMEOUT = 3600.0  # seconds for one test of the long version, which takes minutes alone on a machine
+LONG_TIMEOUT = 3600.0  # seconds for one test of the long version, which takes minutes on an otherwise idle machine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests here take longer where they go deep."""
+    """Give tests of this directory more time in the long version."""
     for item in items:
         if os.environ.get("SPOOLD_TEST_LONG") and item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))

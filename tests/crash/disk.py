@@ -1,10 +1,10 @@
-"""A disk that loses power: which trees may be found on it after some of a list of operations.
+"""A disk that loses power: which trees may be on it after a part of a list of operations.
 
-What is durable: the bytes, owner, mode and list of a file up to its last fsync; the names in a directory up to the last
-fsync of that directory. A symbolic link comes with its text. Anything else may be there or not, in any combination,
-with one exception: the removal of a rename's old name is never there without the new name (spool-layout.md,
-"Durability"), so a rename is there, or not, or half: both names. A file whose bytes were not synced has none of them,
-or half.
+Durable are a file's bytes, owner, mode and list up to its last fsync, and the names in a directory up to the last fsync
+of that directory. A symbolic link is durable together with its text. Any other change may be there or not, in any
+combination, with one exception: the removal of a rename's old name is never there without the new name
+(spool-layout.md, "Durability"). So a rename may be there, not there, or half there, with both names. A file whose bytes
+were not synced has none of them, or half.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import NamedTuple
 from spoold.host import acl
 from tests.crash.operations import Operation
 
-WITHOUT_EFFECT = {"utime", "open", "mkdir", "chmod"}  # of names that are there already; chmod: of directories only
+WITHOUT_EFFECT = {"utime", "open", "mkdir", "chmod"}  # on names that exist already; chmod is for directories only
 
 
 class File(NamedTuple):
-    """What is in a file, and whose it is; ``link`` is where a symbolic link points to."""
+    """A file's content and owner. ``link`` is the target of a symbolic link."""
 
     data: bytes = b""
     mode: int = 0o600
@@ -33,10 +33,10 @@ class File(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One change that the disk may have, or not. ``half`` marks a part of ``number`` that needs the other one."""
+    """One change that the disk may have or not. ``half`` marks the part of ``number`` that needs the other part."""
 
     number: int
-    directory: str  # whose fsync makes it durable; "" for the bytes of a file
+    directory: str  # its fsync makes the change durable; "" for the bytes of a file
     name: str
     inode: int
     operation: Operation
@@ -47,7 +47,7 @@ Tree = dict[str, int]  # inodes by path
 
 
 class Disk:
-    """A spool as it was when the recording began, all of it durable, and the operations since."""
+    """A spool at the beginning of the recording, with everything durable."""
 
     def __init__(self, root: Path) -> None:
         self.directories: list[str] = []
@@ -64,7 +64,7 @@ class Disk:
 
 
 def look(path: Path) -> File:
-    """Return what is at ``path``."""
+    """Return the file at ``path``."""
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
         return File(link=os.readlink(path), uid=found.st_uid)
@@ -72,7 +72,7 @@ def look(path: Path) -> File:
 
 
 def changes_of(number: int, operation: Operation) -> list[Change]:
-    """Return what an operation changes: a rename changes two directories."""
+    """Return the changes that an operation makes. A rename changes two directories."""
 
     def name(path: str, inode: int, *, half: bool = False) -> Change:
         return Change(number, os.path.dirname(path), path, inode, operation, half)
@@ -88,7 +88,7 @@ def changes_of(number: int, operation: Operation) -> list[Change]:
             return [name(operation.target, operation.inode), name(operation.path, 0, half=True)]
         case "write" | "fchmod" | "fchown" | "setxattr":
             return [Change(number, "", operation.path, operation.inode, operation)]
-    assert operation.kind in WITHOUT_EFFECT, f"the disk knows of no {operation}"
+    assert operation.kind in WITHOUT_EFFECT, f"the disk has no rule for {operation}"
     return []
 
 
@@ -101,7 +101,7 @@ class Power:
         self.pending: list[Change] = []
 
     def add(self, number: int, operation: Operation) -> None:
-        """Take one more operation in."""
+        """Add one more operation."""
         if operation.kind in {"fsync", "fdatasync"}:
             self._sync(operation)
         elif operation.kind == "drop":
@@ -127,9 +127,9 @@ class Power:
         apply(self.tree, self.files, durable)
 
     def outcomes(self, lost: int) -> Iterator[tuple[list[Change], Tree, dict[int, File]]]:
-        """Return the trees that the disk may have now, and what is lost in each.
+        """Return each tree that the disk may have now, and the changes that it has lost.
 
-        Up to ``lost`` pending changes are lost, or all but as many.
+        Up to ``lost`` pending changes are lost, or all but up to ``lost``.
         """
         everything = range(len(self.pending))
         for count in range(min(lost, len(self.pending)) + 1):
@@ -147,7 +147,7 @@ class Power:
 
 
 def apply(tree: Tree, files: dict[int, File], changes: Iterable[Change]) -> None:
-    """Do changes in their order."""
+    """Apply changes in order."""
     for change in changes:
         operation = change.operation
         if change.directory:
@@ -170,7 +170,7 @@ def apply(tree: Tree, files: dict[int, File], changes: Iterable[Change]) -> None
 
 
 def key(tree: Tree, files: dict[int, File], ignored: tuple[str, ...]) -> frozenset[object]:
-    """Return what tells trees apart, but for names that end or begin with one of ``ignored``."""
+    """Return a key that differs between trees. It ignores names that begin or end with one of ``ignored``."""
     numbers: dict[int, int] = {}
     found = []
     for path, inode in sorted(tree.items()):
@@ -192,7 +192,7 @@ def make(root: Path, disk: Disk, tree: Tree, files: dict[int, File]) -> None:
             os.link(made[inode], root / path, follow_symlinks=False)
             continue
         made[inode] = root / path
-        made[inode].parent.mkdir(exist_ok=True)  # an executor that comes back makes its own anew
+        made[inode].parent.mkdir(exist_ok=True)  # an executor that comes back would make its own again
         file = files[inode]
         if file.link:
             (root / path).symlink_to(file.link)
@@ -206,7 +206,7 @@ def make(root: Path, disk: Disk, tree: Tree, files: dict[int, File]) -> None:
 
 
 def _empty(root: Path, kept: set[str]) -> None:
-    """Remove all files, and all directories but those that are made again."""
+    """Remove all files, and all directories except those that are made again."""
     for directory, others, files in os.walk(root, topdown=False):
         for name in files:
             os.unlink(f"{directory}/{name}")

@@ -1,9 +1,9 @@
-"""An executor or a builder as a process of its own, that waits in the middle of its work until it may end it.
+"""An executor or a builder as a process of its own that waits in the middle of its work.
 
-``python -m tests.crash.holder ROLE ROOT NAME SKEW``: beside ROOT it makes ``NAME.began`` once it holds something, and
-goes on when ``NAME.go`` is there; what it makes says NAME. Where it is asked to stop meanwhile it makes ``NAME.asked``.
-SKEW is by how many seconds the file server's clock is off.
-It takes no notice of a lost lease, so that only the names on disk keep it from doing harm.
+``python -m tests.crash.holder ROLE ROOT NAME SKEW``: beside ROOT it makes ``NAME.began`` once it holds something. It
+goes on when ``NAME.go`` exists, and its results contain NAME. If it is asked to stop meanwhile, it makes
+``NAME.asked``. The file server's clock is off by SKEW seconds. It ignores a lost lease, so that only the names on disk
+keep it from doing harm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.standins import PlainBackend, PlainSandbox, store_path
 
 
 def skewed(real: Callable[..., None], skew: float) -> Callable[..., None]:
-    """Return ``os.utime`` as it is where the file server's clock is off by ``skew`` seconds."""
+    """Return an ``os.utime`` for a file server whose clock is off by ``skew`` seconds."""
 
     def utime(path: Any, times: tuple[float, float] | None = None, **options: Any) -> None:
         if times is None and "ns" not in options:
@@ -39,7 +39,7 @@ def skewed(real: Callable[..., None], skew: float) -> Callable[..., None]:
 
 
 class Waits:
-    """Waits until its work may end."""
+    """Wait until the work may end."""
 
     def __init__(self, place: Path, name: str) -> None:
         self.place = place

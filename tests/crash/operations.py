@@ -1,8 +1,9 @@
-"""Every operation that changes a spool, seen on its way into the kernel.
+"""Every operation that changes a spool, observed on its way into the kernel.
 
 The functions of ``os`` that change files are wrapped, wherever they are called from. An audit hook sees what Python
-opens, renames, links, removes... by any other way (``open()``, ``shutil``) and tells of what was not wrapped: so an
-operation that is new in spoold is counted by itself, or makes the tests fail. What clients do is not counted.
+opens, renames, links or removes in any other way (``open()``, ``shutil``), and reports operations that were not
+wrapped. So a new kind of operation in spoold is either counted or makes the tests fail. Operations of clients are not
+counted.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ AUDITED = {
 
 
 class Operation(NamedTuple):
-    """One operation: paths are below the spool's root; ``inode`` is what it is about, ``data`` what is written.
+    """One operation. Paths are below the spool's root, ``inode`` is the file's, ``data`` is written.
 
-    The ``path`` of a symbolic link that is made is its own, and its text is ``data``.
+    For a new symbolic link, ``path`` is its own path and ``data`` is its text.
     """
 
     kind: str
@@ -35,32 +36,32 @@ class Operation(NamedTuple):
     target: str = ""
     inode: int = 0
     data: Any = None
-    is_new: bool = False  # open, symlink: nothing of that name was there
+    is_new: bool = False  # open, symlink: nothing had that name
 
     def __str__(self) -> str:
         return f"{self.kind} {self.path}" + (f" {self.target}" if self.target else "")
 
 
 class Watcher:
-    """What is told of each operation; a test overrides what it needs. ``before`` may end the process, or raise."""
+    """A watcher is told of each operation. Tests override its methods. ``before`` may end the process, or raise."""
 
     def before(self, operation: Operation) -> None:
-        """An operation is about to happen."""
+        """Handle an operation that is about to happen."""
 
     def after(self, operation: Operation) -> None:
-        """It happened."""
+        """Handle an operation that has happened."""
 
     def dropped(self, path: str) -> None:
-        """A client put a file there, or something else."""
+        """Handle a client's new file, or anything else that it put there."""
 
 
 class _Watched:
-    """What is watched now; one at a time in a process."""
+    """The current watch. A process has one at a time."""
 
     root = ""
     watcher: Watcher | None = None
     paths: ClassVar[dict[int, str]] = {}  # by descriptor
-    inside = 0  # more than 0: the operation at hand is known
+    inside = 0  # more than 0: a wrapper handles the current operation
     unknown: ClassVar[list[str]] = []
 
 
@@ -80,7 +81,7 @@ sys.addaudithook(_hook)
 
 @contextlib.contextmanager
 def watched(root: str, watcher: Watcher) -> Iterator[None]:
-    """Tell ``watcher`` of the operations below ``root`` inside the block; fails if one came by an unknown way."""
+    """Tell ``watcher`` of the operations below ``root`` in the block. Fail if one came by an unknown way."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.multiple(_Watched, root=root, watcher=watcher, paths={}, inside=0, unknown=[]))
         for name in (*BY_PATH, *BY_TWO_PATHS):
@@ -96,7 +97,7 @@ def watched(root: str, watcher: Watcher) -> Iterator[None]:
 
 @contextlib.contextmanager
 def by_a_client() -> Iterator[None]:
-    """Do not count what happens in the block."""
+    """Don't count operations in the block."""
     _Watched.inside += 1
     try:
         yield
@@ -105,13 +106,13 @@ def by_a_client() -> Iterator[None]:
 
 
 def tell_of_drop(path: str) -> None:
-    """Tell whoever watches that a client put something at ``path``, which is below the root."""
+    """Tell the watcher that a client put something at ``path``, which is below the root."""
     if _Watched.watcher is not None:
         _Watched.watcher.dropped(path)
 
 
 def _below(path: Any) -> str | None:
-    """Return ``path`` below the root, None where it is elsewhere or not to be counted."""
+    """Return ``path`` below the root, or None if it is elsewhere or not counted."""
     if _Watched.inside or not isinstance(path, (str, bytes, os.PathLike)):
         return None
     text = os.path.normpath(os.fsdecode(path))

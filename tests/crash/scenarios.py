@@ -1,6 +1,6 @@
 """Paths through the state table, each a few steps of the actors. A new one needs a line in ``SCENARIOS``.
 
-That together they take every transition of the table is checked (``test_every_transition_is_taken``).
+``test_every_transition_is_taken`` checks that together they take every transition of the table.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ FAILED, OURS = {str(Status.DEPENDENCIES_FAILED)}, {str(Status.INTERNAL_ERROR)}
 
 
 class Scenario(NamedTuple):
-    """``warm`` comes before what is looked at; ``allowed`` says what responses may say, where not COMPLETED."""
+    """``warm`` runs before the recording.
+
+    ``allowed`` has the statuses of responses that may be other than COMPLETED.
+    """
 
     run: Callable[[World], None]
     warm: Callable[[World], None] = lambda _: None
     allowed: Allowed = {}  # noqa: RUF012 - never changed
-    changes: dict[str, Any] = {}  # noqa: RUF012 - of the settings
-    mend: Callable[[World], None] = lambda _: None  # what an operator does afterwards
-    anew: tuple[str, ...] = ()  # answers that may change, since an operator wants it
+    changes: dict[str, Any] = {}  # noqa: RUF012 - changed settings
+    mend: Callable[[World], None] = lambda _: None  # the operator's repair afterwards
+    anew: tuple[str, ...] = ()  # answers that an operator wants anew, so they may change
 
 
 def a_build_exists(world: World) -> None:
@@ -73,7 +76,7 @@ def have_two_taken_in(world: World) -> None:
 
 
 def health_looks_meanwhile(world: World) -> None:
-    """A response is shown, and its name not synced yet, when health looks for what is left to show."""
+    """Health looks for results to publish while a published response's name is not synced yet."""
     have_two_taken_in(world)
 
     def at_the_second() -> None:
@@ -139,7 +142,7 @@ def files_of_cases_that_come_back(world: World) -> None:
 
 
 def files_shown_by_another(world: World) -> None:
-    """The executor dies after the commit, before the returned files can be seen, and another between them and it."""
+    """The executor dies between commit and published files, and another one between these and the response."""
     for id_, step in (("a", "_link_tar"), ("b", "_link")):
         world.drop(id_, outputs=FILES)
         world.step("intake")
@@ -149,7 +152,7 @@ def files_shown_by_another(world: World) -> None:
 
 
 def files_of_an_attempt_that_is_lost(world: World) -> None:
-    """The executor stalls with its result written, and the next attempt has no files."""
+    """The executor stalls after it wrote its result. The next attempt returns no files."""
     world.drop("a", outputs=FILES)
     world.step("intake")
     with mock.patch.object(Results, "_move_to_done", side_effect=Died), contextlib.suppress(Died):
@@ -191,7 +194,7 @@ def builders_that_die(world: World) -> None:
 
 
 def die_each_time(world: World, queue: Queue, entry: Callable[[int], Entry], state: State) -> None:
-    """Claim an entry as often as may be, and never come back."""
+    """Claim an entry for each allowed attempt, and never come back."""
     for attempt in range(1, world.settings.lease.attempts + 1):
         queue.claim(entry(attempt), State.NEW, state)
         world.step("health")
@@ -205,7 +208,7 @@ def a_store_that_fails(world: World) -> None:
 
 
 def try_each_time(world: World) -> None:
-    """Go on until it was tried as often as may be."""
+    """Go on until all allowed attempts are used."""
     world.drop("a")
     for _ in range(world.settings.lease.attempts + 1):
         world.step()
@@ -217,7 +220,7 @@ def an_entry_that_waits_without_a_build(world: World) -> None:
     world.step("intake")
     for attempt in range(1, world.settings.lease.attempts + 1):
         world.spool.queue.claim(mine("a", attempt, CLIENT), State.NEW, State.BUILDING)
-        for _ in range(3):  # it looks at these once in a lease's time
+        for _ in range(3):  # health looks at these once per lease
             pass_time(31)
             world.step("health")
     world.step()
@@ -285,7 +288,7 @@ def another_shows_it(world: World) -> None:
 
 
 def a_commit_that_comes_late(world: World) -> None:
-    """The executor stalls with its result written, loses its lease, and goes on when the next attempt has committed."""
+    """The executor stalls with its result written, loses its lease, and goes on after the next attempt committed."""
     world.drop("a")
     world.step("intake")
 
@@ -345,13 +348,13 @@ def cancelled_while_it_runs(world: World) -> None:
 
 
 def cancelled_in_vain(world: World) -> None:
-    """The executor has ended the job before it learns of it."""
+    """The executor has ended the job before it learns of the cancel."""
     cancel_running(world, lambda: None)
     world.step()
 
 
 def cancelled_without_an_answer(world: World) -> None:
-    """The executor stalls for longer than it is waited for, and then goes on."""
+    """The executor stalls longer than intake waits for it, and then goes on."""
 
     def stall() -> None:
         pass_time(11)
@@ -386,13 +389,13 @@ def cancelled_late(world: World) -> None:
 
 
 def requeued(world: World) -> None:
-    with contextlib.suppress(OperatorError):  # it is on its way already
+    with contextlib.suppress(OperatorError):  # it may be on its way already
         requeue(world.spool, "warm")
     world.step()
 
 
 def what_is_old_goes(world: World, **keys: Any) -> None:
-    """And its id is used anew, where no files come back the second time."""
+    """The id is used again. The second submission returns no files."""
     pass_time(MONTH)
     world.step("health")
     world.sandbox.returns = False
@@ -402,7 +405,10 @@ def what_is_old_goes(world: World, **keys: Any) -> None:
 
 
 def swept(world: World, **keys: Any) -> None:
-    """Whoever is next ends the sweep. What is gone was archived before, and the id is free, its old answer gone."""
+    """The next process ends the sweep.
+
+    Everything was archived before its removal, and the id is free without an old answer.
+    """
     entry = world.root / "done" / "warm.json"
     assert entry.exists() or (world.root.parent / "warm.json").exists()
     pass_time(2 * MONTH)

@@ -1,4 +1,7 @@
-"""Who is stopped past his lease and goes on later finds that others have what he held: he shows, and keeps, nothing."""
+"""A worker that is stopped past its lease and continues finds its entries taken over.
+
+It publishes and keeps nothing.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,14 @@ from tests.names import mine, named, result_named
 from tests.standins import store_path
 
 HOUR = 3600.0
-LIMIT = 120.0  # seconds of a lease: however long the machine stalls, who lives keeps his
+LIMIT = 120.0  # seconds of a lease; a holder that lives keeps its lease, however long the machine stalls
 
 
 UTIME = os.utime
 
 
 class Holders:
-    """Processes that hold entries of one spool; ended with the test."""
+    """Processes that hold entries of one spool. They end with the test."""
 
     def __init__(self, root: Path, skew: float) -> None:
         self.root = root
@@ -59,7 +62,7 @@ class Holders:
         self.processes[name].send_signal(number)
 
     def stop_past_lease(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Stop one, and let as much time pass on the file server as its lease has."""
+        """Stop a holder, and let its whole lease pass on the file server."""
         self.signal(name, signal.SIGSTOP)
         self.skew += LIMIT + 1
         monkeypatch.setattr(os, "utime", skewed(UTIME, self.skew))
@@ -68,7 +71,7 @@ class Holders:
         (self.root.parent / f"{name}.go").touch()
 
     def end(self, name: str) -> None:
-        """Have one end by itself, when it has done what it has begun."""
+        """Let a holder finish its work and end by itself."""
         self.let_go_on(name)
         (self.root.parent / f"{name}.end").touch()
         assert self.processes[name].wait(PATIENCE) == 0
@@ -120,14 +123,14 @@ def test_a_stopped_executor_that_goes_on_shows_nothing(
     bench: Bench, holders: Holders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     have_one_run(bench, holders)
-    for _ in range(5):  # while it renews, it keeps it, whatever the server's clock says
+    for _ in range(5):  # while it renews the lease it keeps it, whatever the server's clock says
         before = (bench.root / "running" / named("a")).stat().st_mtime_ns
         bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
         bench.health.step()
     assert bench.names("running") == {named("a")}
     have_another_take_over(bench, holders, monkeypatch)
     holders.signal("one", signal.SIGCONT)
-    holders.end("one")  # while the other one still runs
+    holders.end("one")  # the second holder still runs
     assert bench.names("running") == {named("a", 2)}
     assert not bench.has("done", "a.json")
     holders.end("two")
@@ -146,7 +149,7 @@ def test_a_stopped_executor_that_goes_on_when_all_is_done_changes_nothing(
     bench.wait_for("a")
     before = {name: (bench.root / "done" / name).stat() for name in ("a.json", "a.response.json")}
     holders.signal("one", signal.SIGCONT)
-    bench.until(lambda: holders.was_asked("one"), lambda: None)  # to stop, since it could not renew
+    bench.until(lambda: holders.was_asked("one"), lambda: None)  # it was asked to stop, because it could not renew
     holders.end("one")
     assert bench.response("a")["run"]["stdout"] == "two"
     for name, stat in before.items():
@@ -178,7 +181,7 @@ def test_a_stopped_builder_that_goes_on_shows_nothing(
     bench.assert_nothing_is_left()
 
 
-# -- the same of those who end what was given up, and of two processes that do one thing at once
+# -- fencing where an entry is given up, and where two processes do the same thing at once
 
 
 @pytest.fixture
@@ -188,7 +191,7 @@ def queue(tmp_path: Path) -> OwnedQueue:
 
 
 def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
-    """It stalls between its result and its commit; the next one must not share a name with it."""
+    """The first one stalls between its result and its commit. The next one must not share a name with it."""
     queue = bench.spool.queue
     taken_by: list[Entry] = []
     queue.add(mine("a"), b"entry")
@@ -227,7 +230,7 @@ def test_two_that_file_one_build_at_once_file_it_whole(tmp_path: Path, monkeypat
 def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first(
     queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first holder is stopped between its result and its commit; the second commits while health looks."""
+    """The first holder stops between its result and its commit. The second commits while health looks."""
 
     first = mine("a")
     queue.add(first, b"entry")
@@ -254,7 +257,7 @@ def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first
 def test_a_refusal_that_is_committed_while_health_looks_is_shown(
     queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its entry comes between the look for it and the look for what it may be instead."""
+    """Its entry appears between the look for it and the look for other explanations of the file."""
     Path(queue.path("tmp", result_named("a", 0))).write_bytes(b"refused\n")
     locate = queue.locate
 
@@ -271,7 +274,10 @@ def test_a_refusal_that_is_committed_while_health_looks_is_shown(
 
 @pytest.mark.parametrize("what", ["accept", "refuse", "refuse_reuse"])
 def test_two_intakes_at_one_file_write_it_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """No lock may keep them apart. Both are in the middle of a write when one dies: its half is not the other's."""
+    """Locks may not keep them apart.
+
+    Both are in the middle of a write when one dies, and the other's file must be whole.
+    """
     one, other = bench.spool, Spool(bench.settings, "other")
     origin = Origin(uid=os.getuid(), gid=os.getgid(), sha256="0" * 64, arrival=0)
     argument = Request(files=[File(name="run.sh", content="true")]) if what == "accept" else "why"

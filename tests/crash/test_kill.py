@@ -1,4 +1,4 @@
-"""Whatever actor is killed at whatever file operation: nothing is lost, nothing answered twice, nothing stuck.
+"""Any actor is killed at any file operation: nothing is lost, nothing is answered twice, nothing is stuck.
 
 For each scenario, each operation of it and each instant (before it, after it, in the middle of a write) the spool is
 copied as it is then. Later all actors are started on each copy, and the invariants are checked when they have come to
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 class Recorder(Watcher):
-    """Remembers all operations, and what was there before, between and after them."""
+    """Record all operations, and the files before, between and after them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -45,7 +45,7 @@ class Recorder(Watcher):
 
 
 class Killer(Watcher):
-    """Ends the process at the operation with this number: ``before`` it, ``after`` it, or ``amid`` a write."""
+    """End the process at the operation with this number: ``before`` it, ``after`` it, or ``amid`` a write."""
 
     def __init__(self, root: Path, number: int, instant: str) -> None:
         self.root = root
@@ -59,14 +59,14 @@ class Killer(Watcher):
             (self.root / operation.path).write_bytes(operation.data[: len(operation.data) // 2])
             os._exit(DIED)
 
-    def after(self, operation: Operation) -> None:  # noqa: ARG002 - any is counted
+    def after(self, operation: Operation) -> None:  # noqa: ARG002 - any operation counts
         if self.left == 0 and self.instant == "after":
             os._exit(DIED)
         self.left -= 1
 
 
 def recorded(root: Path, scenario: Scenario) -> Recorder:
-    """Return the operations of a scenario, in which nobody is killed."""
+    """Return the operations of a scenario in which nobody is killed."""
     world = World.make(root, **scenario.changes)
     scenario.warm(world)
     recorder = Recorder(root)
@@ -96,7 +96,7 @@ class Instant(NamedTuple):
 class Copier(Watcher):
     """Copies the spool, and what is beside it, at each instant that is to be taken.
 
-    What is left is all on disk, so two instants at which the same files are there are one: by default one is taken.
+    All that remains is on disk. So instants with the same files are equivalent, and by default one of them is tried.
     """
 
     def __init__(self, root: Path, into: Path) -> None:
@@ -153,7 +153,7 @@ def into() -> Iterator[Path]:
 
 
 def picture(root: Path) -> frozenset[tuple[str, int, int]]:
-    """Return what files there are, which have the same inode, and their sizes; but for what no decision reads."""
+    """Return the files with their sizes, and which share an inode. Files that no decision reads are left out."""
     found = [(path, path.lstat()) for path in root.rglob("*") if not path.match("progress/*")]
     numbers: dict[int, int] = {}
     files = [(str(path.relative_to(root)), stat) for path, stat in sorted(found) if not path.is_dir()]
@@ -174,7 +174,7 @@ def outline(root: Path) -> list[tuple[list[str], bool]]:
 
 
 def killed(root: Path, scenario: Scenario, number: int, instant: str) -> bool:
-    """Run a scenario in a process that dies at an operation; tell whether it came so far."""
+    """Run a scenario in a process that dies at an operation. Tell whether it got that far."""
     child = os.fork()
     if child == 0:
         try:
@@ -191,7 +191,10 @@ def killed(root: Path, scenario: Scenario, number: int, instant: str) -> bool:
 
 
 def test_a_machine_that_stalls_does_the_same_operations(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where any time passes a claim renews its lease once more; here none does, or instants could not be numbered."""
+    """A claim that takes time renews its lease once more.
+
+    Here none does, because numbers of operations must be stable.
+    """
     scenario = SCENARIOS["many"]
     before = [each.kind for each in recorded(root, scenario).operations]
     monkeypatch.setattr("spoold.spool.queue.SLOW", 0.0)
@@ -232,7 +235,7 @@ def test_a_process_that_is_killed_leaves_what_was_copied(root: Path, into: Path,
 
 
 def test_every_transition_is_taken(root: Path) -> None:
-    """Scenarios must cover the state table; one that is added to the table needs a scenario."""
+    """Scenarios must cover the state table, so a new transition needs a scenario."""
     taken = set()
     for number, scenario in enumerate(SCENARIOS.values()):
         place = root.with_name(str(number))

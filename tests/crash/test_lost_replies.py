@@ -1,10 +1,10 @@
-"""Operations that were done and report an error, or were not done: nothing is lost, nothing answered twice.
+"""Operations that report an error, whether they were done or not: nothing is lost, nothing answered twice.
 
-A file server that is restarted, or whose answer is lost, is asked again by the client's kernel. What was done is not
-done twice then: a rename finds no source, a link finds its name taken, an unlink finds nothing. A soft mount, or a
-server that is away, reports EIO or ESTALE, of what was done and of what was not. For each scenario and each operation
-of it that changes names, each of these happens once; the actors live on, as the daemons' loop has them, and the
-invariants are checked when they have come to rest. By default what leaves the same files is taken once.
+When a file server restarts or its answer is lost, the client's kernel asks again. An operation that was done is not
+done twice: a rename finds no source, a link finds its name taken, an unlink finds nothing. A soft mount, or a server
+that is away, reports EIO or ESTALE for operations that were done and for those that were not. Each of these happens
+once for each scenario and each of its operations that changes names. The actors live on, as in the daemons' loop, and
+the invariants are checked when they have come to rest. By default, cases that leave the same files are tried once.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ ASKED_AGAIN = {
     "unlink": errno.ENOENT,
     "mkdir": errno.EEXIST,
 }
-ENDED = (a_stop, a_start)  # after these the actors of before are none any more
-LATER = {"cancelled late": {"a": CANCELLED}}  # what takes longer may be cancelled
+ENDED = (a_stop, a_start)  # these end the actors
+LATER = {"cancelled late": {"a": CANCELLED}}  # a submission that takes longer may be cancelled
 FAULTS = ("asked again", "done, EIO", "not done, EIO", *(["done, ESTALE"] if LONG else []))
 LENGTHS = (1, 3) if LONG else (1,)  # operations that fail one after the other
 TAKEN: set[int] = set()  # of this session, by their hashes: there are too many trees to keep them
 
 
 class Enduring(World):
-    """Actors that go on after a failed step, as the daemons' loop has them."""
+    """Actors that go on after a failed step, as in the daemons' loop."""
 
     def drop_bytes(self, id_: str, data: bytes) -> None:
-        """Drop a file once the one of before is gone: a client that puts another in its place had only dropped that."""
+        """Drop a file after the earlier one was taken. A client that replaces a file has dropped only the last one."""
         for _ in range(max(LENGTHS)):
             if (self.root / "incoming" / f"{id_}.json").exists():
                 self.step("intake")
@@ -56,11 +56,11 @@ class Enduring(World):
                 except (SpooldError, OSError):
                     continue
         for heartbeat in (self.executor._slots._heartbeat, self.builder._heartbeat):
-            heartbeat.beat()  # which is no thread here
+            heartbeat.beat()  # no thread does this here
 
 
 class Fault(Watcher):
-    """Has operations fail: ``length`` of those that change names, from the one with this number on."""
+    """Let ``length`` operations that change names fail, from the one with this number on."""
 
     def __init__(self, number: int, fault: str, length: int) -> None:
         self.left = number
@@ -86,7 +86,7 @@ class Fault(Watcher):
 
 
 def operations(root: Path, scenario: Scenario) -> list[tuple[Operation, bool]]:
-    """Return what a scenario does to names, and whether it was seen before: the same, with the same files there."""
+    """Return a scenario's operations on names, each with whether the same one was seen before with the same files."""
     world = Enduring.make(root, **scenario.changes)
     scenario.warm(world)
     recorder = Recorder(root)
@@ -102,14 +102,15 @@ def operations(root: Path, scenario: Scenario) -> list[tuple[Operation, bool]]:
 
 
 def play(root: Path, name: str, number: int, fault: str, length: int) -> None:
-    """Run a scenario in which some operations fail, and check what came of it."""
+    """Run a scenario in which some operations fail, and check the result."""
     scenario = SCENARIOS[name]
     shutil.rmtree(root.parent)
     root.parent.mkdir()
     begin_anew()
     world = Enduring.make(root, **scenario.changes)
     scenario.warm(world)
-    by_itself = contextlib.suppress(SpooldError, OSError, LookupError)  # it, too, may find that a file is not there yet
+    # the scenario itself may find that a file does not exist yet
+    by_itself = contextlib.suppress(SpooldError, OSError, LookupError)
     with watched(str(root), Fault(number, fault, length)), by_itself:
         scenario.run(world)
     if scenario.run in ENDED:

@@ -1,8 +1,8 @@
-"""Anything may happen in any order: what a client dropped still ends with one answer, and what was seen stays.
+"""Anything may happen in any order: each dropped file still gets one answer, and an answer that was seen stays.
 
-Hypothesis chooses what clients, actors, clocks and faults do; the invariants are checked after each step, and at the
-end, when everything has come to rest. Short by default; ``SPOOLD_TEST_LONG=1`` takes some minutes, and
-``SPOOLD_TEST_EXAMPLES`` says how many runs.
+Hypothesis chooses the actions of clients, actors, clocks and faults. The invariants are checked after each step, and at
+the end, when everything has come to rest. The test is short by default. ``SPOOLD_TEST_LONG=1`` takes some minutes, and
+``SPOOLD_TEST_EXAMPLES`` sets the number of runs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Killed(BaseException):
 
 
 class Fault(Watcher):
-    """Lets ``left`` operations pass; then the process is dead, or (``full``) nothing more fits on the disk."""
+    """Let ``left`` operations pass. Then the process is dead, or with ``full`` the disk takes nothing more."""
 
     def __init__(self, left: int, *, full: bool = False) -> None:
         self.left = left
@@ -53,7 +53,7 @@ class Fault(Watcher):
         if self.left >= 0:
             return
         if not self.full:
-            raise Killed  # also of what is tried on the way out: the dead clean nothing up
+            raise Killed  # also for later operations, because a dead process cleans nothing up
         if operation.kind in {"write", "link", "symlink"} or (operation.kind == "open" and operation.is_new):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -69,9 +69,9 @@ class Spools(RuleBasedStateMachine):
         self.stack.enter_context(mock.patch.object(check_module, "SECOND_LOOK", 0.0))
         self.world = World.make(Path(directory, "spool"))
         self.visible: dict[str, bytes] = {}
-        self.gone: dict[str, bytes] = {}  # answers that were seen, and went or were taken back
+        self.gone: dict[str, bytes] = {}  # answers that were seen, and were removed or taken back
         self.corrupt: set[str] = set()
-        self.late = False  # a month has passed, so that answers may go
+        self.late = False  # a month has passed, so answers may be removed
 
     @initialize()
     def begin(self) -> None:
@@ -81,7 +81,8 @@ class Spools(RuleBasedStateMachine):
 
     @rule(id_=IDS, expression=EXPRESSIONS, inputs=st.sampled_from(["", "x"]))
     def submit(self, id_: str, expression: str | None, inputs: str) -> None:
-        if not (self.world.root / "incoming" / f"{id_}.json").exists():  # else it is as if only the latter had been
+        # else only the later file would have been dropped
+        if not (self.world.root / "incoming" / f"{id_}.json").exists():
             self.world.drop(id_, expression, inputs=inputs)
 
     @rule(id_=IDS)
@@ -97,7 +98,7 @@ class Spools(RuleBasedStateMachine):
 
     @rule(id_=IDS, renewed=st.booleans())
     def cancel_while_the_next_runs(self, id_: str, renewed: bool) -> None:
-        """Whatever the executor runs next, it learns of the cancel in the middle, or too late."""
+        """The executor learns of the cancel in the middle of its next job, or too late."""
 
         def meanwhile() -> None:
             self.world.cancel(id_)
@@ -135,7 +136,7 @@ class Spools(RuleBasedStateMachine):
 
     @rule(id_=IDS)
     def come_back_from_a_stall(self, id_: str) -> None:
-        """An executor that lost its lease to the current holder wants to commit."""
+        """An executor that lost its lease to the current holder tries to commit."""
         place = self.world.spool.queue.locate(id_)
         if place and place[1].attempt > 1:
             late = place[1]._replace(attempt=place[1].attempt - 1)
@@ -146,7 +147,7 @@ class Spools(RuleBasedStateMachine):
 
     @rule(id_=IDS, operations=st.integers(0, 40))
     def requeue(self, id_: str, operations: int) -> None:
-        """Its answer goes; he may be interrupted."""
+        """The answer is taken back, and the operator's command may be interrupted."""
         name = f"{id_}.response.json"
         if name in self.visible:
             self.gone[name] = self.visible.pop(name)
@@ -186,7 +187,7 @@ class Spools(RuleBasedStateMachine):
 
     @invariant()
     def look(self) -> None:
-        """No answer changes, all are whole, none goes before its time, and no id has two entries."""
+        """No answer changes, all are whole, none is removed before its time, and no id has two entries."""
         going = {f"{id_}.response.json" for id_ in "abc"} if self.late else ()
         now = seen(self.world.root, going)
         gone = {name: data for name, data in self.visible.items() if name not in now}
@@ -205,11 +206,11 @@ class Spools(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.world.sandbox.away = False
-            pass_time(24 * 3600.0)  # wherever the clock was left
+            pass_time(24 * 3600.0)  # whatever the clock says now
             self.restart()
             self.look()
-            self.repair()  # of what was requeued in part
-            self.world.step("health")  # what is old goes, before its id is used anew
+            self.repair()  # ends a requeue that was interrupted
+            self.world.step("health")  # old answers are removed before their ids are used again
             self.look()
             self.world.settle()
             self.look()
@@ -223,7 +224,7 @@ class Spools(RuleBasedStateMachine):
         if self.gone:
             check_rest(self.world)
             answered |= {name.partition(".")[0] for name in self.gone}
-        elif not self.corrupt:  # whose it was cannot be told of an entry that cannot be read
+        elif not self.corrupt:  # an entry that cannot be read doesn't tell its owner
             check(self.world, self.visible, dict.fromkeys("abc", ANYTHING), drops)
         assert answered >= {drop.id for drop in drops}, self.world.picture()
 
@@ -233,7 +234,7 @@ TestSpools.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=50 if LONG else 25,
     deadline=None,
-    derandomize=not LONG,  # a test that fails now and then tells nobody what broke it
+    derandomize=not LONG,  # a test that fails at random tells nobody what broke it
     phases=[Phase.generate, Phase.shrink] if LONG else [Phase.generate],
     report_multiple_bugs=False,
     database=None,
@@ -250,6 +251,6 @@ def test_an_entry_that_cannot_be_read_is_answered_to_the_owner_that_its_name_tel
     state.step(role="executor")
     try:
         assert "a.response.json" in state.world.names("done")
-        state.look()  # at whose it is, too
+        state.look()  # checks the owner too
     finally:
         state.stack.close()

@@ -1,9 +1,9 @@
-"""Whenever the power fails, and whatever was not synced is gone: nothing accepted vanishes, no response is short.
+"""The power fails at any time, and unsynced changes are lost: no accepted submission vanishes, no response is short.
 
-The operations of each scenario are recorded once. For each prefix of them, and for each choice of up to ``LOST`` of the
-operations in it that were not yet synced (lost, or all others lost), the tree that a disk may then hold is made,
-all actors are started on it, and the invariants are checked when they have come to rest. Trees that
-differ in nothing that any decision reads are taken once. ``SPOOLD_TEST_LOST=2`` goes deeper.
+The operations of each scenario are recorded once. For each prefix of them, up to ``LOST`` of the operations that are
+not synced yet are chosen, to be lost or to be the only ones that survive. For each choice the tree is made that a disk
+may then hold, all actors are started on it, and the invariants are checked when they have come to rest. Trees that no
+decision can tell apart are tried once. ``SPOOLD_TEST_LOST=2`` goes deeper.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TAKEN: set[int] = set()  # of this session, by their hashes: the trees would tak
 
 
 class Step(NamedTuple):
-    """An operation, and what clients had dropped and seen when it was done."""
+    """An operation, and the clients' drops and views at its end."""
 
     operation: Operation
     drops: list[Drop]
@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 
 class Recorder(Watcher):
-    """Remembers all operations, the clients' drops among them. Numbers of inodes are never used again in it."""
+    """Record all operations, including the clients' drops. It gives each file a number that is never used again."""
 
     def __init__(self, root: Path, going: tuple[str, ...]) -> None:
         self.root = root

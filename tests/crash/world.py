@@ -1,8 +1,8 @@
-"""A spool and its four actors in one thread, on clocks of the test's own, and what must hold of it in the end.
+"""A spool and its four actors in one thread, on the test's own clocks, and the invariants at the end.
 
-Workers' tasks wait until the actor's step is over and are then done one after the other; nothing renews leases. So a
-run is the same each time, operation for operation, and may be ended at each. Engines are stand-ins; each run of a
-submission prints something of its own, so that a response that was computed twice shows.
+Tasks of workers wait until the actor's step is over, and are then done one after the other. Nothing renews leases. So a
+run is the same each time, operation for operation, and may be ended at each of them. Engines are stand-ins. Each run of
+a submission prints something unique, so that a response that was computed twice shows.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from tests.crash.operations import by_a_client, tell_of_drop
 from tests.rights import assert_answer
 from tests.standins import PlainBackend, PlainSandbox
 
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where trees are made by the thousand
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # in memory, because the tests make thousands of trees
 PASSING = ("incoming", "new", "building", "running", "ids", "progress", "builds/new", "builds/building")
 KEPT = (".probe", ".count", ".usage", ".lock", ".held", "collect.lock")
-CLIENT = 65_001 if os.geteuid() == 0 else os.geteuid()  # another user, where that can be
-ROUNDS = 40  # of all actors, after which whatever is not quiet is stuck
+CLIENT = 65_001 if os.geteuid() == 0 else os.geteuid()  # another user, if we are root
+ROUNDS = 40  # of all actors; a spool that is not at rest after these is stuck
 
 
 class Drop(NamedTuple):
-    """A file that a client dropped; ``digest`` is of its bytes, "" for what is no regular file.
+    """A file that a client dropped. ``digest`` is of its bytes, or "" if it is not a regular file.
 
-    Of one that is ``misnamed`` the id is the file's name.
+    The id of a ``misnamed`` file is its name.
     """
 
     id: str
@@ -68,12 +68,12 @@ class Drop(NamedTuple):
 
 
 class TokenSandbox(PlainSandbox):
-    """Runs nothing; what a job prints is another word each time. ``before_end`` is what happens meanwhile."""
+    """Run nothing. Each run prints another word. ``before_end`` is called in the middle of the next run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.before_end: Callable[[], object] = lambda: None
-        self.returns = True  # files, where a job asks for them
+        self.returns = True  # return files if a job asks for them
 
     def run(
         self,
@@ -106,7 +106,7 @@ class TokenSandbox(PlainSandbox):
         return JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE, of_cases=files)
 
     def _token(self, cancelled: threading.Event) -> Phase:
-        """Return a run like no other; what is to happen meanwhile does."""
+        """Return a unique run, after a call of ``before_end``."""
         printed = secrets.token_bytes(4000).hex().encode()
         phase = finished_phase(
             stdout=Stream(printed, len(printed)), stderr=Stream(b"", 0), time=0.1, outcome=Outcome.OK, exit_code=0
@@ -117,7 +117,7 @@ class TokenSandbox(PlainSandbox):
 
 
 def _returned() -> Returned:
-    """Return two files, other ones each time, and as long."""
+    """Return two files with new contents of the same length."""
     contents, files = Spill("", ""), []
     for name in ("a", "b"):
         data = secrets.token_bytes(3000)
@@ -127,7 +127,7 @@ def _returned() -> Returned:
 
 
 class Tasks:
-    """Stands for a pool of threads: its tasks wait for :meth:`World.work`."""
+    """A pool of threads whose tasks wait for :meth:`World.work`."""
 
     waiting: ClassVar[list[tuple[Callable[..., object], tuple[Any, ...]]]] = []
 
@@ -142,7 +142,7 @@ class Tasks:
 
 
 class World:
-    """All actors over the spool at ``root``; a new one on the same spool is a restart of them all."""
+    """All actors over the spool at ``root``. A new world on the same spool is a restart of all of them."""
 
     def __init__(
         self, root: Path, *, name: str = "default", answers: Any = "acl", published_by: Any = "executor", **changes: Any
@@ -166,7 +166,7 @@ class World:
 
     @classmethod
     def make(cls, root: Path, **changes: Any) -> World:
-        """Make a spool and start everything over it."""
+        """Make a spool and start all actors over it."""
         layout.create(str(root))
         return cls(root, **changes).start()
 
@@ -235,7 +235,7 @@ class World:
     # -- what the actors do
 
     def work(self) -> None:
-        """Do what was given to workers, and what comes of it."""
+        """Do the workers' tasks, and the tasks that follow from them."""
         while Tasks.waiting:
             function, arguments = Tasks.waiting.pop(0)
             function(*arguments)
@@ -245,19 +245,19 @@ class World:
             line.ended(ready)
 
     def step(self, *roles: str) -> None:
-        """Have these actors take a step each, or all of them, in the order of the flow."""
+        """Let these actors, or all of them, take a step each in the order of the flow."""
         for role in roles or ("intake", "executor", "builder", "executor", "health"):
             getattr(self, role).step()
             self.work()
 
     def settle(self) -> None:
-        """Let all actors go on until nothing changes, and time pass, as long as it takes."""
+        """Let all actors go on, and time pass, until nothing changes."""
         for number in range(ROUNDS):
             self.step()
             if number >= 1 and not any(self.names(directory) for directory in PASSING):
                 break
             pass_time(11)
-        pass_time(4000)  # what nobody comes back to is removed by then
+        pass_time(4000)  # by then, files that nobody comes back to are removed
         self.step()
 
     def names(self, directory: str) -> list[str]:
@@ -268,13 +268,13 @@ class World:
 
 
 class Dead:
-    """Daemons of before, each a user of its own: the kernel lets nobody link what is theirs."""
+    """Daemons of earlier worlds, each as its own user. The kernel lets nobody link their files."""
 
     wrote: ClassVar[set[int]] = set()
 
 
 class AtOnce:
-    """Stands for a thread: what it is to do is done when it is started."""
+    """A thread that does its work in ``start``."""
 
     def __init__(self, target: Callable[[], object], **_: object) -> None:
         self.start = target
@@ -283,11 +283,11 @@ class AtOnce:
         return False
 
     def join(self, timeout: float | None = None) -> None:
-        """It has ended."""
+        """Return at once, because the work has ended."""
 
 
 class Immediately:
-    """Stands for a pool of threads whose tasks are done before one can look."""
+    """A pool of threads that does each task in ``submit``."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -305,23 +305,23 @@ class Immediately:
 
 
 class Idle(AtOnce):
-    """Stands for a thread, or a timer, that does nothing."""
+    """A thread or a timer that does nothing."""
 
     def __init__(self, *_: object, **__: object) -> None:
         super().__init__(lambda: None)
 
     def cancel(self) -> None:
-        """It does nothing anyway."""
+        """Do nothing, because nothing was started."""
 
 
 # -- clocks
 
 
 class _Clocks:
-    """They stand still but for :func:`pass_time`. So a machine that stalls, or is slow, changes nothing of a run."""
+    """Clocks that move only by :func:`pass_time`. So a slow machine, or one that stalls, changes nothing of a run."""
 
-    monotonic, wall = time.monotonic, time.time  # the real ones
-    here = there = 0.0  # ours and the file server's, as they were in the beginning
+    monotonic, wall = time.monotonic, time.time  # the real clocks
+    here = there = 0.0  # the machine's clock and the file server's at the beginning
     passed = 0.0  # seconds since then
 
     @classmethod
@@ -334,7 +334,7 @@ class _Clocks:
 
 
 def pass_time(seconds: float) -> None:
-    """Let time pass, on the machine's clock and on the file server's."""
+    """Let time pass on the machine's clock and on the file server's."""
     _Clocks.passed += seconds
 
 
@@ -356,19 +356,19 @@ def move_times(root: Path, seconds: float) -> None:
 
 
 def passed() -> float:
-    """Return how much time has passed."""
+    """Return how many seconds have passed."""
     return _Clocks.passed
 
 
-STEADY = {  # how much a step does must not depend on the machine
+STEADY = {  # the work of a step must not depend on the machine
     "spoold.actors.executor.NOTES": math.inf,  # one note of each executor
     "spoold.upkeep.counting.SOONEST": 1e9,  # and one count
     "spoold.upkeep.counting.LATER": 1e9,
     "spoold.actors.intake.LONG": math.inf,
-    "spoold.host.clock.OFTEN": 0.0,  # it is asked each time
+    "spoold.host.clock.OFTEN": 0.0,  # ask at each call
     "spoold.host.syncs.AT_ONCE": 1,
-    "spoold.spool.uses.ONCE": 0.0,  # each use is noted
-    "spoold.actors.intake.dropbox.LONG": math.inf,  # whatever a look takes, the next step looks again
+    "spoold.spool.uses.ONCE": 0.0,  # note each use
+    "spoold.actors.intake.dropbox.LONG": math.inf,  # the next step looks again, however long a look takes
     "spoold.actors.executor.pace.LONG": math.inf,
     "spoold.actors.executor.building.LONG": math.inf,
     "spoold.actors.health.STEP_BUDGET": 60.0,
@@ -377,7 +377,7 @@ STEADY = {  # how much a step does must not depend on the machine
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run what is in the block without threads, and on clocks that :func:`pass_time` moves."""
+    """Run the block without threads, on clocks that :func:`pass_time` moves."""
     real_utime = os.utime
 
     def utime(path: Any, times: tuple[float, float] | None = None, **options: Any) -> None:
@@ -425,22 +425,22 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-# -- what must hold
+# -- the invariants
 
 
 def ledger(root: Path) -> Path:
-    """Return the file in which the clients' drops are noted, outside of the spool."""
+    """Return the file that lists the clients' drops, outside of the spool."""
     return root.with_name(f"{root.name}.ledger")
 
 
 def dropped(root: Path) -> list[Drop]:
-    """Return what clients dropped so far."""
+    """Return the clients' drops so far."""
     path = ledger(root)
     return [msgspec.json.decode(line, type=Drop) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def seen(root: Path, going: Container[str] = ()) -> dict[str, bytes]:
-    """Return all answers that clients can read by now; each must be whole, and but for those that go have an entry."""
+    """Return all answers that clients can read. Each must be whole, and have an entry unless it is in ``going``."""
     answers = {}
     for name in os.listdir(root / "done"):
         if name.endswith((".response.json", ".refused.json")):
@@ -463,7 +463,7 @@ def seen(root: Path, going: Container[str] = ()) -> dict[str, bytes]:
 
 
 def _assert_returned(done: Path, answer: dict[str, Any]) -> tuple[Path, bytes]:
-    """Return what lies beside a response, which must be what that tells of, also where the response is about to go."""
+    """Return the tar beside a response. It must match the response, even if that is about to be removed."""
     beside = answer["outputs_tar"]
     data = (done / beside["name"]).read_bytes()
     assert (len(data), hashlib.sha256(data).hexdigest()) == (beside["size"], beside["sha256"])
@@ -477,7 +477,7 @@ def _assert_returned(done: Path, answer: dict[str, Any]) -> tuple[Path, bytes]:
 
 
 def _assert_rights(path: Path, data: bytes) -> None:
-    """An answer is its client's to read; where it was given away, we can tell that it is as it was."""
+    """Assert that an answer is its client's to read. If it was given away, the daemons must have its digest."""
     found = path.stat()
     if found.st_uid == CLIENT:
         assert found.st_mode & 0o7777 == 0o400
@@ -488,12 +488,12 @@ def _assert_rights(path: Path, data: bytes) -> None:
 
 
 def check_rest(world: World) -> None:
-    """Check that nothing is under way, and that nothing private is left."""
+    """Check that nothing is under way, and that no private file is left."""
     picture = world.picture()
     for directory in PASSING:
         assert world.names(directory) == [], f"stuck: {picture}"
     left = [*world.names("tmp"), *world.names("builds/tmp"), *world.names("builds/collect")]
-    kept = (".result.json", ".store")  # of the last collection, and what executors see of the store
+    kept = (".result.json", ".store")  # of the last collection, and the executors' view of the store
     assert [name for name in left if not name.endswith(kept)] == [], f"left behind: {picture}"
     for notes in (world.root / "tmp").glob("*.held"):
         assert not os.listdir(notes)
@@ -502,15 +502,15 @@ def check_rest(world: World) -> None:
 def check(
     world: World, before: dict[str, bytes], allowed: dict[str, set[str]], drops: list[Drop] | None = None
 ) -> None:
-    """Check the invariants of a spool that came to rest.
+    """Check the invariants of a spool at rest.
 
-    ``before`` is what clients had seen already; ``allowed`` what each id's response may say.
+    ``before`` has the answers that clients had seen. ``allowed`` has the statuses that each id's response may have.
     """
     drops = dropped(world.root) if drops is None else drops
     check_rest(world)
     picture = world.picture()
     answers = seen(world.root)
-    assert {name: answers.get(name) for name in before} == before, "an answer changed or went after it was seen"
+    assert {name: answers.get(name) for name in before} == before, "an answer changed or was removed after it was seen"
     expected = check_misnamed(answers, [drop for drop in drops if drop.misnamed])
     drops = [drop for drop in drops if not drop.misnamed]
     for id_, group in itertools.groupby(sorted(drops, key=lambda drop: drop.id), key=lambda drop: drop.id):
@@ -524,7 +524,7 @@ def check(
         assert f"{id_}.response.json" in answers, f"{id_} has no response: {picture}"
         status = json.loads(answers[f"{id_}.response.json"])["status"]
         assert status in allowed.get(id_, {Status.COMPLETED}), answers[f"{id_}.response.json"][:500]
-        if status == Status.REJECTED and first in sent:  # what came later was refused because the id was used
+        if status == Status.REJECTED and first in sent:  # later files were refused because the id was used
             _assert_kept(world.root, id_, first)
     assert set(answers) == expected
     digests = {name for name in world.names("done") if name.endswith(".sha256")}
@@ -538,13 +538,13 @@ def check(
     assert entries == {drop.id for drop in drops}
     results = {name.removesuffix(".response.json") for name in world.names("builds/done") if ".response" in name}
     built = {name.removesuffix(".json") for name in world.names("builds/done") if ".response" not in name}
-    assert built <= results, f"a build without a result would be waited for, for ever: {picture}"
+    assert built <= results, f"submissions would wait for ever for a build without a result: {picture}"
 
 
 def check_misnamed(answers: dict[str, bytes], drops: list[Drop]) -> set[str]:
-    """Check that each file whose name is no submission's has one answer; return the names of these.
+    """Check that each file with an impossible name has one answer. Return the names of the answers.
 
-    One that its client replaced before it was looked at has none. The last one has.
+    A file that its client replaced before it was looked at has no answer. The last one must have one.
     """
     expected = set()
     for name in {drop.id for drop in drops}:
@@ -560,4 +560,4 @@ def check_misnamed(answers: dict[str, bytes], drops: list[Drop]) -> set[str]:
 
 def _assert_kept(root: Path, id_: str, digest: str) -> None:
     kept = root / "quarantine" / f"{id_}@{CLIENT}-{digest[:8]}.bytes"
-    assert hashlib.sha256(kept.read_bytes()).hexdigest() == digest, "what was refused is kept"
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == digest, "the bytes of a refused file are kept"

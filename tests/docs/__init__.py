@@ -1,1 +1,1 @@
-"""Tests of the pages: what they name exists, what they quote is said, and their commands work as printed."""
+"""Tests of the pages: names in them exist, quoted messages are real, and their commands work as printed."""

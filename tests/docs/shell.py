@@ -1,13 +1,13 @@
-"""Pages as people follow them: the commands of a page, one block after the other, in shells that stay open.
+"""Follow pages as people do: run their commands, one block after the other, in shells that stay open.
 
-A block marked ``sh`` is run. What stands behind that word, which no reader sees, is for here:
+A block marked ``sh`` is run. Words behind ``sh`` are for this module, and no reader sees them:
 
-* ``exits N``: its last command ends with that exit code. All others of a page end with 0.
-* ``on HOST``: it is run on another host, in a shell of its own.
-* ``serves``: it goes on until the end. The next block is run once it has printed ``ready``.
+* ``exits N``: the last command of the block ends with that exit code. All other blocks end with 0.
+* ``on HOST``: the block runs on another host, in a shell of its own.
+* ``serves``: the block goes on until the end. The next block is run once it has printed ``ready``.
 
-A block marked ``text`` right below is what the one above printed, errors included. ``...`` in it stands for anything,
-and a line with ``...`` alone for any number of lines.
+A block marked ``text`` right below shows what the block above printed, errors included. ``...`` in it stands for
+anything, and a line with ``...`` alone for any number of lines.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HERE = "here"
 
 
 class Block(NamedTuple):
-    """A block of a page: how it is marked, what is in it, and in which line it begins."""
+    """A block of a page: its marks, its text, and the line where it begins."""
 
     language: str
     words: str
@@ -40,24 +40,24 @@ class Block(NamedTuple):
 
     @property
     def host(self) -> str:
-        """Return where it is run."""
+        """Return the host on which the block runs."""
         match = re.search(r"\bon (\S+)", self.words)
         return match[1] if match else HERE
 
     @property
     def code(self) -> int:
-        """Return the exit code with which it is to end."""
+        """Return the exit code that the block must have."""
         match = re.search(r"\bexits (\d+)", self.words)
         return int(match[1]) if match else 0
 
     @property
     def serves(self) -> bool:
-        """Tell whether it goes on until the end."""
+        """Tell whether the block goes on until the end."""
         return "serves" in self.words.split()
 
 
 def blocks(page: Path) -> Iterator[tuple[Block, Block | None]]:
-    """Yield the blocks of a page that are run, each with the block right below it that tells what it prints."""
+    """Yield the blocks of a page that are run, each with the block right below it that has its output."""
     text = page.read_text()
     found = [(match, _block(match, text)) for match in FENCE.finditer(text)]
     for at, (match, block) in enumerate(found):
@@ -74,7 +74,7 @@ def _block(match: re.Match[str], text: str) -> Block:
 
 
 def matches(said: str, printed: str) -> bool:
-    """Tell whether a page says what was printed."""
+    """Tell whether the page's output matches what was printed."""
     parts = []
     for line in said.strip().splitlines():
         if line.strip() == "...":
@@ -85,7 +85,7 @@ def matches(said: str, printed: str) -> bool:
 
 
 class Terminal:
-    """A shell in which one block is run after the other."""
+    """A shell that runs one block after the other."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self._script = Path(tempfile.mkdtemp(prefix="spoold-page.")) / "block"
@@ -104,7 +104,7 @@ class Terminal:
         )
 
     def run(self, text: str, code: int = 0) -> tuple[bool, str]:
-        """Run a block; tell whether it ended as it should, and what it printed."""
+        """Run a block. Return whether it ended as it should, and what it printed."""
         mark = f"printf '%s %s\\n' '{self._mark}' $?"
         self._begin(text, f"set +e; . {{}} </dev/null; {mark}", "set -e" if code == 0 else "")
         printed = self._read_to(self._mark)
@@ -113,19 +113,19 @@ class Terminal:
         return printed[1] == str(code), printed[0]
 
     def serve(self, text: str) -> tuple[bool, str]:
-        """Run a block that goes on; return once it is ready."""
+        """Run a block that goes on, and return once it is ready."""
         self._begin(text, ". {} </dev/null; exit")
         return self._read_to("ready") is not None, self._printed
 
     def _begin(self, text: str, how: str, before: str = "") -> None:
-        # What a block sets stays, so it is read by the shell itself, which ends where it fails.
+        # The shell itself reads the block, so that variables stay set. It stops at the first failure.
         self._script.write_text(f"{before}\n{text}")
         assert self._shell.stdin
         self._shell.stdin.write(how.format(self._script) + "\n")
         self._shell.stdin.flush()
 
     def _read_to(self, mark: str) -> tuple[str, str] | None:
-        """Read to a line that begins with a mark; return what was before, and what is behind the mark on that line."""
+        """Read up to a line with a mark. Return the text before it, and the text behind it on the same line."""
         self._printed = ""
         assert self._shell.stdout
         for line in self._shell.stdout:
@@ -136,7 +136,7 @@ class Terminal:
         return None
 
     def close(self) -> None:
-        """End it, and all that was started in it."""
+        """End the shell and everything that was started in it."""
         if self._shell.poll() is None:
             os.killpg(self._shell.pid, signal.SIGTERM)
         self._shell.communicate()
@@ -144,12 +144,12 @@ class Terminal:
 
 
 class Reader:
-    """Somebody who follows a page, on one host or on several.
+    """A person who follows a page, on one host or on several.
 
-    ``environments`` has the variables of each host. ``places`` has what stands for a path that the page names, on all
-    hosts or by host. A block
-    that serves is run in the checkout, and ``serving`` gets what it printed; without ``serving`` it is served already.
-    All else is run in an empty directory, or where there is one in the ``checkout``.
+    ``environments`` has the variables of each host. ``places`` has paths that stand for paths of the page, on all hosts
+    or by host. A block that serves runs in the checkout, and ``serving`` gets its output. Without ``serving`` such a
+    block is skipped, because its service runs already. Other blocks run in an empty directory, or in ``checkout`` where
+    it is given.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Reader:
             terminal.close()
 
     def follow(self, page: Path) -> None:
-        """Run all blocks of a page; fail with the first that does not do as the page says."""
+        """Run all blocks of a page. Fail at the first block that does not do as the page says."""
         for block, said in blocks(page):
             what = f"{page.name}, line {block.line}:\n{block.text}\nprinted:\n"
             fine, printed = self._run(block)
@@ -214,6 +214,6 @@ class Reader:
 
 
 def _replaced(text: str, by: Mapping[str, str]) -> str:
-    """Replace names, each once. One may be the beginning of another, or be in what replaces another."""
+    """Replace names, each once. A name may be the beginning of another, or part of another's replacement."""
     names = "|".join(re.escape(name) for name in sorted(by, key=len, reverse=True))
     return re.sub(names, lambda match: by[match[0]], text) if names else text

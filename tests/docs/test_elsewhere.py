@@ -1,4 +1,4 @@
-"""The commands of the pages that are about other hosts: through ssh, NFS, Slurm, and in a file that is carried."""
+"""The commands of the pages about other hosts: through ssh, NFS and Slurm, and in a file that is carried."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTS = ("packages", "exam")
 
 
 def program(path: Path, text: str) -> None:
-    """Write a program for a shell."""
+    """Write a shell program."""
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
 
@@ -52,7 +52,7 @@ class PlainRoom(Room):
 
 @pytest.fixture
 def judge() -> Iterator[tuple[PlainRoom, User]]:
-    """Yield a host with a spool and an sshd, and a user of it."""
+    """Yield a host with a spool, an sshd and a user."""
     need()
     with user(0) as ann:
         directory = Path(tempfile.mkdtemp(prefix="spoold-judge."))
@@ -66,7 +66,7 @@ def judge() -> Iterator[tuple[PlainRoom, User]]:
 
 
 def client_of(room: Room, account: User, key: str, place: Path) -> dict[str, str]:
-    """Return the variables of a shell whose ssh and scp know the host ``judge``: they are told where its entry is."""
+    """Return the variables of a shell whose ssh and scp know the host ``judge`` by a configuration of their own."""
     programs(place)
     config = place / "config"
     config.write_text(
@@ -103,11 +103,11 @@ until mountpoint -q "$6"; do kill -0 $! || exit 1; sleep 0.1; done
 
 
 def test_the_page_about_nfs(tmp_path: Path) -> None:
-    """With a real server. What stands for the kernel's client is one in FUSE."""
+    """The server is real. A client in FUSE stands for the kernel's."""
     if shutil.which("fusermount3") is None:
         unavailable("not installed: fuse3")
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
-        pytest.skip("only root mounts, and this kernel or this container may have no FUSE")
+        pytest.skip("only root can mount, and this kernel or this container may have no FUSE")
     exported, at = tmp_path / "exported", tmp_path / "mounted"
     exported.mkdir()
     bin_ = programs(tmp_path / "bin")
@@ -169,7 +169,7 @@ def test_the_page_about_slurm(tmp_path: Path, kind: str) -> None:
 
 @contextmanager
 def host(directory: Path, like: Settings, docker: str) -> Iterator[tuple[dict[str, str], Path]]:
-    """Yield the variables of a shell on a host with daemons and a store of its own, and its settings file."""
+    """Yield the variables of a shell on a host with its own daemons and store, and the host's settings file."""
     directory.mkdir()
     bin_ = programs(directory / "bin")
     state = directory / "units"

@@ -1,4 +1,4 @@
-"""The commands of the pages, as they are printed, on spools that are served by plain processes and by real engines."""
+"""The commands of the pages as printed, on spools that plain processes serve and on spools with real engines."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.served import Served
 from tests.waiting import until
 
 DOCS = REPOSITORY / "contrib/docs"
-DESK = ("how-to/autograder.md", "how-to/picture.md", "how-to/sweep.md", "how-to/warm.md")  # need a spool, and no more
+DESK = ("how-to/autograder.md", "how-to/picture.md", "how-to/sweep.md", "how-to/warm.md")  # these need only a spool
 REAL = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(900)]
-LEASE = LeaseSettings(renewal=0.5, limit=60.0, check=0.5, pause=0.5)  # a machine may stand still
+LEASE = LeaseSettings(renewal=0.5, limit=60.0, check=0.5, pause=0.5)  # long, because a machine may stand still
 
 
 def programs(place: Path) -> Path:
-    """Write spoolctl and spoold of this checkout, and a Python that has its client library; return where."""
+    """Write spoolctl and spoold of this checkout, and a Python with the client library. Return their directory."""
     place.mkdir()
     run = f"#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable}"
     for name, words in {"spoolctl": "-P -m tests.patient", "spoold": "-P -m spoold.cli.daemon", "python3": ""}.items():
@@ -39,13 +39,13 @@ def programs(place: Path) -> Path:
 
 
 def variables(*places: Path, **more: str) -> dict[str, str]:
-    """Return the variables of somebody's shell, with programs in some places before all others."""
+    """Return the variables of a shell in which programs in ``places`` come first."""
     path = ":".join([*map(str, places), os.environ["PATH"]])
     return {"PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "100", "NO_COLOR": "1", **more}
 
 
 def write_settings(directory: Path, **spool: object) -> Path:
-    """Make a spool and its settings file; return that."""
+    """Make a spool and its settings file. Return the file."""
     settings = Settings(
         spool=SpoolSettings(path=str(directory / "spool"), settle=60.0, scan=0.5, **spool),  # type: ignore[arg-type] # any
         lease=LEASE,
@@ -60,7 +60,7 @@ def write_settings(directory: Path, **spool: object) -> Path:
 
 @contextmanager
 def plainly(directory: Path, *roles: str, **spool: object) -> Iterator[Path]:
-    """Serve a spool whose jobs are plain processes; yield its settings file."""
+    """Serve a spool whose jobs are plain processes. Yield its settings file."""
     config = write_settings(directory, **spool)
     command = [
         sys.executable,
@@ -81,7 +81,7 @@ def plainly(directory: Path, *roles: str, **spool: object) -> Iterator[Path]:
 
 @pytest.fixture(params=["plain", pytest.param("real", marks=REAL)])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Yield the variables of a shell at a desk where a spool is served."""
+    """Yield the variables of a shell at a desk with a running spool."""
     with ExitStack() as held:
         if request.param == "plain":
             config = held.enter_context(plainly(tmp_path))
@@ -93,7 +93,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, s
 
 @contextmanager
 def really(request: pytest.FixtureRequest, directory: Path) -> Iterator[Path]:
-    """Serve a spool with Docker and Nix; yield its settings file."""
+    """Serve a spool with Docker and Nix. Yield its settings file."""
     settings = request.getfixturevalue("nix_settings")
     request.getfixturevalue("runtime")  # so that the store is prepared by now
     docker = DockerSettings(host=request.getfixturevalue("docker_host"))
@@ -152,7 +152,7 @@ def test_every_page_with_commands_is_followed() -> None:
 
 
 def test_the_commands_for_contributors(tmp_path: Path) -> None:
-    """In a copy of the checkout. What this Python has counts as installed in the environment that is made there."""
+    """They run in a copy of the checkout. The packages of this Python count as installed in the new environment."""
     copy = tmp_path / "checkout"
     shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "dist"), symlinks=True)
     own = Path(sys.executable).parent

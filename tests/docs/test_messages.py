@@ -1,4 +1,4 @@
-"""The page about troubles quotes messages as spoold writes them."""
+"""The page about troubles quotes messages in spoold's words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIABLE = re.compile(r"\{\w*\}")  # of str.format
 
 
 def said() -> list[str]:
-    """Return all texts of the code, with ``...`` for what is put into them."""
+    """Return all texts of the code, with ``...`` in place of variables."""
     found: list[str] = []
     for path in sorted((REPOSITORY / "spoold").rglob("*.py")):
         found += _texts(ast.parse(path.read_text()))
@@ -25,7 +25,7 @@ def said() -> list[str]:
 
 
 def _texts(tree: ast.AST) -> Iterator[str]:
-    about = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings, which nobody is shown
+    about = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings, which no message shows
     for node in ast.walk(tree):
         if node in about:
             continue
@@ -36,7 +36,7 @@ def _texts(tree: ast.AST) -> Iterator[str]:
 
 
 def is_said(message: str, texts: list[str]) -> bool:
-    """Tell whether a text has all parts of a message, in their order."""
+    """Tell whether one of the texts has all parts of a message, in order."""
     parts = [re.escape(part) for part in re.split(r"\.\.\.+", message) if part.strip(" .:;,")]
     wanted = re.compile(".*".join(parts), re.DOTALL)
     return any(wanted.search(text) for text in texts)
@@ -49,7 +49,7 @@ def texts() -> list[str]:
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_of_the_page_is_written_by_the_code(texts: list[str], message: str) -> None:
-    assert len(message.replace(".", "").split()) > 3, "too little to be found by"
+    assert len(message.replace(".", "").split()) > 3, "too short to be found by"
     assert is_said(message, texts)
 
 

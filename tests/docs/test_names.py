@@ -1,4 +1,4 @@
-"""Pages that lead through the code name files and functions that exist."""
+"""Files and functions that pages about the code name do exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS = {*Status, "ENOENT", "NAME"}
 
 
 def functions(path: Path) -> set[str]:
-    """Return what a file defines or imports: functions with their classes before them, classes, and constants."""
+    """Return the names that a file defines or imports: functions, methods with their class, classes, and constants."""
     text = path.read_text()
     if path.suffix in (".c", ".h"):
         return {f"{name}()" for name in re.findall(r"^[\w ]*?\*?(\w+)\(.*\)\n?\{?$", text, re.MULTILINE)}
@@ -48,7 +48,7 @@ def _targets(node: ast.AST) -> Iterator[ast.Name]:
 
 
 def unknown(page: str, root: Path = REPOSITORY) -> list[str]:
-    """Return what a page names that is not there.
+    """Return the names in a page that do not exist.
 
     A function, class or constant is looked for in the files of the same paragraph or item. A file without a folder is
     in the last folder that was named there.

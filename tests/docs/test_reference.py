@@ -1,4 +1,4 @@
-"""contrib/docs/reference.md says what the commands, the settings and the schemas say, and all of it."""
+"""contrib/docs/reference.md has everything that the commands, the settings and the schemas say, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How pages are followed: what goes wrong is found, and what a page says is compared."""
+"""How pages are followed: failures are found, and output is compared with the page's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_command_may_be_meant_to_fail(tmp_path: Path) -> None:
 def test_paths_of_a_page_stand_for_others(tmp_path: Path) -> None:
     text = "~~~sh\necho there >/srv/x/file; cat /srv/xy/file; echo /srv/xy\n~~~\n\n~~~text\nthere\n/srv/xy\n~~~\n"
     (tmp_path / "srv").mkdir()
-    (tmp_path / "srv" / "x-link").symlink_to(tmp_path)  # in which there is the other name
+    (tmp_path / "srv" / "x-link").symlink_to(tmp_path)  # its path contains the other name
     follow(tmp_path, text, **{"/srv/x": str(tmp_path), "/srv/xy": f"{tmp_path}/srv/x-link"})
 
 

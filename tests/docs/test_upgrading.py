@@ -1,4 +1,4 @@
-"""The commands of the page about upgrading, on what daemons of 0.1 left."""
+"""The commands of the page about upgrading, on the spool and state of version 0.1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engines import REPOSITORY
 from tests.test_upgrade import OUTCOMES
 from tests.waiting import until
 
-# Settings as 0.1 knows them: `mode` has another place today.
+# Settings of 0.1, where `mode` has another place than today.
 SETTINGS = """
 [spool]
 path = "{place}/spool"
@@ -41,7 +41,7 @@ ROLES = {"spoold-intake": "intake", "spoold-executor@1": "executor", "spoold-bui
 
 
 def test_the_page_about_upgrading(tmp_path: Path) -> None:
-    """Nothing that 0.1 had on its way is lost, and the settings are as before for those who go back."""
+    """Nothing that 0.1 had on its way is lost. The old settings stay for people who go back."""
     spool = frozen.spool(tmp_path / "spool")
     frozen.nix_state(tmp_path / "state", group=None)
     config = tmp_path / "spoold.toml"
@@ -64,7 +64,7 @@ def test_the_page_about_upgrading(tmp_path: Path) -> None:
         assert "\n[sandbox]\n" in (tmp_path / "spoold-0.2.toml").read_text()
         assert config.read_text() == SETTINGS.format(place=tmp_path)
         assert (tmp_path / "state-0.2/nix/nix/store").is_dir()
-        made.start("spoold.target")  # for what was not taken in yet
+        made.start("spoold.target")  # for files that were not taken in yet
         responses = {id_: spool / "done" / f"{id_}.response.json" for id_ in OUTCOMES}
         until(lambda: all(path.exists() for path in responses.values()), lambda: str(sorted(spool.rglob("*"))))
         found = {id_: json.loads(path.read_bytes())["status"] for id_, path in responses.items()}

@@ -1,7 +1,7 @@
-"""What stands for systemctl in commands of pages: ``python -m tests.docs.units STATE enable --now UNIT`` and the like.
+"""A stand-in for systemctl in the commands of pages: ``python -m tests.docs.units STATE enable --now UNIT``.
 
-``STATE/units.json`` has for each unit its command, and for a target the units that it is made of. A unit is ready when
-its log says so. tests/boot has the units themselves, under systemd.
+``STATE/units.json`` has the command of each unit, and the units of each target. A unit is ready when its log says so.
+tests/boot tests the real units under systemd.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Units:
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._ours: list[subprocess.Popen[bytes]] = []  # which another of us may end
+        self._ours: list[subprocess.Popen[bytes]] = []  # another process of this program may end them
         self._known: dict[str, list[str] | dict[str, list[str]]] = json.loads((state / "units.json").read_text())
 
     def start(self, name: str) -> None:
-        """Start a unit, or those of a target, where they do not run."""
+        """Start a unit, or the units of a target, unless they run."""
         for unit, command in self._of(name).items():
             pid = self._state / f"{unit}.pid"
             if not pid.exists():
@@ -39,7 +39,7 @@ class Units:
                 until(lambda log=log: "msg=ready" in log.read_text(), log.read_text)  # type: ignore[misc]
 
     def stop(self, name: str) -> None:
-        """Stop a unit, or those of a target, where they run."""
+        """Stop a unit, or the units of a target, if they run."""
         for unit in self._of(name):
             pid = self._state / f"{unit}.pid"
             if pid.exists():
@@ -50,12 +50,15 @@ class Units:
                 until(lambda number=number: not self._lives(number))  # type: ignore[misc]
 
     def names(self, patterns: list[str]) -> list[str]:
-        """Return the units that patterns of a shell stand for; a name that there is not is a mistake of the page."""
+        """Return the units that match shell patterns.
+
+        A name without a unit is returned too, because it is the page's mistake.
+        """
         return [name for each in patterns for name in fnmatch.filter(self._known, each) or [each]]
 
     def _lives(self, pid: int) -> bool:
         for process in self._ours:
-            process.poll()  # or it would stay there for us to look at
+            process.poll()  # reap it, because a zombie would look alive
         try:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except FileNotFoundError:
@@ -67,7 +70,7 @@ class Units:
 
 
 def write(state: Path, known: dict[str, list[str] | dict[str, list[str]]]) -> Units:
-    """Make the units of a host."""
+    """Write the units of a host."""
     state.mkdir()
     (state / "units.json").write_text(json.dumps(known))
     return Units(state)

@@ -1,4 +1,4 @@
-"""The file system's clock is asked once for all that arrives within a second."""
+"""The file system's clock is asked once for everything that arrives within a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_file_system_is_asked_once_a_second(tmp_path: Path, monkeypatch: pyt
     touch = fsops.touch
 
     def behind(path: str) -> bool:
-        """Stand for a file server whose clock is at the beginning of time."""
+        """Act like a file server whose clock is at the beginning of time."""
         asked.append(path)
         there = touch(path)
         if there:
@@ -40,7 +40,7 @@ def test_the_file_system_is_asked_once_a_second(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("stall", [3.0, 0.0])
 def test_what_comes_later_has_no_earlier_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stall: float) -> None:
-    """Though a file's time is behind by a part of a tick, or the process stood still between two looks at clocks."""
+    """This holds if a file's time lags by a part of a tick, and if the process stalls between two looks at clocks."""
     now, mtime = [100.0], fsops.mtime
 
     def late(path: str) -> float | None:

@@ -1,4 +1,4 @@
-"""After an error of a link or a rename, what is there decides: a file server's answer may be lost."""
+"""After an error of a link or a rename, the files decide, because a file server's answer may be lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANY = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT, errno.EEXIST]
 
 
 def failing(real: Callable[..., Any], number: int, *, done: bool) -> Callable[..., Any]:
-    """Return ``real`` as it is where it reports an error, of what it did or of what it did not."""
+    """Return a ``real`` that reports an error, after it did its work or without doing it."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         if done:
@@ -73,7 +73,7 @@ def test_a_note_says_what_was_left_first_until_it_is_replaced(tmp_path: Path) ->
     path, private = str(tmp_path / "note"), str(tmp_path / "private")
     assert fsops.noted(path) is None
     assert fsops.note(path, "one")
-    assert fsops.note(path, "one"), "the same is there already"
+    assert fsops.note(path, "one"), "a note with the same text counts as made"
     assert not fsops.note(path, "two")
     assert fsops.noted(path) == "one"
     assert fsops.note(path, "two", private)
@@ -85,7 +85,7 @@ def test_a_note_says_what_was_left_first_until_it_is_replaced(tmp_path: Path) ->
 
 @pytest.mark.parametrize("private", ["", "private"])
 def test_a_note_whose_answer_was_lost_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: str) -> None:
-    """An NFS client that got no answer asks again, and is told that there is something."""
+    """An NFS client that got no answer asks again, and is told that the name exists."""
     path = str(tmp_path / "note")
     monkeypatch.setattr(os, "symlink", failing(os.symlink, errno.EEXIST, done=True))
     assert fsops.note(path, "one", private and str(tmp_path / private))
@@ -101,7 +101,7 @@ def test_the_rest_of_a_crash_is_replaced_also_where_its_removal_is_answered_late
 
 
 def test_a_lock_is_on_a_file_that_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS refuses an exclusive one on any other (EBADF)."""
+    """NFS refuses exclusive locks on other files (EBADF)."""
     modes = []
     monkeypatch.setattr(fcntl, "flock", lambda fd, _: modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE))
     with locked(str(tmp_path / "lock"), exclusive=True):
@@ -109,7 +109,7 @@ def test_a_lock_is_on_a_file_that_is_open_for_writing(tmp_path: Path, monkeypatc
 
 
 def test_a_file_that_the_server_has_no_more_stands_for_nothing(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was replaced by another host: the descriptor is as good as closed."""
+    """Another host replaced the file, so the descriptor is as good as closed."""
     kept = fsops.keep_open(str(private))
     assert kept
     assert fsops.stands_for(str(private), kept)
@@ -141,7 +141,7 @@ def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
 def test_all_is_read_whatever_the_file_has_become_since_it_was_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, limit: int
 ) -> None:
-    """It may grow, or be cut, while it is read; and a large one is read in pieces."""
+    """The file may grow or be cut during the read. A large one is read in pieces."""
     path = tmp_path / "file"
     path.write_bytes(b"abcdef")
     for piece in (2, 1 << 20):

@@ -1,4 +1,4 @@
-"""Control groups of jobs, on files that stand in for either version; tests/sandbox/test_oci.py has the kernel's own."""
+"""Control groups of jobs, on files in place of the kernel's. tests/sandbox/test_oci.py uses the kernel's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a directory that stands in for /sys/fs/cgroup."""
+    """Return a directory in place of /sys/fs/cgroup."""
     monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
     return tmp_path
 
@@ -160,7 +160,7 @@ def test_without_one_of_the_controllers_nothing_is_made(mount: Path, monkeypatch
 def test_on_version_1_jobs_are_at_the_same_place_in_each_tree(
     mount: Path, monkeypatch: pytest.MonkeyPatch, made: tuple[str, ...]
 ) -> None:
-    """A runtime makes groups by one path. One that was left in some trees alone would keep groups from being found."""
+    """A runtime makes groups by one path. A group that is left in some of the trees must not lead to another path."""
     own = {name: mount / name / "unit" for name in ("memory", "pids", "cpu", "unified")}
     for name, place in own.items():
         (place / "jobs" if name in made else place).mkdir(parents=True)

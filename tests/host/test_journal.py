@@ -1,4 +1,4 @@
-"""Records as journald gets them: by a socket of the test's, and by a journald of its own where it may have one."""
+"""Records as journald gets them: through a socket of the test, and through a real journald where one may run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ except ValueError as error:
 
 
 def parse(data: bytes) -> list[tuple[str, bytes]]:
-    """Return the fields of a datagram, as journald reads them."""
+    """Return the fields of a datagram as journald reads them."""
     fields = []
     while data:
         line, _, rest = data.partition(b"\n")
@@ -58,7 +58,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def say(address: Path | str, *words: str) -> bytes:
-    """Have a process log; return what it wrote to stderr."""
+    """Let a process log. Return its stderr."""
     command = [sys.executable, "-c", LOGS, str(address), *words]
     return subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.PIPE, check=True).stderr
 
@@ -104,7 +104,7 @@ def test_where_journald_is_away_stderr_has_it(tmp_path: Path) -> None:
 def test_a_stderr_that_is_not_journalds_gets_lines_with_the_time(
     tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon whose stderr was led into a file inherits $JOURNAL_STREAM all the same."""
+    """A daemon inherits $JOURNAL_STREAM even if its stderr goes to a file."""
     monkeypatch.setenv("JOURNAL_STREAM", "8:12345")
     lines = say(tmp_path / "socket", "auto").splitlines()
     assert lines[0].startswith(b"20")
@@ -139,10 +139,10 @@ journalctl -o json SPOOLD_SUBMISSION=alice-1
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a journald of his own")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a journald")
 @pytest.mark.skipif(not (os.path.exists(JOURNALD) and os.path.exists("/etc/machine-id")), reason="no systemd-journald")
 def test_journald_finds_a_submission(tmp_path: Path) -> None:
-    """Nothing but its own record: what a client called a file is in the value of that file's field."""
+    """The search finds only its own record. A client's name for a file stays in that field's value."""
     log = [sys.executable, "-c", LOGS, "/run/systemd/journal/socket", "journal", "x\nSPOOLD_SUBMISSION=alice-1\n"]
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", WITH_JOURNALD, "sh", *log]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=250, check=False)

@@ -1,4 +1,4 @@
-"""A lock whose file stays open: it excludes others, and nobody is fooled by a file that was removed."""
+"""A lock whose file stays open: it excludes others, and a file that was removed fools nobody."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_free(path: Path) -> bool:
 
 
 def opened(path: Path) -> list[str]:
-    """Return the descriptors by which a file is open here."""
+    """Return the descriptors by which this process has a file open."""
     return [each for each in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{each}") == str(path)]
 
 
@@ -91,7 +91,7 @@ def test_a_file_that_was_removed_locks_nobody(path: Path) -> None:
 
 
 def test_it_stays_open_and_only_for_reading(path: Path) -> None:
-    """Who watches the directory is not woken, and the file system can be made read-only."""
+    """So nobody who watches the directory is woken, and the file system can be made read-only."""
     lock = KeptLock(str(path))
     with lock.held():
         pass
@@ -105,13 +105,13 @@ def test_it_stays_open_and_only_for_reading(path: Path) -> None:
 
 @pytest.mark.parametrize("older", [False, True])
 def test_its_file_is_closed_though_a_cycle_holds_it(path: Path, older: bool) -> None:
-    """Nothing warns of a file that nobody closed, whichever of the two the collector of garbage takes first.
+    """No warning about an unclosed file appears, whichever object the garbage collector takes first.
 
-    CPython 3.11 takes what is in its youngest generation before what has outlived one collection.
+    CPython 3.11 takes objects of its youngest generation before those that have outlived one collection.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        gc.collect()  # what other tests left
+        gc.collect()  # objects of other tests
     lock = KeptLock(str(path))
     if older:
         gc.collect(0)

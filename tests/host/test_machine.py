@@ -1,4 +1,4 @@
-"""What the machine says of itself, where names are not plain."""
+"""What the machine reports about itself, where names are unusual."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def test_a_mount_point_may_have_any_name(tmp_path: Path, name: str) -> None:
     command = ["unshare", "--mount", "sh", "-c", script, "sh", str(point), sys.executable, LOOK]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode in (1, 77) and b"Traceback" not in done.stderr:
-        pytest.skip("to mount takes root")
+        pytest.skip("only root can mount")
     assert done.stderr == b""
     assert done.stdout.split(b"\0") == [str(point).encode(errors="surrogateescape"), b"tmpfs"]

@@ -1,4 +1,4 @@
-"""What a daemon took for a large message goes back to the kernel."""
+"""Memory that a daemon took for a large message goes back to the kernel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ print(after - before, grown - before, resident() - before)
 
 @pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="another libc")
 def test_large_pieces_go_back_once_nothing_grows() -> None:
-    """In a thread, which would keep 16 MiB in an arena of its own; and not while the process may still grow."""
+    """The pieces are a thread's, which would keep 16 MiB in its own arena.
+
+    They stay while the process may still grow.
+    """
     done = subprocess.run([sys.executable, "-c", HOLD], check=True, capture_output=True)
     after, grown, then = (int(word) >> 20 for word in done.stdout.split())
     assert after >= 12
@@ -85,7 +88,7 @@ def test_who_needs_all_that_they_have_is_asked_seldom() -> None:
 
 
 def test_memory_that_was_freed_is_given_back() -> None:
-    """In a process of its own, since others hold what this one frees."""
+    """A process of its own does this, because others may hold the memory that this one frees."""
     code = """
 import os
 from spoold.host import memory
@@ -97,5 +100,6 @@ before = held()
 memory.give_back()
 assert held() < before - 50_000_000, (before, held())
 """
-    environment = {"MALLOC_MMAP_THRESHOLD_": "1000000"} | os.environ  # else each piece is the kernel's by itself
+    # otherwise each piece would be the kernel's by itself
+    environment = {"MALLOC_MMAP_THRESHOLD_": "1000000"} | os.environ
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

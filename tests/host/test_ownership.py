@@ -1,4 +1,4 @@
-"""A path that anybody but root, or who we are, can change is found, wherever on the way that is."""
+"""The check finds a path that users other than root and ourselves can change, at any place on the way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOBODY = pwd.getpwnam("nobody")
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return a file three directories deep, all of them ours."""
+    """Return a file three directories deep. We own all of them."""
     made = tmp_path / "a" / "b" / "file"
     made.parent.mkdir(parents=True)
     made.write_bytes(b"")
@@ -55,7 +55,7 @@ def acl_of_a_stranger(path: Path) -> None:
     try:
         os.setxattr(path, acl.NAME, struct.pack("<I", 2) + packed)
     except OSError as error:
-        pytest.skip(f"no access control lists here: {error}")
+        pytest.skip(f"this file system has no access control lists: {error}")
 
 
 def group_of_nobody(path: Path) -> None:

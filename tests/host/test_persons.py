@@ -1,4 +1,4 @@
-"""Who stands behind a uid: the holder of the range in /etc/subuid that it is in; and what persons weigh."""
+"""The person behind a uid: the holder of its range in /etc/subuid. And the weights of persons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {"root": 0, "alice": ALICE, "bob": BOB, "777": 4321}
 
 @pytest.fixture
 def subuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file of ranges of a host that has users of these names."""
+    """Return the path of the file of ranges, for a host with these users."""
     monkeypatch.setattr(accounts, "uid_of", NAMES.get)
     monkeypatch.setattr(accounts, "members", {"staff": {"alice", "bob", "gone"}, "ta": {"bob"}}.__getitem__)
     return tmp_path / "subuid"
@@ -35,7 +35,7 @@ def test_a_subordinate_uid_counts_as_its_holder(subuid: Path) -> None:
     assert {found.of(uid) for uid in (ALICE, 100_000, 165_535)} == {ALICE}
     assert {found.of(uid) for uid in (BOB, 165_536, 231_071)} == {BOB}
     assert found.of(300_009) == found.of(0) == 0
-    assert found.of(400_000) == 4321, "a name of digits is a name first"
+    assert found.of(400_000) == 4321, "digits are a user name if there is such a user"
     assert [found.of(uid) for uid in (99_999, 231_072, -1)] == [99_999, 231_072, -1]
 
 
@@ -67,7 +67,7 @@ def test_the_file_is_followed(subuid: Path) -> None:
     found = Persons(str(subuid))
     assert found.of(100_000) == 100_000
     subuid.write_text("alice:100000:65536\n")
-    assert found.of(100_000) == 100_000, "by looks, not at each uid"
+    assert found.of(100_000) == 100_000, "the file is read by look(), not for each uid"
     found.look()
     assert found.of(100_000) == ALICE
     private = subuid.with_suffix(".new")

@@ -117,13 +117,13 @@ def test_what_is_left_of_the_group_is_killed(tmp_path: Path) -> None:
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # it may end between the opening and the reading
+    except (FileNotFoundError, ProcessLookupError):  # it may end between the open and the read
         return False
 
 
 @pytest.mark.parametrize("delay", [0, 0.001, 0.002, 0.005, 0.01, 0.1])
 def test_a_program_dies_with_us(tmp_path: Path, delay: float) -> None:
-    seconds = f"{999 + delay}{os.getpid():07}"  # of this test alone
+    seconds = f"{999 + delay}{os.getpid():07}"  # only this test's process has this duration
     script = f"from spoold.host.proc import *; print(flush=True); run(['sleep', '{seconds}'], Bounds(wall=99))"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
@@ -152,7 +152,7 @@ def test_a_grandchild_that_holds_the_pipes_does_not_hold_us(tmp_path: Path) -> N
 
 
 def test_all_that_was_printed_is_read_also_by_one_that_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last of it is in the pipe when the program ends."""
+    """The last bytes are in the pipe when the program ends."""
     drain = proc._Supervision.drain
     printed = b"x" * 3000 + b"end"
 
@@ -173,12 +173,12 @@ def test_all_that_was_printed_is_read_also_by_one_that_stood_still(monkeypatch: 
 def test_a_grandchild_that_goes_on_printing_does_not_hold_us(tmp_path: Path) -> None:
     script = "setsid sh -c 'echo $$ >pid; exec yes' & until [ -s pid ]; do sleep 0.01; done"
     assert run(sh(script), SOON, env={"PATH": os.environ["PATH"]}, cwd=str(tmp_path)).ok
-    with contextlib.suppress(ProcessLookupError):  # nobody reads what it prints any more
+    with contextlib.suppress(ProcessLookupError):  # nobody reads its output any more
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_resource_limits() -> None:
-    bounds = Bounds(wall=250, rlimits=Rlimits(cpu=1))  # others may need the processors more
+    bounds = Bounds(wall=250, rlimits=Rlimits(cpu=1))  # a busy machine may give it little CPU
     assert run(sh("while :; do :; done"), bounds).signal == "SIGKILL"
     seen = run(
         sh("ulimit -v; ulimit -f; ulimit -n; ulimit -c"),
@@ -206,7 +206,7 @@ def test_many_threads_at_once() -> None:
 
 
 def test_a_pid_namespace_has_a_proc_of_its_own() -> None:
-    """bubblewrap finds its child there by the pid that it has inside."""
+    """bubblewrap finds its child in /proc by the inner pid."""
     finished = run(sh("test -d /proc/$$ && exec readlink /proc/self"), SOON, pid_namespace=True)
     assert finished.ok
     assert int(finished.stdout.data) < 10

@@ -1,4 +1,4 @@
-"""What is kept for a while takes a bounded part of memory, and leaves nothing."""
+"""Data that is kept for a while takes a bounded part of memory, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from spoold.host.spill import Spill
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep ten bytes in memory."""
+    """Keep only ten bytes in memory."""
     monkeypatch.setattr(spill, "MOST", 10)
     monkeypatch.setattr(spill, "PIECE", 7)
 
 
 def files(directory: Path) -> int:
-    """Return how many files of a directory are open here, with a name or without."""
+    """Return how many files of a directory this process has open, with a name or without."""
     found = 0
     for each in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the descriptor by which they are listed
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
             found += os.readlink(f"/proc/self/fd/{each}").startswith(f"{directory}/")
     return found
 
 
 @pytest.mark.usefixtures("small")
 def test_what_was_added_is_read_from_any_place(tmp_path: Path) -> None:
-    data = random.Random(1).randbytes(1000)  # noqa: S311 - the same in each run
+    data = random.Random(1).randbytes(1000)  # noqa: S311 - repeatable
     for size in (0, 1, 10, 11, 1000):
         kept = Spill(str(tmp_path), ".x")
         for at in range(0, size, 3):

@@ -1,4 +1,4 @@
-"""Every bound of a request is in the spec's table, and is the one that is kept."""
+"""Every bound of a request is in the spec's table, and the code enforces exactly that bound."""
 
 from __future__ import annotations
 

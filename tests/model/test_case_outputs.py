@@ -1,4 +1,4 @@
-"""Files of cases: what may be asked for, what each case may return, and in which directory of a tar it lies."""
+"""Files of cases: what a request may ask for, what each case may return, and its directory in the tar."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def test_a_case_has_the_patterns_of_the_request_or_its_own() -> None:
     job = planned(read(cases=cases, outputs=[PNG]))
     assert paths(job) == [["*.png"], ["*.log"], [], ["*.png"], [], []]
     assert job.cases[1].outputs[0].required
-    assert job.cases[0].outputs is job.cases[3].outputs, "it is there once for all"
+    assert job.cases[0].outputs is job.cases[3].outputs, "all cases share one list"
     assert job.outputs
     assert (job.outputs.files, job.outputs.file_size, job.outputs.total) == (5, 10, 20)
-    assert job.of_case(job.cases[0]).outputs is None, "who runs it says what is left"
+    assert job.of_case(job.cases[0]).outputs is None, "the caller decides how much is left"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the end of a checker means, by each protocol."""
+"""What a checker's end means in each protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RIGHT, WRONG, PART, ERROR = Verdict.ACCEPTED, Verdict.WRONG_ANSWER, Verdict.PART
 
 
 def ended(code: int | None, stdout: str = "", stderr: str = "", outcome: Outcome | None = None, more: int = 0) -> Phase:
-    """Return the run of a checker that ended so, and printed ``more`` bytes than were kept."""
+    """Return the run of a checker with this end, which printed ``more`` bytes than were kept."""
     streams = [Stream(text.encode(), len(text) + more) for text in (stdout, stderr)]
     chosen = outcome or (Outcome.OK if code == 0 else Outcome.NONZERO_EXIT)
     return finished_phase(stdout=streams[0], stderr=streams[1], time=0.1, outcome=chosen, exit_code=code)
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_so_where_a_case_is_worth_no_points(protocol: Protocol,
 
 
 def test_a_checker_may_speak_in_another_character_set() -> None:
-    """testlib's words are of the 1990s now and then; the points among them count all the same."""
+    """testlib's messages are sometimes in a character set of the 1990s. The points in them count all the same."""
     stderr = Stream("points 2.5 \u043e\u043a".encode("cp1251"), 13)
     run = finished_phase(
         stdout=Stream(b"0.5\n\xff", 5), stderr=stderr, time=0.1, outcome=Outcome.NONZERO_EXIT, exit_code=7
@@ -160,7 +160,7 @@ def test_what_a_checker_is_given() -> None:
     assert arguments_for("cms", []) == ["judge/input", "judge/answer", "judge/output"]
 
 
-# -- what may be asked for
+# -- what a request may ask for
 
 RUN = {"name": "run.sh", "content": ""}
 CASES = [{"name": "a"}]
@@ -197,7 +197,10 @@ def test_a_checker_has_a_build_of_its_own_and_limits() -> None:
 
 
 def test_what_is_asked_of_a_checkers_build_is_noted_by_its_own_key() -> None:
-    """A submission waits for both builds by its own limits.dependencies.time."""
+    """The build's limits have their own key in notes.
+
+    Both builds share the submission's own limits.dependencies.time.
+    """
     asked = {"dependencies": {"time": 1, "memory": 2 << 20}}
     request = read(cases=CASES, checker={"files": [RUN], "limits": asked}, limits=asked)
     build = BuildResult(phase=ended(0), shell="/nix/store/" + "0" * 32 + "-x", closure=[])

@@ -1,4 +1,4 @@
-"""What is collected, and what never is."""
+"""What a collection takes, and what it never takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output is right by the rules of its client, to the byte as the spec and the judges that it names have them."""
+"""Output is right by the client's rules, exactly as the spec and the judges that it names define them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLANKS = b" \t\n\v\f\r"
 
 @pytest.fixture(params=[(leaps.LONGEST, stretches.PIECE), (8, 3)], ids=["as it is", "small pieces"])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Walk in pieces of two sizes, so that short outputs have many of them, too."""
+    """Compare in pieces of two sizes, so that short outputs have many pieces too."""
     longest, piece = request.param
     for module in (walk, leaps):
         monkeypatch.setattr(module, "LONGEST", longest)
@@ -36,7 +36,7 @@ def right(expected: bytes, printed: bytes, **keys: object) -> bool:
     return first_difference(expected, printed, rules_for(msgspec.convert(keys, Compare))) is None
 
 
-# Each rule and each name, by example: expected, printed, and who takes it.
+# Each rule and each name by example: expected, printed, and whether it is accepted.
 
 EXAMPLES = [
     (b"3\n", b"3\n", "exact lines tokens kattis judge0 cms dmoj"),
@@ -126,7 +126,7 @@ def test_what_else_is_said_changes_it(keys: dict[str, object], expected: bytes, 
         ({"float_absolute": 0.5}, b"1", b"1.50001", False),
         ({"float_relative": 0.1}, b"100", b"110", True),
         ({"float_relative": 0.1}, b"100", b"111", False),
-        ({"float_relative": 0.1}, b"110", b"100", True),  # a share of what is expected
+        ({"float_relative": 0.1}, b"110", b"100", True),  # relative to the expected number
         ({"float_relative": 0.1}, b"100", b"111.1", False),
         ({"float_relative": 0.01}, b"0", b"1e-300", False),
         ({"float_absolute": 1e-6, "float_relative": 0.01}, b"100", b"100.5", True),
@@ -148,7 +148,7 @@ def test_what_else_is_said_changes_it(keys: dict[str, object], expected: bytes, 
         ({"float_absolute": 1}, "\u0661".encode(), b"1", False),
         ({"float_absolute": 1}, b"1", "\uff11".encode(), False),
         ({"float_absolute": 0}, b"3", b"0x1.8p1", True),
-        ({"float_absolute": 0}, b"9007199254740993", b"9007199254740992", True),  # they are doubles
+        ({"float_absolute": 0}, b"9007199254740993", b"9007199254740992", True),  # both are the same double
         ({}, b"9007199254740993", b"9007199254740992", False),
         ({"float_absolute": 0.1}, b"a 0.5\nb 1\n", b"a 0.51 \nb 1.0", True),
         ({"float_absolute": 0.1}, b"a 0.5\nb 1\n", b"a 0.51 b 1.0", False),
@@ -159,7 +159,7 @@ def test_numbers(keys: dict[str, object], expected: bytes, printed: bytes, verdi
     assert right(expected, printed, **keys) is verdict
 
 
-# What is told of a difference.
+# What a response tells about a difference.
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_little_is_told_of_what_is_expected(name: str, secret: bytes, printed: b
     assert len(re.sub(r"\\x..|\\.", "?", found.printed or "").replace("...", "")) <= 100
 
 
-# What a client may say.
+# What a client may write.
 
 
 def said(value: object) -> Compare:
@@ -281,7 +281,7 @@ def test_a_name_that_is_spelled_out_is_the_same() -> None:
         assert rules_for(said({"like": name, **keys})) == rules_for(said({"like": name})) == rules
 
 
-# The spec's own words.
+# The spec's own examples.
 
 
 def tables() -> Iterator[list[tuple[str, ...]]]:

@@ -1,6 +1,6 @@
 """A comparison takes time in proportion to the outputs, and little memory beside them.
 
-What is quadratic would not be done with these outputs for days.
+A quadratic comparison would need days for these outputs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_long_outputs_take_little_memory_beside_them(pair: tuple[bytes, bytes], 
 
 
 def calls(expected: bytes, printed: bytes, rules: Rules) -> int:
-    """Return how many functions a comparison calls, those written in C included."""
+    """Return how many functions a comparison calls, including those written in C."""
     seen = 0
 
     def count(_frame: object, event: str, _what: object) -> None:

@@ -1,4 +1,4 @@
-"""Output is right where a slow and plain program finds it right by the words of the spec, whatever the outputs are."""
+"""The comparison agrees with a slow and plain program that follows the spec's words, whatever the outputs are."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVERY_RULE = st.builds(
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """Draw an output, and one that has a few other parts, most often blanks."""
+    """Draw an output, and a copy with a few other parts, most of them blanks."""
     parts = draw(st.lists(PARTS, max_size=20))
     changed = list(parts)
     for at, part in draw(st.lists(st.tuples(st.integers(0, 20), PARTS | st.sampled_from(GAPS)), max_size=3)):
@@ -110,7 +110,7 @@ def test_each_rule_is_what_the_spec_says(sizes: tuple[int, int], pair: tuple[byt
 @given(text=st.binary() | st.lists(PARTS).map(b"".join), rules=EVERY_RULE)
 def test_what_is_expected_is_right(text: bytes, rules: Rules) -> None:
     assert first_difference(text, bytes(bytearray(text)), rules) is None
-    assert walk._Walk(text, text, rules).first_difference() is None  # the quick answer has no part in it
+    assert walk._Walk(text, text, rules).first_difference() is None  # without the shortcut for equal texts
 
 
 @given(pair=pairs(), rules=EVERY_RULE)
@@ -127,7 +127,7 @@ def test_who_asks_for_less_takes_all_that_the_stricter_take(pair: tuple[bytes, b
     for stricter, laxer in [("exact", "judge0"), ("judge0", "cms"), ("cms", "dmoj"), ("dmoj", "kattis")]:
         rules = DEFAULT["exact"] if stricter == "exact" else LIKE[stricter]
         if (stricter, laxer) == ("cms", "dmoj") and b"\r" in b"".join(pair):
-            continue  # a blank to one, a line's end to the other
+            continue  # \r is a blank in one, and the end of a line in the other
         if laxer == "cms" and b"\0" in b"".join(pair):
             continue
         if first_difference(*pair, rules) is None:

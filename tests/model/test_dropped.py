@@ -274,7 +274,7 @@ def test_a_key_that_is_not_known_says_nothing_to_a_terminal() -> None:
     "again", ['"a": "",', '"a" : "\\"",', '"run": {},', '"args": [],', '"",', '{"name": "", "content": ""},']
 )
 def test_what_has_more_strings_than_any_request_is_not_read_into_memory(many: str, again: str) -> None:
-    """Each costs a hundred bytes, and a microsecond, whatever is said of it afterwards."""
+    """Each string would cost a hundred bytes and a microsecond, whatever the later checks say."""
     data = ("{" + many % (again * (2_000_000 // len(again))) + "}").encode()
     tracemalloc.start()
     try:

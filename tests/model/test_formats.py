@@ -1,4 +1,4 @@
-"""Stored objects are read leniently up to the format that this version knows; requests are read strictly."""
+"""Stored objects are read leniently up to the newest format that this version knows. Requests are read strictly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUBMISSION = Submission(
 
 
 def with_unknown_keys(value: Any) -> Any:
-    """Return plain JSON data with one more key in each object that is a struct of ours."""
+    """Return plain JSON data with one more key in each object."""
     if isinstance(value, dict):
         return {key: with_unknown_keys(part) for key, part in value.items()} | {"later": {"a": [1, None]}}
     return [with_unknown_keys(part) for part in value] if isinstance(value, list) else value
@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_damaged_and_not_newer(data: bytes) -> None:
 
 
 def test_what_this_version_does_not_need_is_no_obstacle() -> None:
-    """The first format of the runtime had a Python that ran the supervisor."""
+    """In the first format the runtime had a Python, which ran the supervisor."""
     path = f"/nix/store/{'0' * 32}-bash"
     known = {"system": "x86_64-linux", "bash": path, "coreutils": path, "nixpkgs": {}, "format": 1}
     read = formats.decode(json.dumps(known | {"python": "x", "store": "x", "more": 1}).encode(), Runtime, "x")

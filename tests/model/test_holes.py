@@ -1,4 +1,4 @@
-"""Which versions of other programs have known holes, and which only a distribution can tell of."""
+"""Versions of other programs with known holes, and versions that only a distribution can judge."""
 
 from __future__ import annotations
 

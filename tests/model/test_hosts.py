@@ -1,4 +1,4 @@
-"""Names of hosts as operators write them, and which addresses are the Internet's."""
+"""Names of hosts as operators write them, and which addresses belong to the Internet."""
 
 from __future__ import annotations
 

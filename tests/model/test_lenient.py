@@ -1,4 +1,4 @@
-"""What other people's encoders make of a request is read as it is meant; what cannot be meant is said in our words."""
+"""Requests of other people's encoders are read as they are meant. If one cannot be, the reason is in our own words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spoold.model.submission import File, LimitRequests, Request
 
 RUN = {"name": "run.sh", "content": "echo"}
 PLAIN = Request(files=[File(name="run.sh", content="echo")])
-# Words of msgspec, of json, and of Python's codecs: no reason has them.
+# Words of msgspec, of json and of Python's codecs. No reason may contain them.
 FOREIGN = re.compile(
     r"codec|msgspec|decode|Expected|unknown field|\bfield\b|`|JSON value|Traceback|surrogates not|"
     r"Incorrect padding|non-hexadecimal|\bstr\b|\bint\b|\bfloat\b|\bbool\b|\bdict\b|Invalid|\$\.",
@@ -311,7 +311,7 @@ def test_base64_is_told_of_where_there_may_be_some(data: bytes, has: bool) -> No
 
 @pytest.mark.parametrize("name", ["\U0001f600" * 300, "\U0001f600" * 80, "\u202e" * 79 + "x", "\x7f" * 80])
 def test_reasons_are_short_in_every_script(name: str) -> None:
-    """Outside of ASCII a character takes up to ten when it is shown."""
+    """A character outside of ASCII can take ten characters when it is shown."""
     for data in (
         request(**{name: 1}),
         request(kind=name),
@@ -400,7 +400,7 @@ def test_what_has_more_values_than_any_request_is_not_read_into_memory(several: 
     "text", ['",[],' * 200_000, "\\" * 100_000 + "," * 100_000, ',"' * 100_000], ids=["lists", "backslashes", "quotes"]
 )
 def test_commas_in_texts_are_not_counted(text: str) -> None:
-    """A text without its end is looked at once: at each quote in it anew, this would take hours."""
+    """A text without an end is looked at once. A new look at each quote in it would take hours."""
     assert read(request(inputs=text)).inputs == text
     begun = request()[:-1] + b', "inputs": ' + json.dumps(text).encode()[:-1]
     assert "no end" in why_incomplete(begun, max_files=1000)
@@ -419,13 +419,13 @@ def test_commas_in_texts_are_not_counted(text: str) -> None:
     ],
 )
 def test_one_long_text_takes_little_memory(before: str, several: str, after: str) -> None:
-    """What is done with each character of it may not cost many times its length: intake has a bound."""
+    """Work on each character may not take many times the text's memory, because intake's memory is bounded."""
     data = (before + several * (2_000_000 // len(several)) + after).encode()
     assert _peak(data) < 6 * len(data)
 
 
 def _peak(data: bytes) -> int:
-    """Return how many bytes it takes at most to read and refuse this."""
+    """Return the peak of memory, in bytes, for reading and refusing this."""
     tracemalloc.start()
     try:
         with pytest.raises((ClientError, IncompleteError)):

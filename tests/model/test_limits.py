@@ -1,4 +1,4 @@
-"""Limits: what is asked for is cut to what is allowed. One that is added is one everywhere, or a test here fails."""
+"""Limits: a request gets at most what is allowed. A new limit must be handled everywhere, or a test here fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from spoold.sandbox.messages import Bounds
 from spoold.sandbox.program import SOURCE
 from tests.engines import REPOSITORY
 
-BY_THE_ENGINE = {"processes"}  # the only one; all others the supervisor enforces
+BY_THE_ENGINE = {"processes"}  # the supervisor enforces all others
 SECTION = (REPOSITORY / "spool-layout.md").read_text().partition("\n### Limits\n")[2].partition("\n#")[0]
 
 
@@ -40,7 +40,7 @@ def test_each_limit_goes_to_whoever_enforces_it(name: str) -> None:
     else:
         text = "".join((SOURCE / place).read_text() for place in ("child.c", "phase.c", "usage.c"))
     inner = {"stdout": "output", "stderr": "output", "on_output_limit": "end_on_output"}.get(name, name)
-    assert re.search(rf"\blimits(\.|->){inner}\b", text), "nobody reads it there"
+    assert re.search(rf"\blimits(\.|->){inner}\b", text), "no code reads the limit there"
 
 
 def test_the_supervisor_is_sent_no_other() -> None:
@@ -69,7 +69,7 @@ def test_memory_in_another_unit_than_bytes_is_noted() -> None:
 
 
 def times(allowed: PhaseRange, **asked: float) -> tuple[float, float]:
-    """Return the wall-clock and the CPU time that a request gets."""
+    """Return the wall-clock time and the CPU time that a request gets."""
     limits, notes = effective("limits.run", RequestedLimits(**asked), allowed)  # type: ignore[arg-type]
     assert len(notes) == sum(value > getattr(allowed.maximum, name) for name, value in asked.items())
     return limits.time, limits.cpu_time
@@ -92,7 +92,8 @@ def test_wall_clock_and_cpu_time_go_together() -> None:
     ):
         assert times(allowed, **asked) == got, asked
     own = replace(allowed, default=replace(allowed.default, time=5, cpu_time=30))
-    assert times(own, memory=MIB) == (5, 30)  # an operator may let several processes take more than the clock
+    # an operator may allow several processes more CPU time than wall-clock time
+    assert times(own, memory=MIB) == (5, 30)
     assert times(own, cpu_time=1) == (2, 1)
     compile_, _ = effective("limits.compile", RequestedLimits(cpu_time=100), Limits().compile)
     assert (compile_.time, compile_.cpu_time) == (200, 100)

@@ -1,4 +1,4 @@
-"""What stands for a name that is no submission's is safe everywhere, and no other answer is called so."""
+"""The stand-in for an impossible name is safe everywhere, and no other answer has the same name."""
 
 from __future__ import annotations
 

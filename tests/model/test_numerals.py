@@ -1,4 +1,4 @@
-"""A number is what the C library reads as one."""
+"""A text is a number if the C library reads it as one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SPEC = (REPOSITORY / "spool-layout.md").read_text().partition("\n### When output
 
 
 def of_c(token: bytes) -> float | None:
-    """Read a token as Kattis' validator does: all of it, and only what is finite."""
+    """Read a token like Kattis' validator: all of it, and only finite numbers."""
     value, rest = ctypes.c_double(), ctypes.create_string_buffer(20)
     if ctypes.CDLL(None).sscanf(token, b"%lf%10s", ctypes.byref(value), rest) != 1:
         return None
     return value.value if math.isfinite(value.value) else None
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries read other things as numbers")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries read numbers differently")
 @given(st.text(alphabet="0123456789.eE+-xXpPafn_infty", min_size=1, max_size=12).map(str.encode))
 @pytest.mark.parametrize("before", [b"", b"1", b"-0x", b"0x1."])
 def test_a_number_is_what_c_reads(before: bytes, token: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is a store path and what is not."""
+"""What counts as a store path."""
 
 from __future__ import annotations
 

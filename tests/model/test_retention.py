@@ -1,4 +1,4 @@
-"""What goes is the oldest, as much as the rules say, of whoever has the most, and nothing young."""
+"""Retention removes the oldest answers of the owners who have the most, as many as the rules say, and no young ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from spoold.model.retention import GRAIN, NOTHING, WITHOUT_END, Amount, Census, 
 
 NOW = 1_000_000 * GRAIN
 OFF = Rules(max_age=0, max_count=0, max_size=0, min_age=0)
-OLD, YOUNG = 100, 1  # in grains; min_age is between
+OLD, YOUNG = 100, 1  # in grains; min_age lies between them
 HOUR = Rules(max_age=0, max_count=0, max_size=0, min_age=60 * GRAIN)
 
 
 def census(**owners: list[tuple[int, int]]) -> Census:
-    """Return what owners (``u1`` is the uid 1) have: (age in grains, size) each."""
+    """Return the holdings of owners (``u1`` is the uid 1): pairs of age in grains and size."""
     made = Census(NOW)
     for name, owned in owners.items():
         for age, size in owned:
@@ -38,14 +38,14 @@ def gone(going: Going, owner: int, *ages: int) -> list[int]:
     ],
 )
 def test_of_one_owner_the_oldest_go(rules: Rules, max_age: float, expected: list[int]) -> None:
-    """Of ten, one a minute, these go, by their age in minutes."""
+    """An owner has ten answers, one for each minute. ``expected`` has the ages of those that go."""
     going = decide(census(u1=[(age, 10) for age in range(10)]), rules, max_age)
     assert gone(going, 1, *range(10)) == expected
 
 
 @pytest.mark.parametrize(("max_count", "max_size"), [(0, 100), (10, 0)])
 def test_who_has_much_pushes_nobody_out(max_count: int, max_size: int) -> None:
-    """One owner's many young answers take the place of that owner's old ones, not of another's older ones."""
+    """An owner's many young answers replace that owner's old ones, and not another's older ones."""
     rules = Rules(max_age=0, max_count=max_count, max_size=max_size, min_age=60 * GRAIN)
     owned = census(u1=[(OLD, 10)] * 10, u2=[(2 * OLD, 10)] * 3)
     going = decide(owned, rules, 0)
@@ -68,7 +68,7 @@ def test_a_full_disk_takes_nothing_young_of_those_who_do_not_fill_it() -> None:
 
 
 def test_a_disk_that_is_full_of_something_else_takes_nobodys() -> None:
-    """Anybody can fill it with what is in the drop box; what others have would not make room."""
+    """Any user can fill the disk through the drop box. Removing others' answers would not make enough room."""
     owned = census(u1=[(OLD, 100)] * 11, u2=[(OLD, 100)] * 9)
     going = decide(owned, HOUR, 0, short=Amount(bytes=500), much=Amount(100, 5000))
     assert [gone(going, owner, OLD) for owner in (1, 2)] == [[], []]

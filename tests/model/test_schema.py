@@ -1,4 +1,4 @@
-"""The JSON Schemas are made from the types, and an independent validator finds every example in order."""
+"""The JSON Schemas are made from the types, and an independent validator accepts every example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from spoold.model.schema import KINDS, VERSIONS, Name, schema
 from tests.engines import REPOSITORY
 from tests.schemas import is_valid, validator
 
-# The number and the digest of each. Whoever changes a type raises the number in VERSIONS, and writes the digest here.
+# The version and the digest of each schema. After a change of a type, raise the version in VERSIONS and write the
+# digest here.
 KNOWN = {
     "request": (3, "cebcdac94d14cbe8"),
     "response": (3, "3ec859833d06abb7"),
@@ -61,7 +62,7 @@ def test_it_has_every_key(name: Name) -> None:
 
 
 def examples() -> list[Any]:
-    """Return every request and response that the pages show, and the examples' own requests."""
+    """Return every request and response in the pages, and the examples' own requests."""
     found = [json.loads(text) for page in PAGES for text in FENCED.findall(page.read_text())]
     requests = (REPOSITORY / "contrib" / "docs" / "examples").rglob("request.json")
     return [each for each in (*found, *map(_loaded, requests)) if "files" in each or "Submission_id" in each]

@@ -1,4 +1,4 @@
-"""A state or a role that is added is seen wherever all of them are gone through, or one of these tests fails."""
+"""A new state or role must be handled wherever code goes through all of them, or one of these tests fails."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_each_kind_has_a_flow_with_a_beginning_and_an_end() -> None:
     assert set(FLOWS) == set(ROOTS) == set(Kind)
     for kind in Kind:
         assert (kind.flow[0], kind.flow[-1]) == (State.NEW, State.DONE)
-        assert kind.held, "somebody works on it"
+        assert kind.held, "some state has a worker"
         assert list(kind.flow) == [state for state in State if state in kind.flow], "in the order of the flow"
-        assert kind.leased, "health looks whether its worker lives"
+        assert kind.leased, "health checks whether a worker lives in some state"
     assert set(Kind.SUBMISSION.flow) == set(State)
 
 
@@ -47,18 +47,18 @@ def test_each_state_has_a_directory_a_judge_and_a_measure(kind: Kind, state: Sta
 def test_each_state_is_in_the_tables_of_the_spec(state: State) -> None:
     assert state in {row.name for row in layout.STATES}
     assert state in {row.target for row in layout.TRANSITIONS}
-    assert state in {row.source for row in layout.TRANSITIONS}, "nothing stays there for ever"
+    assert state in {row.source for row in layout.TRANSITIONS}, "an entry can leave the state"
     assert ids.parse_entry(ids.entry_name(state, Entry("a", 1, 1000)))
-    assert state in PLACES, "what lies there is counted as its owner's"
+    assert state in PLACES, "files there count as their owner's"
 
 
 @pytest.mark.parametrize("state", Kind.SUBMISSION.on_its_way)
 def test_from_each_state_there_is_a_way_on_an_end_and_a_way_back(state: State) -> None:
     rows = [row for row in layout.TRANSITIONS if row.source == state]
-    assert "intake" in {row.actor for row in rows}, "who cancels takes it from there"
+    assert "intake" in {row.actor for row in rows}, "intake can cancel from there"
     assert ("health" in {row.actor for row in rows}) == (state in Kind.SUBMISSION.held), "when its holder is dead"
     begins = ("executor", State.RUNNING) in {(row.actor, row.target) for row in rows}
-    assert (state in WAITING) == begins, "the executor looks there for what to begin"
+    assert (state in WAITING) == begins, "the executor looks for work exactly where runs begin"
 
 
 @pytest.mark.parametrize("role", Role)

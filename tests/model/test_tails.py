@@ -1,4 +1,4 @@
-"""The end of an output says which bytes it is, wherever it is cut."""
+"""The end of an output tells which bytes it has, wherever it is cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING = Stream(b"", 0)
 
 
 def shown(written: bytes, most: int) -> tuple[bytes, int, bool, str]:
-    """Return which bytes are shown of the last ``most`` written, where they end, and whether more came before."""
+    """Return the bytes shown of the last ``most``, where they end, whether more came before, and the encoding."""
     tail = written[-most:] if most else b""
     phase = phase_so_far(stdout=Stream(tail, len(written)), stderr=NOTHING, time=1.0)
     data = base64.b64decode(phase.stdout) if phase.stdout_encoding == "base64" else phase.stdout.encode()

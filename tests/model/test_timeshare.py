@@ -1,4 +1,4 @@
-"""Who used less lately is next, and of two who both wait nobody gets more than a few jobs ahead."""
+"""The owner who used less lately is next. Of two owners who wait, nobody gets ahead by more than a few jobs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from spoold.model.timeshare import EPOCH, HALF_LIFE, LEAST, TimeShares, Use
 from spoold.model.turns import Turns
 
 A, B = 1, 2
-START = 123_456_789.0  # on a monotonic clock that has run for years
+START = 123_456_789.0  # like a monotonic clock that has run for years
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_credit() -> Iterator[None]:
-    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    """Let nobody be behind by more than the jobs that run, so that the order is easy to predict."""
     with mock.patch.object(timeshare, "CREDIT", 0.0):
         yield
 
 
 class Places:
-    """So many places, and owners whose things each take the seconds that they are; ``began`` is what began, in turn."""
+    """``places`` slots, and owners whose jobs take as many seconds as their number. ``began`` has the jobs in order."""
 
     def __init__(self, places: int, weights: dict[int, float] | None = None, start: float = START) -> None:
         self.now = start
@@ -45,7 +45,7 @@ class Places:
         self._fill()
 
     def served(self, owner: int) -> float:
-        """Return how long an owner has had places."""
+        """Return the seconds that an owner has had places."""
         going_on = sum(self.now - use.began for _, _, use in self._running if use.owner == owner)
         return self._served.get(owner, 0.0) + going_on
 
@@ -91,7 +91,7 @@ def test_of_two_who_wait_nobody_gets_more_than_a_few_jobs_ahead(
     alone: float,
     others: list[tuple[int, float, float]],
 ) -> None:
-    """Whatever one did before the other came, however long their jobs are, and whoever else comes and goes."""
+    """This holds for any start, any lengths of jobs, and whoever else comes and goes."""
     made = Places(places, dict(zip((A, B), weights, strict=True)))
     made.want(A, *(lengths[0] * math.ceil(300 / sum(lengths[0]))) * places)
     made.run(alone)
@@ -150,7 +150,7 @@ def test_who_was_away_for_a_moment_has_lost_no_debt() -> None:
     made.run(31)
     made.want(A, *[1.0] * 10)
     made.run(20)
-    assert made.served(A) == pytest.approx(60, abs=2), "it had 60, and B has not had as much yet"
+    assert made.served(A) == pytest.approx(60, abs=2), "A had 60 s at first, and B has not had as much yet"
 
 
 def test_debts_fade() -> None:
@@ -199,7 +199,7 @@ def test_what_was_used_is_told_and_fades_by_half() -> None:
 
 
 def test_it_goes_on_for_months() -> None:
-    """Numbers that grow with time are written down in time, also while jobs run, and nobody's turn changes by it."""
+    """Times that grow are rebased in time, even while jobs run. Nobody's turn changes by that."""
     made = Places(2)
     made.want(A, *[300.0] * 5000)
     made.want(B, *[200.0] * 5000)
@@ -209,7 +209,7 @@ def test_it_goes_on_for_months() -> None:
 
 
 def test_who_is_long_gone_is_forgotten() -> None:
-    """On the file system of a server a client may have any number of uids."""
+    """On a file server, a client may use any number of uids."""
     made = Places(4)
     for owner in range(20_000):
         made.want(owner, 0.1)
@@ -222,7 +222,7 @@ def test_who_is_long_gone_is_forgotten() -> None:
 
 
 def test_who_comes_anew_may_be_behind_by_some_short_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So these go one after the other, also where together they take longer than what the other had just now."""
+    """These jobs run one after the other, even if together they take longer than the other owner had just now."""
     monkeypatch.setattr(timeshare, "CREDIT", 10.0)
     made = Places(2)
     made.want(A, *[3.0] * 40)

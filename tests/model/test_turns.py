@@ -1,4 +1,4 @@
-"""Owners take turns; what is urgent to one of them delays none of the others."""
+"""Owners take turns. An owner's urgent entries delay none of the others' entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes of cases: a verdict for each by how its program ended and what it printed, and of all together."""
+"""Results of cases: a verdict for each by the end and the output of its program, and one for all together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RULES = rules_for(Compare())
 
 
 def ran(outcome: Outcome = Outcome.OK, code: int | None = 0, printed: bytes = b"", total: int | None = None) -> Phase:
-    """Return a run that ended so, of whose output so much was kept."""
+    """Return a run with this end, of whose output ``printed`` was kept."""
     stdout = Stream(printed, len(printed) if total is None else total)
     return finished_phase(
         stdout=stdout,
@@ -64,7 +64,7 @@ def verdict(phase: Phase, **parts: Any) -> Verdict:
     ],
 )
 def test_how_it_ended_is_the_verdict_where_that_is_wrong(outcome: Outcome, code: int | None, found: Verdict) -> None:
-    """Also where what it printed is right, and where nothing is expected."""
+    """This holds even if the output is right, and if nothing is expected."""
     assert verdict(ran(outcome, code, b"42\n"), expected={"stdout": "42\n"}) is found
     assert verdict(ran(outcome, code)) is found
 
@@ -174,7 +174,7 @@ def test_what_came_of_all_of_them() -> None:
     assert summary([case()], results(GOOD)).groups is msgspec.UNSET
 
 
-# -- what may be asked for
+# -- what a request may ask for
 
 RUN = {"name": "run.sh", "content": ""}
 
@@ -275,7 +275,7 @@ def test_what_cannot_be_asked_for(keys: dict[str, object], words: str) -> None:
 
 
 def test_what_all_cases_have_of_the_request_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else 15 MiB of inputs were as many GiB of an executor, and a large environment seconds of intake."""
+    """Otherwise 15 MiB of inputs would be 15 GiB in an executor, and a large environment would cost intake seconds."""
     counted: list[str] = []
     real = arguments._checked_string
 
@@ -306,11 +306,11 @@ def test_what_all_cases_have_of_the_request_is_there_once(monkeypatch: pytest.Mo
     ],
 )
 def test_a_case_counts_with_what_it_has_of_the_request(case_: dict[str, object], words: str) -> None:
-    """All of that is the most that a program can get, where A is 64 bytes longer."""
+    """The request's arguments and environment are the most that a program can get, if A is 64 bytes longer."""
     env = {"A": ""}
     args = ["x" * 100_000] * 10
     args.append("x" * (MAX_ARGUMENTS - 12 * WIRE_OVERHEAD - 1_000_000 - len("A=") - 64))
-    if "args" in case_:  # one more, which counts 64 more than it has
+    if "args" in case_:  # one more argument, which counts 64 bytes more than it has
         case_ = case_ | {"args": [*args, *case_["args"]]}  # type: ignore[misc]
     keys = {"cases": [{"name": "a"} | case_], "args": args, "env": env}
     if not words:

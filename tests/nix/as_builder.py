@@ -1,8 +1,8 @@
-"""A builder as another user: reads settings, then expressions, a line of JSON each, and prints what came of each build.
+"""A builder that runs as another user. It reads settings, then expressions as lines of JSON, and prints each result.
 
-For VERIFY in place of an expression the whole store is verified.
+VERIFY in place of an expression verifies the whole store.
 
-``python -m tests.nix.as_builder``, started by tests.nix.setups as that user, with what its unit would give it.
+tests.nix.setups starts ``python -m tests.nix.as_builder`` as that user, with the rights of its unit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spoold.nix.build import NixBuilder
 from spoold.nix.verify import verify
 
 VERIFY = "verify"
-TRIES = 10  # processes that the kernel kills elsewhere, one after the other
+TRIES = 10  # how often the kernel may kill processes elsewhere before a test gives up
 
 
 def main() -> None:
@@ -45,7 +45,10 @@ def main() -> None:
 
 
 def prepared(builder: NixBuilder) -> str:
-    """Prepare it, again where the kernel killed a process of another test, as the daemon does after its rest."""
+    """Prepare the builder.
+
+    Try again after the kernel killed another test's process, as the daemon does after its rest.
+    """
     for _ in range(TRIES - 1):
         with contextlib.suppress(TemporaryError):
             return str(builder.prepare().bash)

@@ -1,4 +1,4 @@
-"""A binary cache over HTTP or HTTPS, whose answers a test can spoil."""
+"""A binary cache over HTTP or HTTPS. A test can spoil its answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fault = Callable[["Handler"], None]
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves one directory; what matches a fault is answered by that."""
+    """Serve one directory. A request that matches a fault gets the fault's answer."""
 
     protocol_version = "HTTP/1.1"
 
@@ -44,13 +44,13 @@ class Handler(SimpleHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the library's name
 
     def refuse(self, status: int) -> None:
-        """Answer with nothing but a status."""
+        """Answer with a status and no body."""
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def answer(self, body: bytes, length: int | None = None) -> None:
-        """Answer with bytes, be it fewer than are announced: then the connection ends."""
+        """Answer with bytes. Where fewer come than ``length`` announces, the connection ends."""
         self.send_response(200)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
@@ -60,12 +60,12 @@ class Handler(SimpleHTTPRequestHandler):
 
     @property
     def file(self) -> bytes:
-        """Return what is asked for."""
+        """Return the requested file."""
         return Path(self.translate_path(self.path)).read_bytes()
 
 
 class Cache:
-    """One cache that runs. ``asked`` are the paths of all requests, ``faults`` patterns of these and what they get."""
+    """A running cache. ``asked`` has the paths of all requests, ``faults`` has patterns of paths and their faults."""
 
     def __init__(self, directory: Path, certificate: Path | None = None, login: str = "") -> None:
         self.directory = directory
@@ -75,7 +75,7 @@ class Cache:
         self.login = "Basic " + base64.b64encode(login.encode()).decode() if login else ""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign] # whom we serve is killed in between
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign] # tests kill clients in the middle
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -84,19 +84,19 @@ class Cache:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """End it, and what hangs."""
+        """End the cache and all requests that hang."""
         self.ended.set()
         self._server.shutdown()
         self._server.server_close()
 
     def asked_for(self, pattern: str) -> list[str]:
-        """Return the requests that match."""
+        """Return the requests that match a pattern."""
         return [path for path in self.asked if re.search(pattern, path)]
 
 
 @contextlib.contextmanager
 def serving(directory: Path, certificate: Path | None = None, login: str = "") -> Iterator[Cache]:
-    """Serve a directory as a binary cache; ``login`` is USER:PASSWORD, where one is demanded."""
+    """Serve a directory as a binary cache. ``login`` is USER:PASSWORD if the cache demands one."""
     cache = Cache(directory, certificate, login)
     try:
         yield cache
@@ -113,7 +113,7 @@ def status(number: int) -> Fault:
 
 
 def half(handler: Handler) -> None:
-    """Send half of what was announced, and hang up."""
+    """Send half of the announced body, and hang up."""
     body = handler.file
     handler.answer(body[: len(body) // 2], len(body))
 
@@ -124,14 +124,14 @@ def hang_up(handler: Handler) -> None:
 
 
 def hang(handler: Handler) -> None:
-    """Send the first bytes, and then nothing any more."""
+    """Send the first bytes of the body and then nothing more."""
     body = handler.file
     handler.answer(body[:10], len(body))
     handler.cache.ended.wait()
 
 
 def say_nothing(handler: Handler) -> None:
-    """Do not answer, and do not hang up."""
+    """Neither answer nor hang up."""
     handler.cache.ended.wait()
 
 
@@ -147,7 +147,7 @@ def wait_for(event: threading.Event) -> Fault:
 
 
 def changed(handler: Handler) -> None:
-    """Send another archive of the same length: the first byte of what is in a file differs."""
+    """Send an archive of the same length in which the first byte of a file's content differs."""
     body = bytearray(handler.file)
     for found in re.finditer(rb"contents(.{8})", body, re.DOTALL):
         if int.from_bytes(found.group(1), "little"):
@@ -157,12 +157,12 @@ def changed(handler: Handler) -> None:
 
 
 def garbage(handler: Handler) -> None:
-    """Send something of the same length that is no archive."""
+    """Send an answer of the same length that is not an archive."""
     handler.answer(b"<" * len(handler.file))
 
 
 def redirected(url: str) -> Fault:
-    """Send whoever asks elsewhere."""
+    """Redirect the client to another cache."""
 
     def fault(handler: Handler) -> None:
         handler.send_response(302)
@@ -185,7 +185,7 @@ def make_keys(directory: Path) -> Path:
 
 
 def make_authority(directory: Path) -> tuple[Path, Path]:
-    """Make a certificate authority; return its certificate, and that of a server on 127.0.0.1 with its key."""
+    """Make a certificate authority. Return its certificate, and the certificate and key of a server on 127.0.0.1."""
     key, server_key = directory / "ca.key", directory / "server.key"
     authority, server = directory / "ca.pem", directory / "server.pem"
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

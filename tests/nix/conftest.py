@@ -1,4 +1,4 @@
-"""A store that a test may spoil, and what lets a builder download."""
+"""A store that a test may spoil, and builders that may download."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tests.web import Web
 
 @pytest.fixture
 def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
-    """Return what makes a builder on a copy of the session's store, of which nothing but the pins and runtime is
-    rooted. Files are shared with the original: nothing changes a file of a store.
+    """Return a function that makes a builder on a copy of the session's store.
+
+    The copy roots only the pins and the runtime. It shares files with the original, since nothing changes files in a
+    store.
     """
     nix_builder.prepare()
     state = tmp_path / "state"
@@ -43,7 +45,7 @@ def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
 
 @pytest.fixture
 def allow(nix_builder: NixBuilder) -> Allow:
-    """Return what makes a builder on the session's store that lets hosts be reached."""
+    """Return a function that makes a builder on the session's store that may download from hosts."""
 
     def make(*hosts: str, inside: Sequence[str] = LOOPBACK, **limits: float) -> NixBuilder:
         builder = NixBuilder(allowing(nix_builder.settings, *hosts, inside=inside, **limits))
@@ -55,7 +57,7 @@ def allow(nix_builder: NixBuilder) -> Allow:
 
 @pytest.fixture
 def server() -> Iterator[Web]:
-    """Yield a web server on loopback, which has a file."""
+    """Yield a web server on loopback that has one file."""
     with web.serving() as made:
         made.has("/x", b"content")
         yield made

@@ -1,4 +1,4 @@
-"""What the tests of downloads share: derivations that download from a server on loopback, and what allows that."""
+"""Derivations that download from a server on loopback, and settings that allow that, for several modules of tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.web import Web
 
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
 CURL = "curl --silent --show-error --fail --location --output $out $url"
-# The same without any program, for stores in which there is none yet.
+# The same with bash alone, for stores that have no other program yet.
 BY_BASH = """
   [ "$http_proxy" = http://127.0.0.1:3128 ] || exit 1
   exec 3<>/dev/tcp/127.0.0.1/3128; printf "GET $url HTTP/1.0\\r\\n\\r\\n" >&3
@@ -39,7 +39,7 @@ def source(
     more: str = "",
     tools: str = "${pkgs.curl}/bin",
 ) -> str:
-    """Return a derivation that downloads, with the hash of ``content``, by default of something that nobody has."""
+    """Return a derivation that downloads ``content``, by its hash. By default no server has the content."""
     now = str(time.time_ns())
     digest = hashlib.sha256(now.encode() if content is None else content).hexdigest()
     text = SOURCE.replace("NAME", name).replace("SCRIPT", script.replace("${", "''${")).replace("URL", url)
@@ -47,19 +47,19 @@ def source(
 
 
 def content(server: Web, path: str = "/x") -> bytes:
-    """Have a server have something new at a path, and return it."""
+    """Put new content on a server at a path, and return it."""
     made = f"content {time.time_ns()}".encode()
     server.has(path, made)
     return made
 
 
 def shell(*sources: str, more: str = "") -> str:
-    """Return a shell that has these among its variables: S0, S1, ..."""
+    """Return a shell with these sources in its variables S0, S1, ..."""
     return room.SHELL % (more + " ".join(f"S{number} = {each};" for number, each in enumerate(sources)))
 
 
 def allowing(settings: Settings, *hosts: str, inside: Sequence[str] = LOOPBACK, **limits: float) -> Settings:
-    """Return settings that let sources be downloaded from ``hosts``."""
+    """Return settings that allow downloads from ``hosts``."""
     nix = msgspec.structs.replace(settings.nix, fetch=list(hosts), fetch_inside=list(inside))
     bounds = msgspec.structs.replace(settings.builder.limits, **limits)
     return msgspec.structs.replace(settings, nix=nix, builder=msgspec.structs.replace(settings.builder, limits=bounds))
@@ -73,7 +73,7 @@ def at(server: Web, path: str = "/x") -> str:
 
 
 def failed(result: BuildResult, outcome: Outcome = Outcome.NONZERO_EXIT) -> str:
-    """Return what a client reads of a build that failed in this way."""
+    """Return the client's message for a build that failed with this outcome."""
     assert result.shell == ""
     assert result.phase.outcome is outcome, result.phase
     return result.phase.stderr

@@ -1,6 +1,7 @@
 """Shells as people write them for a real nixpkgs, and what a job in each prints with stand-ins for its packages.
 
-``needs`` is what the nixpkgs has to have, as an expression over ``pkgs``; an old or a bare one may lack it.
+``needs`` is an expression over ``pkgs`` that tells whether the nixpkgs can build the shell. An old or a bare nixpkgs
+may lack something.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 
 class Shell(NamedTuple):
-    """One shell, a command that a job in it runs, and what that prints."""
+    """One shell, a command that a job runs in it, and the command's output."""
 
     name: str
     text: str
@@ -25,7 +26,7 @@ PYTHON = "python3 -c 'print(6 * 7)'"
 COMPILED = "printf 'int main(){return 42;}' > /tmp/a.c && gcc -o /tmp/a /tmp/a.c && { /tmp/a; echo $?; }"
 
 SHELLS = (
-    # -- what every nixpkgs can do
+    # -- shells for every nixpkgs
     Shell("derivation", DERIVATION % "buildInputs = [ pkgs.python3 ];", PYTHON, "42", "pkgs ? python3"),
     Shell("derivation: C", DERIVATION % "buildInputs = [ pkgs.gcc ];", COMPILED, "42", ANY),
     Shell("derivation: hook", DERIVATION % 'shellHook = "export A=hooked";', "echo $A", "hooked", ANY),
@@ -43,7 +44,7 @@ SHELLS = (
         DERIVATION % 'buildInputs = [ (pkgs.writeScriptBin "hi" "#!/bin/sh\\necho 42") ];',
         "hi",
         "42",
-        # where a cache is not asked for it
+        # needs a nixpkgs that does not ask a cache for it
         '!((pkgs.writeScriptBin "x" "").allowSubstitutes or true)',
     ),
     Shell(
@@ -69,7 +70,7 @@ SHELLS = (
         "42",
         ANY,
     ),
-    # -- what people write today
+    # -- shells in the style of today
     Shell("packages", MAKE % "packages = with pkgs; [ python3 jq ];", PYTHON, "42"),
     Shell("buildInputs", MAKE % "buildInputs = [ pkgs.gcc pkgs.perl ];", COMPILED, "42"),
     Shell("no compiler", MAKE.replace("mkShell", "mkShellNoCC") % "packages = [ pkgs.jq ];", "jq -n 6*7", "42"),

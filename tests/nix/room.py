@@ -1,4 +1,4 @@
-"""What the tests of this room share: building, and entering what was built."""
+"""What the tests of this directory share: building, and entering what was built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from spoold.spool.builds import BuildStore
 from tests.waiting import PATIENCE, until
 
 SHELL = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { %s }\n"
-# A shell with structured attributes, whose hook reads them.
+# A shell with structured attributes. Its hook reads them.
 STRUCTURED = """with rec { pkgs = import <nixpkgs> { }; }; derivation {
   name = "s"; builder = "none"; system = builtins.currentSystem; stdenv = pkgs.stdenvNoCC;
   __structuredAttrs = true; words = [ "a" "b c" ]; map = { k = "v w"; };
@@ -47,7 +47,7 @@ def shell(builder: NixBuilder, attributes: str) -> str:
 
 
 def file(builds: BuildStore, builder: NixBuilder, expression: str) -> str:
-    """Build ``expression`` as a builder of the Build store does, under its proper id; return that."""
+    """Build ``expression`` for the Build store under its proper id, as a builder does. Return the id."""
     runtime = builder.prepare()
     pin = runtime.nixpkgs["default"]
     build_id = ids.build_id(expression, pin, runtime.system, runtime.nix)
@@ -60,7 +60,7 @@ def file(builds: BuildStore, builder: NixBuilder, expression: str) -> str:
 
 
 def processes_with(word: str) -> list[int]:
-    """Return the processes in whose command line or environment ``word`` stands."""
+    """Return the processes with ``word`` in their command line or environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -73,7 +73,7 @@ def processes_with(word: str) -> list[int]:
 
 
 def children_with(word: str) -> list[int]:
-    """Return those of these processes that this one started: others build on this host as well."""
+    """Return those of these processes that are our children, because others build on this host as well."""
     return [pid for pid in processes_with(word) if _parent(pid) == os.getpid()]
 
 
@@ -103,12 +103,12 @@ def limited(builder: NixBuilder, **limits: float) -> NixBuilder:
 
 @functools.cache
 def runtime_of(builder: NixBuilder) -> Runtime:
-    """Return what a builder provides; asked for once, as it takes a moment."""
+    """Return the runtime that a builder provides. It is cached, because this takes a moment."""
     return builder.prepare()
 
 
 def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, binds: tuple[str, ...] = ()) -> bytes:
-    """Enter a captured shell in a root that holds only the store, run ``script`` there, and return what it printed."""
+    """Run ``script`` in a captured shell, in a root that holds only the store. Return what it printed."""
     runtime = runtime_of(builder)
     command = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", str(builder.store.physical), "/nix/store"]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job", *binds]
@@ -120,14 +120,14 @@ def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, bind
 
 
 def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b"") -> bytes:
-    """Enter a captured shell as the sandbox does, with its script, and become ``command`` there.
+    """Enter a captured shell by the sandbox's script and become ``command`` there, in a root that holds only the store.
 
-    ``said`` is what the end of its stderr has to be; where it is empty, all of it.
+    Its stderr must end with ``said``, or be empty where ``said`` is empty.
     """
     runtime = runtime_of(builder)
     root = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", str(builder.store.physical), "/nix/store"]
     root += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/usr/bin", "--chdir", "/tmp"]
-    if runtime.nix:  # nix-shell needs to know of a home and of rm, as it does of the sandbox's
+    if runtime.nix:  # nix-shell needs a home and rm, as in the sandbox
         root += ["--setenv", "HOME", "/tmp", "--setenv", "PATH", f"{runtime.coreutils}/bin:{runtime.bash}/bin"]
     root += ["--symlink", f"{runtime.coreutils}/bin/env", "/usr/bin/env"]
     root += ["--symlink", f"{runtime.bash}/bin/bash", "/bin/sh"]
@@ -146,7 +146,7 @@ def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b""
 
 
 def nix_shell(builder: NixBuilder, expression: Path, script: str) -> bytes:
-    """Run ``script`` in ``nix-shell --pure``: our store takes the place of /nix. For our own words only."""
+    """Run ``script`` in ``nix-shell --pure``, with our store in place of /nix. Only for scripts of our own."""
     runtime = runtime_of(builder)
     nix = builder.store.physical.parent.parent
     command = ["bwrap", "--dev-bind", "/", "/", "--bind", f"{nix}/nix", "/nix", "--chdir", "/", "--clearenv"]

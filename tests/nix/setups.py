@@ -1,8 +1,8 @@
-"""The setups in which a builder runs: by root, by the package's service user, by an ordinary user at a desk.
+"""The setups in which a builder runs: as root, as the package's service user, and as an ordinary user at a desk.
 
-All but the first are builders in processes of their own. They get what the unit gives: two capabilities and nothing
-more; or what useradd gives: a range of subordinate ids. The interpreter of the tests may be closed to them, so they run
-the system's, on a copy of this checkout and of the packages that it needs.
+Builders other than root's are processes of their own. The service user has what the unit gives: two capabilities and
+nothing more. The ordinary user has what useradd gives: a range of subordinate ids. Neither may be able to read the
+tests' interpreter. So they run the system's Python, with a copy of this checkout and of the packages that it needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from tests import engines, users
 from tests.nix.as_builder import TRIES, VERIFY
 
 Kind = Literal["root", "unit", "desk", "systemd"]
-KINDS: tuple[Kind, ...] = ("root", "unit", "desk")  # everywhere; the last one where systemd is process 1
+# for every host; "systemd" is only for hosts where systemd is process 1
+KINDS: tuple[Kind, ...] = ("root", "unit", "desk")
 SYSTEMS_PYTHON = "/usr/bin/python3"
 PACKAGES = ("msgspec",)
 MEMBERS = 4
@@ -41,7 +42,7 @@ RIGHTS = "+setuid,+setgid"
 
 
 class InProcess:
-    """A builder of this process, which root runs."""
+    """A builder in this process, which runs as root."""
 
     def __init__(self, builder: NixBuilder) -> None:
         self._builder = builder
@@ -58,7 +59,7 @@ class InProcess:
 
 
 class AnothersProcess:
-    """A builder in a process of another user's."""
+    """A builder in a process of another user."""
 
     def __init__(self, settings: Settings, command: list[str], environment: dict[str, str], uid: int) -> None:
         self.state = Path(settings.nix.state)
@@ -67,10 +68,10 @@ class AnothersProcess:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd="/"
         )
         self._send(settings)
-        assert self._receive().startswith(b'"/nix/store/'), "it did not start"
+        assert self._receive().startswith(b'"/nix/store/'), "the builder did not start"
 
     def build(self, expression: str) -> BuildResult:
-        """Build an expression, again where the kernel killed somebody else's process and nobody knows whose."""
+        """Build an expression. Try again after the kernel killed a process and nobody knows whose it was."""
         for _ in range(TRIES):
             self._send(expression)
             said = self._receive()
@@ -103,14 +104,16 @@ Setup = InProcess | AnothersProcess
 
 @contextlib.contextmanager
 def anothers(kind: Kind, settings: Settings) -> Iterator[AnothersProcess]:
-    """Yield a builder on a store of its own: of the service user ("unit"), of an ordinary user ("desk"), or of the
-    service user with all that the package's unit says ("systemd").
+    """Yield a builder that runs as another user, on a store of its own.
+
+    "unit" runs as the service user, "desk" as an ordinary user, and "systemd" as the service user with all settings of
+    the package's unit.
     """
     if os.geteuid() != 0 or not os.access(SYSTEMS_PYTHON, os.X_OK):
-        pytest.skip("to be several users takes root, and a Python that all may run")
+        pytest.skip("these tests need root, and a Python that all users may run")
     if kind == "desk" and shutil.which("newuidmap") is None:
         engines.unavailable("there is no newuidmap")
-    # pytest's own directories are closed to others, and the unit has a /tmp of its own.
+    # Others cannot enter pytest's own directories, and the unit has its own /tmp.
     room = Path(tempfile.mkdtemp(prefix="spoold-setup.", dir="/var/lib" if kind == "systemd" else None))
     with contextlib.ExitStack() as held:
         held.callback(engines.remove_store, room)
@@ -144,7 +147,7 @@ def anothers(kind: Kind, settings: Settings) -> Iterator[AnothersProcess]:
 
 
 def _under_the_unit(name: str, uid: int, gid: int, room: Path) -> list[str]:
-    """Return the command that starts a program as the builder's unit starts the daemon, but for who it is and where."""
+    """Return the command that starts a program with the builder's unit, but as another user and in another place."""
     unit = (engines.REPOSITORY / "systemd/spoold-builder.service").read_text().replace("\\\n", " ")
     lines = unit.partition("[Service]\n")[2].partition("\n[Install]")[0].splitlines()
     others = (
@@ -180,7 +183,7 @@ def copy_code(directory: Path) -> None:
         shutil.copytree(engines.REPOSITORY / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     version = subprocess.run([SYSTEMS_PYTHON, "--version"], check=True, capture_output=True, text=True).stdout
     if version.split()[1].split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
-        pytest.skip(f"{SYSTEMS_PYTHON} is of another version than the tests' Python, and cannot run its packages")
+        pytest.skip(f"{SYSTEMS_PYTHON} has another version than the tests' Python, so it cannot run its packages")
     for name in PACKAGES:
         found = find_spec(name)
         assert found is not None
@@ -191,7 +194,7 @@ def copy_code(directory: Path) -> None:
 
 @contextlib.contextmanager
 def service_user() -> Iterator[tuple[int, int]]:
-    """Yield the uid and gid of a service user, and have the users of builds that sysusers.d would make."""
+    """Yield the uid and gid of a service user. Make the users of builds that sysusers.d would make."""
     with contextlib.ExitStack() as held:
         if accounts.gid_of(userns.BUILD_GROUP) is None:
             users.change("groupadd", "--system", userns.BUILD_GROUP)
@@ -225,4 +228,4 @@ def _user(name: str) -> Iterator[tuple[int, int]]:
         assert gid is not None
         yield uid, gid
     finally:
-        users.change("userdel", "--force", name)  # its last processes may still be dying
+        users.change("userdel", "--force", name)  # with --force, because its last processes may still be dying

@@ -1,9 +1,9 @@
-"""A binary cache with stand-ins: what shells of a real nixpkgs need, under the names that it asks for.
+"""A binary cache with stand-ins for what shells of a real nixpkgs need, under the names that the nixpkgs asks for.
 
-The store path of an output depends on how it would be built, and not on what is in it. So a cache may hold anything
-under a real name, as long as a key that counts has signed it. Here it is links into a package of the miniature nixpkgs,
-and for anything else a program that says its name. What a real cache does not have either (allowSubstitutes), and the
-hooks that packages are made of, are built from these.
+The store path of an output depends on how it would be built, and not on its content. So a cache may hold anything under
+a real name, as long as a trusted key has signed it. The content here is links into a package of the miniature nixpkgs,
+or a program that prints its name where no package fits. Outputs that real caches lack too (allowSubstitutes), and the
+hooks of packages, are built from these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spoold.nix.build import NixBuilder
 from tests.nix import room
 from tests.nix.cache import INFO
 
-# Names of real packages, without their versions, and the attribute of the miniature that stands in for each.
+# Names of real packages, without their versions, and the attributes of the miniature that stand in for them.
 STANDS_IN = {
     "bash": "bash",
     "bash-interactive": "bash",
@@ -46,19 +46,19 @@ initialPath="{initial}"
 defaultNativeBuildInputs="{hooks}"
 defaultBuildInputs=""
 """
-OUTPUTS = "multiple-outputs.sh"  # without it nothing with a hook can be built
+OUTPUTS = "multiple-outputs.sh"  # nothing with a hook can be built without it
 _VERSION = re.compile(r"-(?=[0-9])")
 
 
 class Needed(msgspec.Struct, frozen=True):
-    """An output that a cache is to have."""
+    """An output that a cache has to have."""
 
     path: str
     name: str
 
 
 def needed(builder: NixBuilder, derivation: str) -> Iterator[Needed]:
-    """Yield what has to be in a cache so that ``derivation`` can be built."""
+    """Yield the outputs that a cache must have so that ``derivation`` can be built."""
     seen, waiting = set(), [derivation]
     while waiting:
         for path, outputs in policy.read(builder.store, waiting.pop()).derivations:
@@ -78,7 +78,7 @@ def _is_made_here(derivation: policy.Derivation) -> bool:
     fixed = any(output.algorithm for output in derivation.outputs)
     return not fixed and (
         attributes.get("allowSubstitutes", "1") in ("", False)
-        or attributes.get("preferLocalBuild", "") in ("1", True)  # texts, links: a client's own are in no cache
+        or attributes.get("preferLocalBuild", "") in ("1", True)  # texts and links: no cache has a client's own
         or str(attributes.get("name", "")).endswith("hook")
     )
 
@@ -88,7 +88,7 @@ def _plain(name: str) -> str:
 
 
 class Maker:
-    """Makes a cache for what ``builder`` evaluates; the stand-ins are the miniature's, its default pin."""
+    """Makes a cache for shells that ``builder`` evaluates. Its stand-ins come from the default pin, the miniature."""
 
     def __init__(self, builder: NixBuilder, directory: Path, secret: Path) -> None:
         self._builder, self._directory, self._secret = builder, directory, secret
@@ -117,7 +117,7 @@ class Maker:
         subprocess.run([*argv, "--store", f"file://{self._directory}", *paths], check=True, capture_output=True)
 
     def add(self, expression: str, pin: str) -> int:
-        """Add what a shell needs that the cache has not yet; return how many paths that was."""
+        """Add what a shell needs and the cache lacks. Return the number of paths added."""
         builder = self._builder
         location = builder.prepare().nixpkgs[pin]
         assert builder._evaluator is not None
@@ -153,7 +153,7 @@ class Maker:
         (self._directory / f"{wanted.path[11:43]}.narinfo").write_text(text)
 
     def _lay_out(self, tree: Path, wanted: Needed, pin: str) -> list[str]:
-        """Put a stand-in into a directory; return what it refers to."""
+        """Put a stand-in into a directory. Return the store paths that it refers to."""
         bash = self._packages["bash"]
         if wanted.name.startswith("stdenv"):
             initial = [self._packages[name] for name in BASE if name in self._packages]
@@ -164,7 +164,8 @@ class Maker:
                 hooks = f"{wanted.path}/{OUTPUTS}"
             begin = SETUP.format(bash=bash, initial=" ".join(initial), hooks=hooks)
             real = (pkgs / "stdenv/generic/setup.sh").read_text()
-            early = {"@shell@": f"{bash}/bin/bash", "@initialPath@": " ".join(initial)}  # what 2014 filled in
+            # nixpkgs of 2014 filled these in
+            early = {"@shell@": f"{bash}/bin/bash", "@initialPath@": " ".join(initial)}
             for word, value in early.items():
                 real = real.replace(word, value)
             (tree / "setup").write_text(begin + real)

@@ -29,7 +29,7 @@ CONFIDENTIAL = "what-the-host-keeps-to-itself"
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[Path]:
-    """A file that nobody may read or touch; a Nix file too, should it be imported."""
+    """Yield a file that no attack may read or touch. It is a Nix file, so that an import would work."""
     path = tmp_path / "canary.nix"
     path.write_text(f'"{CONFIDENTIAL}"')
     before = path.stat()
@@ -41,25 +41,25 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def tight(nix_builder: NixBuilder) -> NixBuilder:
-    """A builder that allows little, and much time for it: a busy machine must not make a limit of time of another."""
+    """Return a builder with low limits but much time, so that a busy machine doesn't run into a limit of time."""
     return room.limited(nix_builder, evaluation_memory=512 * MIB, memory=128 * MIB, log=100_000, files=2000)
 
 
 @pytest.fixture(scope="module")
 def hasty(tight: NixBuilder) -> NixBuilder:
-    """A builder that is out of patience soon as well."""
+    """Return a builder that allows builds little time as well."""
     return room.limited(tight, time=3 * SLOWNESS, silence=2 * SLOWNESS)
 
 
 @pytest.fixture(scope="module")
 def hasty_reader(tight: NixBuilder) -> NixBuilder:
-    """A builder that is out of patience soon with evaluations."""
+    """Return a builder that allows evaluations little time."""
     return room.limited(tight, evaluation_time=2 * SLOWNESS)
 
 
 @pytest.fixture
 def second_wall(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the limit of CPU time of an evaluation far away, or it strikes first where we are held up for a second."""
+    """Raise an evaluation's limit of CPU time, which would strike first if this process stood still for a second."""
     bounds = evaluate._bounds
 
     def with_time(limits: BuildLimits) -> proc.Bounds:
@@ -81,7 +81,7 @@ def second_wall(monkeypatch: pytest.MonkeyPatch) -> None:
         'builtins.readFile "/etc/passwd"',
         'builtins.readFile "/proc/self/environ"',
         'builtins.readFile "/proc/1/cmdline"',
-        'builtins.readFile "/proc/self/status"',  # which the jail does have
+        'builtins.readFile "/proc/self/status"',  # this file is in the jail
         'builtins.readDir "/"',
         'builtins.toString (builtins.pathExists "/proc/self") + builtins.readFile "/proc/version"',
         'builtins.path { path = "CANARY"; }',
@@ -142,7 +142,7 @@ ENDLESS = {
         'builtins.match "(x+x+)+y" (builtins.concatStringsSep "" (builtins.genList (x: "x") 40))',
         Outcome.TIME_LIMIT,
     ),
-    "message": (f"throw ({DOUBLED} 15)", Outcome.OUTPUT_LIMIT),  # half a MB, five times what is allowed
+    "message": (f"throw ({DOUBLED} 15)", Outcome.OUTPUT_LIMIT),  # half a MB, five times the limit
     "large message": (f"throw ({DOUBLED} 26)", Outcome.MEMORY_LIMIT),  # 1 GB
     "trace": (
         f"let f = n: builtins.trace ({TEXT % 1000}) (if n == 0 then 1 else f (n - 1)); in f 5000",
@@ -159,10 +159,10 @@ def test_an_evaluation_without_end(tight: NixBuilder, hasty_reader: NixBuilder, 
     assert result.phase.outcome is outcome, result.phase.stderr[:2000]
     assert len(result.phase.stderr) < 150_000
     if outcome is Outcome.TIME_LIMIT:
-        assert result.phase.signal == "", "stopped by the limit of CPU time, which is the second wall"
+        assert result.phase.signal == "", "stopped only by the limit of CPU time, the second wall"
     if outcome is Outcome.MEMORY_LIMIT:
         assert isinstance(result.phase.memory, int)
-        assert result.phase.memory < 700 * MIB, "stopped by the control group, which is the second wall"
+        assert result.phase.memory < 700 * MIB, "stopped only by the control group, the second wall"
 
 
 def test_an_evaluation_that_fills_its_store(nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_an_evaluation_that_fills_its_store(nix_builder: NixBuilder, monkeypatch
 
 def test_one_file_that_fills_its_store(nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "THROW_AWAY", 4 * MIB)
-    monkeypatch.setattr(measure, "outgrown", lambda *_, **__: "")  # may come too late
+    monkeypatch.setattr(measure, "outgrown", lambda *_, **__: "")  # the look may come too late
     result = room.build(nix_builder, f'builtins.toFile "x" ({DOUBLED} 19)')
     assert result.phase.outcome is Outcome.OUTPUT_LIMIT, result.phase.stderr
 
@@ -199,7 +199,7 @@ def test_a_build_without_end(tight: NixBuilder, hasty: NixBuilder, name: str) ->
     script, outcome = BUILDS[name]
     builder = hasty if outcome is Outcome.TIME_LIMIT else tight
     if outcome is Outcome.OUTPUT_LIMIT:
-        # The disk is looked at as well, and others write to it: so a small limit only for those that are to meet it.
+        # The disk is measured too, and others write to it. So only these builds get a small limit.
         builder = room.limited(tight, output=20 * MIB)
     if name == "silent":
         builder = room.limited(hasty, time=600)
@@ -269,7 +269,7 @@ def test_setup_runs_in_the_build_sandbox(nix_builder: NixBuilder, canary: Path) 
     ],
 )
 def test_a_shell_whose_output_is_not_what_it_seems(nix_builder: NixBuilder, canary: Path, script: str) -> None:
-    """What the client's setup puts in the place of the capture never matters on the host."""
+    """The client's setup replaces the capture. Nothing on the host may follow its replacement."""
     words = script.replace("CANARY", str(canary))
     setup = f"out=$__spoold_out; PATH=$__spoold_coreutils/bin; rm -rf $out; {words}; exit 0"
     result = room.build(nix_builder, with_setup(setup))
@@ -303,12 +303,12 @@ FIXED = """
 
 @pytest.fixture
 def no_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second wall, with the first one gone."""
+    """Remove the first wall, so that the second one is tested."""
     monkeypatch.setattr(policy, "check", lambda *_: None)
 
 
 def test_fixed_outputs_have_no_network_either(nix_builder: NixBuilder, no_policy: None) -> None:
-    """Nix gives these builders the network of whoever started it."""
+    """Nix gives these builders the network of its own caller."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         port = server.getsockname()[1]
@@ -355,7 +355,7 @@ def test_one_bad_build_does_not_hold_up_another(nix_builder: NixBuilder) -> None
     try:
         room.until_runs(mark)
         assert room.build(nix_builder, room.SHELL % f"N = {time.time_ns()};").shell
-        assert bad.is_alive(), "nobody waited for its end"
+        assert bad.is_alive(), "no build waited for the bad one's end"
     finally:
         cancelled.set()
         bad.join()

@@ -1,4 +1,4 @@
-"""From an expression to a result: what works, what fails, and what the client is told."""
+"""From an expression to a result: what works, what fails, and the client's messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.nix
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect which Nix programs run on a store; those that may build are called builders."""
+    """Record the names of Nix programs that run on a store. Programs that may build are recorded as "builders"."""
     run, run_builders = Store.run, Store.run_builders
     found: list[str] = []
 
@@ -51,7 +51,7 @@ def test_prepare_again_runs_little_and_says_the_same(nix_builder: NixBuilder, ra
     runtime = nix_builder.prepare()
     ran.clear()
     assert NixBuilder(nix_builder.settings).prepare() == runtime
-    assert ran == ["nix-instantiate", "nix-store", "nix-store"], "the runtime's derivations, and what they refer to"
+    assert ran == ["nix-instantiate", "nix-store", "nix-store"], "the runtime's derivations and their references"
     assert {runtime.bash, runtime.coreutils} < set(runtime.closure)
     for path in (runtime.bash, runtime.coreutils):
         assert nix_builder.store.on_disk(path).joinpath("bin").is_dir()
@@ -106,7 +106,7 @@ def test_the_same_again_is_the_same_path_and_builds_nothing(nix_builder: NixBuil
     second = room.build(nix_builder, room.SHELL % "X = 1;")
     assert second.shell == first.shell
     assert second.packages == first.packages
-    assert ran == [], "it is evaluated in the jail, and that is all"
+    assert ran == [], "only the jail runs, for the evaluation"
 
 
 def test_two_at_once(nix_builder: NixBuilder) -> None:
@@ -194,7 +194,7 @@ def test_a_mistake_is_explained(nix_builder: NixBuilder, expression: str, said: 
     ],
 )
 def test_an_expression_lies_where_the_job_runs(nix_builder: NixBuilder, value: str, seen: str) -> None:
-    """Alone: what a path of it names is where that is in the sandbox, and only itself can be read."""
+    """The expression lies there alone. Its paths are paths of the sandbox, and it can read only itself."""
     captured = room.shell(nix_builder, f"A = {value};")
     assert room.enter(nix_builder, captured, 'printf %s "$A"') == seen.encode()
 

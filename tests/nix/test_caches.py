@@ -1,6 +1,6 @@
-"""Binary caches over HTTP and HTTPS: good ones, and each way in which one can be bad.
+"""Binary caches over HTTP and HTTPS: good ones, and each way in which one can fail.
 
-What a cache does wrong has a message of its own, is tried again, and is never the client's fault.
+Each failure of a cache has its own message, is tried again, and is never the client's fault.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.waiting import PATIENCE, until
 pytestmark = pytest.mark.nix
 
 PATHS = 200
-# So many outputs of one derivation; each can be fetched by itself, and no two builds of this have the same content.
+# A derivation with COUNT outputs, each of which can be fetched alone. No two builds of it have the same content.
 MANY = """MANY = derivation {
   name = "many"; system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash";
   outputs = map (n: "o${toString n}") (builtins.genList (n: n) COUNT);
@@ -55,7 +55,7 @@ def many(count: int, size: str = "") -> str:
 
 
 FEW = many(3)
-# What nothing but a fetch can bring: the policy refuses to build it.
+# Only a fetch can bring this, because the policy refuses to build it.
 FIXED = """FIXED = derivation { name = "fixed"; system = builtins.currentSystem; builder = "/bin/sh";
     outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "fixed"; };"""
 
@@ -66,7 +66,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Full(msgspec.Struct, frozen=True):
-    """A directory with a signed cache of shells, and what these are."""
+    """A directory with a signed cache, and the shells in it."""
 
     directory: Path
     key: str
@@ -77,7 +77,7 @@ class Full(msgspec.Struct, frozen=True):
 
 @pytest.fixture(scope="module")
 def full(nix_builder: NixBuilder, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Full:
-    """Make a cache of the runtime, two shells and a file, with a key."""
+    """Make a signed cache of the runtime, two shells and a file."""
     directory = tmp_path_factory.mktemp("cache")
     shells = [room.build(nix_builder, expression) for expression in (many(PATHS), FEW)]
     assert all(shell.shell for shell in shells), shells
@@ -89,7 +89,7 @@ def full(nix_builder: NixBuilder, keys: Path, tmp_path_factory: pytest.TempPathF
 
 
 def fill(builder: NixBuilder, directory: Path, keys: Path, *paths: str) -> None:
-    """Put paths, and the runtime, into a cache."""
+    """Put paths and the runtime into a cache."""
     argv = ["nix", "--extra-experimental-features", "nix-command", "copy", "--store", str(builder.store.root)]
     argv += ["--option", "substituters", "", "--to", f"file://{directory}?compression=none&secret-key={keys}/secret"]
     subprocess.run([*argv, *paths, *builder.prepare().closure], check=True, capture_output=True)
@@ -102,7 +102,7 @@ def server(full: Full) -> Iterator[Cache]:
 
 
 def asking(builder: NixBuilder, full: Full, *urls: str, **changes: str | list[str]) -> NixBuilder:
-    """Return a builder on the same store that asks caches."""
+    """Return a builder on the same store that asks these caches."""
     nix = msgspec.structs.replace(
         builder.settings.nix, substituters=list(urls), trusted_public_keys=[full.key], **changes
     )
@@ -111,7 +111,7 @@ def asking(builder: NixBuilder, full: Full, *urls: str, **changes: str | list[st
 
 @pytest.fixture
 def bare(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> NixBuilder:
-    """A builder on a store that has the runtime and nothing else."""
+    """Return a builder on a store that has only the runtime."""
     monkeypatch.setattr("spoold.nix.build.GRACE", 0)
     builder = copy()
     builder.collect(set(), dry_run=False)
@@ -124,7 +124,7 @@ def prepared(builder: NixBuilder) -> NixBuilder:
 
 
 def nar_of(full: Full, path: str) -> str:
-    """Return a pattern for the request of what is in a path."""
+    """Return a pattern for the request of a path's content."""
     text = (full.directory / f"{path[11:43]}.narinfo").read_text()
     return re.escape(text.partition("URL: ")[2].partition("\n")[0])
 
@@ -148,7 +148,7 @@ def test_a_cold_store_is_filled_from_a_cache_and_tells_how_far_it_is(
     told: list[Fetching] = []
 
     def in_part(handler: cache.Handler) -> None:
-        """Let half of them through before anything is told."""
+        """Let half of the paths through, and hold the rest until progress is told."""
         if len(server.asked_for(r"\.nar$")) - len(held) > PATHS // 2:
             gate.wait(PATIENCE)
         handler.answer(handler.file)
@@ -196,7 +196,7 @@ def test_what_one_does_not_have_another_may(bare: NixBuilder, full: Full, tmp_pa
         builder = prepared(asking(bare, full, empty.url, f"{server.url}?priority=9"))
         result = builder.build("x", FEW, "default", Event())
     assert result.shell == full.few.shell
-    assert once(builder, result) == full.once, "it was not built here"
+    assert once(builder, result) == full.once, "it was fetched, not built here"
     assert empty.asked_for("narinfo")
 
 
@@ -260,7 +260,7 @@ AWAY = r"it cannot be reached \(127.0.0.1: Connection refused\)"
 
 
 class Bad(NamedTuple):
-    """A way to fail: its name, of which requests, how, and what is said of it."""
+    """A way to fail: its name, the pattern of the requests that fail, the fault, and the message."""
 
     name: str
     pattern: str
@@ -312,12 +312,12 @@ def test_each_way_to_fail_has_its_words(
     builder = prepared(asking(bare, full, server.url))
     server.faults.append((bad.pattern, bad.fault))
     with pytest.MonkeyPatch.context() as patch:
-        if bad.fault is cache.hang:  # any other could be too slow by chance
+        if bad.fault is cache.hang:  # other answers could be too slow by chance
             patch.setattr("spoold.nix.caches.STALLED", 1)
         with pytest.raises(CacheError, match=bad.said):
             room.build(builder, room.SHELL % FIXED)
     server.faults.clear()
-    assert room.build(builder, room.SHELL % FIXED).shell, "and is tried again"
+    assert room.build(builder, room.SHELL % FIXED).shell, "it is tried again"
 
 
 def test_one_that_does_not_come_to_an_end_with_what_it_has(bare: NixBuilder, full: Full, server: Cache) -> None:
@@ -348,7 +348,7 @@ def test_a_host_to_which_a_cache_redirects_is_named_where_it_is_away(
 def test_a_source_that_cannot_be_downloaded_either_is_not_the_clients_fault(
     bare: NixBuilder, full: Full, server: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cache might have had it."""
+    """The cache might have had the source."""
     monkeypatch.setattr("spoold.nix.caches.ATTEMPTS", 1)
     server.faults.append(("narinfo", cache.status(500)))
     builder = asking(bare, full, server.url, fetch=["127.0.0.1:9"], fetch_inside=["127.0.0.0/8"])
@@ -410,7 +410,7 @@ def test_a_fetch_that_is_slow_goes_on_where_it_ended(
     hours = 0
 
     def now() -> float:
-        """Let an hour pass at each look, once some paths have come and a few looks have seen them."""
+        """Let an hour pass at each look, after some paths have arrived and several looks have counted them."""
         nonlocal hours
         hours += arrived(builder) > 0 and next(looked, None) is None
         return time.monotonic() + 3600 * hours
@@ -427,7 +427,7 @@ def test_a_fetch_that_is_slow_goes_on_where_it_ended(
     server.asked.clear()
     builder = prepared(asking(bare, full, server.url))
     assert room.build(builder, many(PATHS)).shell == full.many.shell
-    assert len(set(server.asked_for(r"\.nar$"))) <= full_size(full) - came, "what came is not fetched again"
+    assert len(set(server.asked_for(r"\.nar$"))) <= full_size(full) - came, "paths that arrived are not fetched again"
 
 
 def test_a_build_that_is_cancelled_while_it_fetches_ends(bare: NixBuilder, full: Full, server: Cache) -> None:
@@ -451,7 +451,7 @@ def test_more_than_may_be_added_is_not_fetched(bare: NixBuilder, full: Full, ser
 
 
 def world(count: int) -> str:
-    """Return a shell that needs so many derivations."""
+    """Return a shell that needs ``count`` derivations."""
     return room.SHELL % (
         """all = map (n: derivation { name = "world-${toString n}"; system = builtins.currentSystem;
         builder = "${pkgs.bash}/bin/bash"; args = [ "-c" "echo > $out" ]; }) (builtins.genList (n: n) COUNT);"""
@@ -469,7 +469,7 @@ def test_nobody_builds_the_world(bare: NixBuilder, full: Full, server: Cache) ->
 
 
 def test_sources_do_not_count(bare: NixBuilder, full: Full, server: Cache) -> None:
-    """Refused they are, but each for what it is."""
+    """They are refused, but each for its own reason."""
     builder = prepared(asking(room.limited(bare, derivations=20), full, server.url))
     source = 'outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "${toString n}"; '
     result = room.build(builder, world(30).replace("system =", source + "system ="))

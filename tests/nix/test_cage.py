@@ -1,7 +1,7 @@
-"""Where a cage is made on cgroup v2: in a group that is ours to divide, out of which the processes make way first.
+"""Where a cage is made on cgroup v2: in a group that we may divide, after its processes have moved into a leaf.
 
-The real kernel and the real systemd are asked where the tests run on such a host (see contrib/development/vm), and
-everywhere files stand in for the kernel's.
+On a host with cgroup v2 and systemd, the tests ask the real ones (see contrib/development/vm). On all hosts, others use
+files in place of the kernel's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ with cage.cage(64 << 20) as made:
 
 
 def under_systemd(*options: str, command: str = 'exec "$@"') -> list[str]:
-    """Run the program in a unit of its own, and return what it printed."""
+    """Run the program in a unit of its own. Return the lines that it printed."""
     run = ["systemd-run", "--quiet", "--collect", f"--setenv=PYTHONPATH={':'.join(sys.path)}", *options]
     done = subprocess.run(
         [*run, "sh", "-c", command, "sh", sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
@@ -69,7 +69,7 @@ def test_what_systemd_did_not_delegate_is_left_alone(kind: str) -> None:
 
 
 class Tree:
-    """Files that stand in for a group of cgroup v2, with processes 1 and 2 in it."""
+    """Files in place of a group of cgroup v2 with processes 1 and 2."""
 
     def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.top, self.own = top, top / "unit"
@@ -80,7 +80,7 @@ class Tree:
         keep = Path.write_text
 
         def write(file: Path, text: str) -> int:
-            """Stand in for the kernel where it does more than to keep what is written."""
+            """Act like the kernel where it does more than store the text."""
             if file.name == "cgroup.procs":
                 self.moved.append(text)
                 return keep(self.own / file.name, (self.own / file.name).read_text().replace(f"{text}\n", ""))
@@ -88,7 +88,7 @@ class Tree:
                 if (self.own / "cgroup.procs").read_text():
                     raise OSError(errno.EBUSY, "Device or resource busy")
                 if text != "+memory":
-                    raise OSError(errno.ENOENT, "No such file or directory")  # the host has no such controller
+                    raise OSError(errno.ENOENT, "No such file or directory")  # the host lacks this controller
                 return keep(file, "memory\n")
             return keep(file, text)
 
@@ -104,7 +104,7 @@ def test_processes_make_way_and_a_controller_may_be_missing(tree: Tree, monkeypa
     monkeypatch.setattr(cgroups, "SYSTEMD", tree.top / "none")
     assert set(cgroups.unified(tree.own).values()) == {tree.own}
     assert tree.moved == ["1", "2"]
-    assert cgroups.unified(tree.own / cgroups.LEAF) == cgroups.unified(tree.own), "from then on we are in the leaf"
+    assert cgroups.unified(tree.own / cgroups.LEAF) == cgroups.unified(tree.own), "the leaf leads to the same groups"
     assert tree.moved == ["1", "2"]
 
 
@@ -154,7 +154,7 @@ FAILED = proc.Finished(
 
 
 def group_in(unit: Path, bound: str) -> cage.Cage:
-    """Return a build's group in a unit with such a MemoryMax=."""
+    """Return a build's group in a unit with this MemoryMax=."""
     group = unit / "build"
     group.mkdir()
     (unit / "memory.max").write_text(f"{bound}\n")

@@ -1,4 +1,4 @@
-"""What a captured shell is worth: the same as nix-shell --pure, variable by variable."""
+"""A captured shell equals nix-shell --pure, variable by variable."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.nix import room
 
 pytestmark = pytest.mark.nix
 
-# Whatever nix-shell makes of its caller or of its own temporary directory, and bash's own.
+# Variables that nix-shell sets from its caller, and those of its own temporary directory and of bash.
 NOT_COMPARED = {
     "HOME", "TERM", "SHLVL", "TMP", "TMPDIR", "TEMP", "TEMPDIR", "NIX_BUILD_TOP", "PWD", "OLDPWD", "_", "USER",
     "LOGNAME", "NIX_BUILD_SHELL", "rawPath", "__ETC_PROFILE_SOURCED",
 }  # fmt: skip
-# Of these the last two are nix-shell's, for its temporary directory.
+# The last two belong to nix-shell's temporary directory.
 OWNED_BY_BASH = {
     "BASH", "BASHOPTS", "BASHPID", "BASH_ALIASES", "BASH_ARGC", "BASH_ARGV", "BASH_ARGV0", "BASH_CMDS",
     "BASH_COMMAND", "BASH_ENV", "BASH_EXECUTION_STRING", "BASH_LINENO", "BASH_LOADABLES_PATH", "BASH_REMATCH",
@@ -64,7 +64,7 @@ done; done
 FUNCTIONS = "declare -f | { read -r -d '' all; printf %s \"$all\"; }"
 
 
-# Everything that a cutor.nix may be, one by one.
+# Every form that a cutor.nix may have, one by one.
 EXPRESSIONS = {
     "buildInputs": "with import <nixpkgs> { }; mkShell { buildInputs = [ python3 jq ]; }",
     "nativeBuildInputs": "with import <nixpkgs> { }; mkShell { nativeBuildInputs = [ gcc ]; buildInputs = [ lua ]; }",
@@ -116,7 +116,7 @@ EXPRESSIONS = {
 
 @pytest.fixture(scope="module")
 def captured(nix_builder: NixBuilder) -> str:
-    """The shell of the expression, built and captured."""
+    """Return the shell of the expression, built and captured."""
     result = room.build(nix_builder, EXPRESSION)
     assert result.shell, result.phase.stderr
     return result.shell
@@ -124,7 +124,7 @@ def captured(nix_builder: NixBuilder) -> str:
 
 @pytest.fixture(scope="module")
 def expression(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same for nix-shell."""
+    """Return the same expression as a file for nix-shell."""
     path = tmp_path_factory.mktemp("expression") / "cutor.nix"
     path.write_text(EXPRESSION)
     return path
@@ -149,7 +149,7 @@ def test_each_kind_of_expression_enters_as_in_nix_shell(nix_builder: NixBuilder,
     theirs = room.nix_shell(nix_builder, file, all_of_it).split(b"\0==\0")
     ours = room.execute(nix_builder, result.shell, *environment)
     assert _environment(ours) == _environment(theirs[0])
-    if "hook" in name:  # else nobody is there to see what is not exported
+    if "hook" in name:  # without a hook nothing could show what is not exported
         ours = room.enter(nix_builder, result.shell, f"{DECLARATIONS} printf '\\0==\\0'; {FUNCTIONS}")
         assert _declarations(ours.split(b"\0==\0")[0]) == _declarations(theirs[1])
         assert ours.split(b"\0==\0")[1].decode() == _without_cleaner(theirs[2].decode())
@@ -188,7 +188,7 @@ def test_the_functions_are_those_of_nix_shell(nix_builder: NixBuilder, captured:
 
 
 def _without_cleaner(functions: str) -> str:
-    """Leave out the function that nix-shell has for its own temporary directory."""
+    """Leave out the function that nix-shell uses for its own temporary directory."""
     cleaner = functions.index("_nix_shell_clean_tmpdir")
     return functions[:cleaner] + functions[functions.index("\n}\n", cleaner) + 3 :]
 
@@ -198,7 +198,7 @@ def test_values_survive(nix_builder: NixBuilder, captured: str) -> None:
 import os
 e = os.environ
 print([e["newline"], e["control"], e["unicode"], e["assignment"], e["no"], open(e["rawPath"]).read(), e.get("raw")])'"""
-    values = eval(room.enter(nix_builder, captured, script))  # noqa: S307 - a list that our own script printed
+    values = eval(room.enter(nix_builder, captured, script))  # noqa: S307 - the script's output is a list of our own
     assert values == [
         "first\nsecond\n",
         "tab\t\x07\x01\x1b[31m\x7f dollar $HOME `id` quote ' \" back \\ end",
@@ -259,7 +259,7 @@ def test_the_output_refers_to_every_input(nix_builder: NixBuilder) -> None:
     ("attributes", "most"), [("A = 1;", 0.004), ("A = 1; shellHook = ''export B=2'';", 0.008)], ids=["plain", "hook"]
 )
 def test_entering_is_quick(nix_builder: NixBuilder, attributes: str, most: float) -> None:
-    """In seconds of CPU time: another's work is in no child's account."""
+    """The limit is CPU time, because other processes don't count in it."""
     captured = room.shell(nix_builder, attributes)
     script = f"for i in {{1..50}}; do (. {captured}/enter.sh); done; times"
     *_, user, system = room.enter(nix_builder, captured, script).decode().split()
@@ -272,7 +272,7 @@ def test_the_hook_does_not_run_on_the_host(nix_builder: NixBuilder, tmp_path: Pa
     canary.write_text("untouched")
     result = room.build(nix_builder, room.SHELL % f"shellHook = ''echo touched > {canary}; echo ran'';")
     captured = result.shell
-    assert "\nran\n" not in result.phase.stderr, "nor in the build"
+    assert "\nran\n" not in result.phase.stderr, "the hook doesn't run in the build either"
     time.sleep(0.1)
     assert canary.read_text() == "untouched"
     assert room.enter(nix_builder, captured, ":", binds=("--dir", str(tmp_path))) == b"ran\n"
@@ -280,7 +280,7 @@ def test_the_hook_does_not_run_on_the_host(nix_builder: NixBuilder, tmp_path: Pa
 
 
 def test_a_path_that_setup_does_not_export_is_for_programs_all_the_same(nix_builder: NixBuilder) -> None:
-    """nixpkgs did that until 2014."""
+    """nixpkgs did not export it until 2014."""
     expression = """with import <nixpkgs> { }; derivation {
         name = "early"; system = builtins.currentSystem; builder = "/bin/sh"; inherit jq;
         stdenv = runCommand "stdenv" { } "mkdir $out; echo 'PATH=$jq/bin' > $out/setup"; }"""

@@ -1,4 +1,4 @@
-"""Environments go from one store to another in a signed file, and nothing does that is not signed."""
+"""Environments move from one store to another in a signed file, and no store takes unsigned content."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def said(result: Result) -> str:
 
 @contextmanager
 def daemons(settings: Settings) -> Iterator[NixBuilder]:
-    """Run intake, an executor and a builder with a real store, whose actors go round by themselves."""
+    """Run intake, an executor and a builder with a real store. A thread turns them."""
     backend, over = NixBuilder(settings), threading.Event()
     builder = Builder(settings, backend)
     builder.start()
@@ -68,7 +68,7 @@ def daemons(settings: Settings) -> Iterator[NixBuilder]:
 
 
 def host(root: Path, like: Settings, **nix: Any) -> Settings:
-    """Return the settings of a host with a spool and a store of its own, which ``nix`` changes."""
+    """Return the settings of a host with its own spool and store. ``nix`` changes its settings of Nix."""
     settings = msgspec.structs.replace(
         like,
         spool=SpoolSettings(path=str(root / "spool"), settle=0.1),
@@ -81,14 +81,14 @@ def host(root: Path, like: Settings, **nix: Any) -> Settings:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    """A directory with a key pair: ``secret`` and ``public``."""
+    """Return a directory with a key pair: ``secret`` and ``public``."""
     directory = tmp_path / "keys"
     directory.mkdir()
     return make_keys(directory)
 
 
 class Exported:
-    """An environment that a host exported, whose content no other build has."""
+    """An environment that a host exported. No other build has the same content."""
 
     def __init__(self, copy: Copy, keys: Path, directory: Path) -> None:
         self.builder = copy()
@@ -115,7 +115,7 @@ def exported(copy: Copy, keys: Path, tmp_path: Path) -> Exported:
 
 
 def brought(settings: Settings) -> list[Path]:
-    """Return what an import left on a host, whole or not."""
+    """Return the imports on a host, complete or not."""
     return [each for each in (Path(settings.nix.state) / imports.DIRECTORY).iterdir() if each.name != ".lock"]
 
 
@@ -128,14 +128,14 @@ def test_an_environment_goes_from_one_store_to_another(exported: Exported, tmp_p
     with daemons(there) as builder:
         with builder.store.database() as database:
             query = "SELECT ultimate FROM ValidPaths WHERE path = ?"
-            assert database.execute(query, [builder.prepare().bash]).fetchone() == (None,), "it was built here"
+            assert database.execute(query, [builder.prepare().bash]).fetchone() == (None,), "it was not built here"
         result = spoolctl(there, "import", str(exported.file), "--json")
         assert result.return_value == exits.OK, said(result)
         (told,) = json.loads(result.stdout)["builds"]
         assert told["build_id"] == exported.build_id
         record = BuildStore(there).result(exported.build_id)
         assert record is not None
-        assert room.enter(builder, record.result.shell, "cat $once") == exported.once, "it was not built here"
+        assert room.enter(builder, record.result.shell, "cat $once") == exported.once, "it was imported, not built here"
     assert not brought(there)
     assert (exported.file.stat().st_mode & 0o777) == 0o600
 
@@ -169,7 +169,7 @@ def test_what_was_changed_on_the_way_is_not_taken(exported: Exported, tmp_path: 
 
 
 def spoilt(name: str, data: bytes) -> bytes:
-    """Change a content by a bit, or let a path refer to another that it does not refer to."""
+    """Flip a bit of a content, or falsify a path's references and size."""
     if name.startswith("nar/"):
         return data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]
     lines = [b"References: " if line.startswith(b"References: ") else line for line in data.splitlines()]

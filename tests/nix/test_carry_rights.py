@@ -1,4 +1,4 @@
-"""Under the units the store is the builder's: root does all as that user, and leaves nothing in its way."""
+"""With the units, the store is the builder's. Root does everything there as that user, and leaves none of its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.nix.test_substitute import make_keys
 
 pytestmark = [pytest.mark.nix, pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")]
 
-# As the builder takes what was imported.
+# Like the builder when it takes an import.
 TAKE = """
 import sys; sys.path[:0] = sys.argv[4:]
 from spoold.host import userns; userns.at_start()
@@ -34,7 +34,7 @@ store.ask(["nix-store", "--realise", sys.argv[3]])
 
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[NixSettings, list[str], list[str]]]:
-    """Yield the settings of a state that root and a builder share, the command to take a path, and where code is."""
+    """Yield the settings of a state that root and a builder share, the command to take a path, and the path of code."""
     with setups.service_user() as (uid, gid), tempfile.TemporaryDirectory(prefix="spoold-seat.") as name:
         room = Path(name)
         room.chmod(0o755)
@@ -55,7 +55,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[NixSettings, list
 
 
 def cache(directory: Path, place: Path) -> str:
-    """Make a binary cache that holds one path; return that."""
+    """Make a binary cache of one path. Return the path."""
     text, store = directory / "x", ["--store", str(directory / "own"), "--option", "substituters", ""]
     text.write_text("content")
     made = subprocess.run(["nix-store", *store, "--add", text], check=True, capture_output=True, text=True).stdout
@@ -81,7 +81,7 @@ def test_root_checks_and_asks_as_the_builder(builder: tuple[NixSettings, list[st
     assert not made.exists()
     store = Path(settings.state) / "nix/nix"
     found = subprocess.run(["find", store / "var", store / "store", "-uid", "0"], capture_output=True, check=True)
-    assert found.stdout == b"", "root's files are in the builder's way"
+    assert found.stdout == b"", "files of root would block the builder"
     (content,) = (place / "nar").iterdir()
     content.write_bytes(content.read_bytes()[:-1])
     with pytest.raises(OperatorError):

@@ -1,4 +1,4 @@
-"""Garbage collection on a real store: what goes, what stays, and what goes on meanwhile."""
+"""Garbage collection on a real store: what it removes, what it keeps, and builds that run meanwhile."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def built(builder: NixBuilder, build_id: str, attributes: str) -> BuildResult:
 
 
 def verified(builder: NixBuilder) -> None:
-    """What the database says is on the disk, whole, and nothing else is: no half-deleted path."""
+    """Assert that the store has exactly the paths in its database, whole, and no half-deleted one."""
     builder.store.ask(["nix-store", "--verify"])
     assert "error" not in builder.store.run(["nix-store", "--verify"]).stderr.data.decode()
     on_disk = {name for name in os.listdir(builder.store.physical) if name != ".links" and not name.endswith(".lock")}
@@ -88,7 +88,7 @@ def test_sizes(copy: Copy) -> None:
     assert set(sizes.own) == {"one", "two"}
     builder.collect({"one", "two"}, dry_run=False)
     assert builder.collect({"one"}, dry_run=False).freed == sizes.own["two"] >= graph.size[two.shell]
-    assert builder.collect(set(), dry_run=False).freed > sizes.own["one"], "what both had goes with the last of them"
+    assert builder.collect(set(), dry_run=False).freed > sizes.own["one"], "shared paths go with the last build"
 
 
 def test_a_build_that_is_just_rooted_is_kept_unasked(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_build_that_is_just_rooted_is_kept_unasked(copy: Copy, monkeypatch: py
 
 
 def test_a_build_that_a_collection_waits_for_is_kept(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It began when what to keep was put together already, and gets its root before the collection looks at these."""
+    """The build starts after the list to keep was made. Its root is there before the collection reads the roots."""
     builder = copy()
     exclusive = builder.store.lock.exclusive
     results: list[BuildResult] = []
@@ -119,11 +119,11 @@ def test_a_build_that_a_collection_waits_for_is_kept(copy: Copy, monkeypatch: py
 
 
 def test_builds_and_collections_at_once(copy: Copy) -> None:
-    """Every build succeeds and is whole, though what it builds upon is deleted again and again."""
+    """Every build succeeds and is whole, though its dependencies are deleted again and again."""
     builder = copy()
     ended, errors, results = Event(), [], []
     even = {f"b{number}" for number in range(0, 1000, 2)}
-    looked_at: set[str] = set()  # the build that is made and looked at now
+    looked_at: set[str] = set()  # the build that is being made and checked
 
     def collecting() -> None:
         while not ended.is_set():
@@ -137,7 +137,7 @@ def test_builds_and_collections_at_once(copy: Copy) -> None:
     try:
         for number in range(5):
             looked_at = {f"b{number}"}
-            # The collections leave nothing to build with, so each of these builds is of many derivations.
+            # The collections leave no dependencies, so each of these builds takes many derivations.
             inner = f'pkgs.runCommand "inner" {{ }} "echo {number} > $out"'
             outer = f'pkgs.runCommand "outer" {{ inner = {inner}; }} "sleep 0.1; cat $inner > $out; echo >> $out"'
             result = built(builder, f"b{number}", f"packages = [ pkgs.lua ]; outer = {outer}; N = {number};")
@@ -177,7 +177,7 @@ def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatc
         collector = threading.Thread(target=builder.collect, args=(set(),), kwargs={"dry_run": False})
         collector.start()
         built(builder, "short", "A = 2;")
-        assert thread.is_alive(), "nobody waited for its end"
+        assert thread.is_alive(), "no build waited for its end"
         collector.join()
     finally:
         cancelled.set()
@@ -187,7 +187,7 @@ def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatc
 
 
 def test_builds_get_in_between_two_steps(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a collection that goes on until it is cancelled."""
+    """The collection goes on until it is cancelled."""
     step, taken = collect._step, 0
 
     def endless(*arguments: Any) -> bool:
@@ -197,7 +197,7 @@ def test_builds_get_in_between_two_steps(copy: Copy, monkeypatch: pytest.MonkeyP
         return False
 
     monkeypatch.setattr(collect, "_step", endless)
-    monkeypatch.setattr(collect, "DRAIN_TIMEOUT", 3600)  # the build may take long here
+    monkeypatch.setattr(collect, "DRAIN_TIMEOUT", 3600)  # because the build may take long here
     builder, cancelled = copy(), Event()
     arguments = {"dry_run": False, "cancelled": cancelled, "seconds": 3600}
     collector = threading.Thread(target=builder.collect, args=(set(),), kwargs=arguments)
@@ -253,7 +253,7 @@ def test_small_steps_come_to_the_same(copy: Copy, monkeypatch: pytest.MonkeyPatc
     for name in everything:
         built(builder, name, f'own = pkgs.writeText "{name}" "x";')
     while not builder.collect(everything, dry_run=False).complete:
-        pass  # a step for each path may take long
+        pass  # each path may take a step
     assert builder.collect(everything, dry_run=True).paths == 0
     verified(builder)
 
@@ -268,7 +268,7 @@ def test_an_end_before_the_end(copy: Copy) -> None:
 
 
 def is_free(lock: Path) -> bool:
-    """Tell whether nobody has a lock."""
+    """Tell whether nobody holds a lock."""
     with lock.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -308,7 +308,8 @@ def test_a_collection_that_was_killed(copy: Copy, delay: float) -> None:
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
     after = copy()
-    until(lambda: is_free(builder.store.room / "store.lock"))  # what it was just starting may have a copy for a moment
+    # a process that was just starting may hold the lock for a moment
+    until(lambda: is_free(builder.store.room / "store.lock"))
     result = built(after, "new", 'own = pkgs.writeText "gone" "x"; packages = [ pkgs.lua ];')
     after.collect({"kept", "new"}, dry_run=False)
     assert set(after.store.roots.targets("builds")) == {"kept", "new"}

@@ -1,4 +1,4 @@
-"""What is to be seen from inside the jail, and from inside the room of our own programs."""
+"""What a program can see in the jail, and what our own programs can see in their room."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOUNDS = proc.Bounds(wall=PATIENCE)
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A directory that belongs to whom the jail runs as."""
+    """Return a directory that belongs to the jail's user."""
     path = tmp_path / "own"
     path.mkdir()
     if os.geteuid() == 0:

@@ -1,4 +1,4 @@
-"""Binary caches and pins that are URLs: Nix asks for them through a door, and nothing here has the host's network."""
+"""Binary caches and pins that are URLs: Nix reaches them through a door, and nothing here has the host's network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield a directory, and where it is served."""
+    """Yield a directory and the URL at which it is served."""
     directory = tmp_path / "served"
     directory.mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(directory))) as server:
@@ -51,7 +51,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No program gets the host's network, whatever it does."""
+    """Fail when a program would get the host's network."""
     trusted = confine.trusted
 
     def without(*arguments: Any, network: bool = False, **more: Any) -> list[str]:
@@ -62,7 +62,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fixed(builder: NixBuilder, directory: Path, text: str) -> str:
-    """Add what FIXED makes to a store, by its content; return its path."""
+    """Add the output of FIXED to a store, by its content. Return its path."""
     file = directory / "fixed"
     file.write_text(text)
     return builder.store.ask(["nix-store", "--add-fixed", "sha256", str(file)], readable=[str(file)]).strip()

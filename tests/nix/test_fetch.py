@@ -50,7 +50,7 @@ def test_what_has_the_same_content_is_shared_whoever_downloads_it_from_wherever(
     assert server.asked == ["GET /one"]
 
 
-# The other one tries the same by other means: contrib/test --all.
+# The third kind does the same by other means, so only contrib/test --all tries it.
 KINDS: tuple[Kind, ...] = setups.KINDS if os.environ.get("SPOOLD_TEST_LONG") else ("root", "unit")
 
 
@@ -90,7 +90,7 @@ def test_no_kind_of_builder_reaches_anything_else(setup: tuple[Setup, Web]) -> N
 
 
 def test_over_tls_and_by_nix_itself(allow: Allow, tmp_path: Path) -> None:
-    """With a hash, nixpkgs' fetchers verify no certificate, nor does Nix's own."""
+    """With a hash, neither the fetchers of nixpkgs nor Nix's own verify certificates."""
     with web.serving(web.certificate(tmp_path)) as server:
         url = f"https://localhost:{server.port}"
         builder = allow(f"localhost:{server.port}")
@@ -120,7 +120,7 @@ def test_the_operators_certificates_hold_for_a_download(allow: Allow, tmp_path: 
 
 
 def test_what_a_download_needs_is_built_before_without_network(allow: Allow, server: Web) -> None:
-    """Here a tool that tries the network, as the fetcher's own dependency."""
+    """The fetcher depends on a tool whose build tries the network."""
     builder = allow(f"localhost:{server.port}")
     tool = f"""pkgs.runCommand "tool-{time.time_ns()}" {{ }} ''
       (echo > /dev/tcp/127.0.0.1/3128) 2>/dev/null && echo REACHED; echo tried; mkdir $out''"""
@@ -166,7 +166,7 @@ def test_what_was_downloaded_for_which_build_is_logged(
 
 
 def test_a_known_environment_starts_nothing(allow: Allow, server: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once its shell is there, no program of Nix's runs but the evaluation, and nobody asks the proxy."""
+    """Once the shell exists, Nix runs only the evaluation, and nobody asks the proxy."""
     builder = allow(f"localhost:{server.port}")
     expression = shell(source(at(server), content(server)))
     assert room.build(builder, expression).shell
@@ -175,7 +175,7 @@ def test_a_known_environment_starts_nothing(allow: Allow, server: Web, monkeypat
     assert room.build(builder, expression).shell
 
 
-# -- what the client reads
+# -- the client's messages
 
 
 def test_a_host_that_is_not_listed(nix_builder: NixBuilder, allow: Allow) -> None:
@@ -196,7 +196,7 @@ def test_the_caches_are_named(nix_builder: NixBuilder) -> None:
 
 
 def test_a_download_whose_host_nobody_knows(nix_builder: NixBuilder, allow: Allow, server: Web) -> None:
-    """As of what a package manager downloads: then the try tells."""
+    """The derivation has no URL, like those of package managers. Only a try shows the host."""
     fetch = source("", script=f"url={at(server)}; {CURL}")
     said = failed(room.build(nix_builder, shell(fetch)))
     assert "it would be downloaded from the network, and `[nix] fetch` allows no host" in said
@@ -273,7 +273,7 @@ def test_a_mirror_that_is_away_is_done_without(allow: Allow, server: Web) -> Non
 
 @pytest.fixture
 def unit(nix_builder: NixBuilder, tmp_path: Path, server: Web, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A proxy as its unit starts it."""
+    """Yield the directory of a proxy that runs like its unit."""
     file = tmp_path / "spoold.toml"
     file.write_text(
         f'[nix]\nfetch = ["localhost:{server.port}"]\nfetch_inside = ["127.0.0.0/8", "::1/128"]\n'
@@ -282,7 +282,7 @@ def unit(nix_builder: NixBuilder, tmp_path: Path, server: Web, monkeypatch: pyte
     environment = os.environ | {"RUNTIME_DIRECTORY": str(tmp_path)}
     command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(file), "fetch"]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
-        until(lambda: "ready" in (tmp_path / "log").read_text())  # a socket that is there need not listen yet
+        until(lambda: "ready" in (tmp_path / "log").read_text())  # the socket may exist before it listens
         monkeypatch.setenv(door.SOCKET, str(tmp_path / "socket"))
         yield tmp_path
         process.terminate()

@@ -53,7 +53,7 @@ def test_a_listed_name_that_leads_to_loopback(allow: Allow, server: Web) -> None
     assert server.asked == []
 
 
-# Each tries by what it has to reach somebody, and says so.
+# Each tries to reach somebody in its own way, and prints the result.
 ATTACKS = {
     "loopback": "connect(('127.0.0.1', PORT))",
     "the hosts own address": "connect((OWN, PORT))",
@@ -119,7 +119,7 @@ def test_nothing_but_the_listed_host_is_reached(allow: Allow, server: Web) -> No
 
 
 def test_each_download_is_alone_in_its_call_of_nix(allow: Allow, server: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of one call would share its network namespace."""
+    """Two downloads in one call of Nix would share a network namespace."""
     seen: list[tuple[list[str], door.Fetch]] = []
     run_builders = Store.run_builders
 
@@ -157,7 +157,7 @@ except OSError:
 
 
 def test_downloads_at_the_same_time_do_not_meet(allow: Allow, server: Web) -> None:
-    """The channel by which two could change each other's output: an abstract Unix socket."""
+    """They try an abstract Unix socket, by which two downloads could change each other's output."""
     builder = allow(f"localhost:{server.port}")
     said: list[str] = []
     server.has("/wait", b"wait")
@@ -205,7 +205,7 @@ def test_all_of_our_variables_are_refused_but_the_proxys() -> None:
 
 
 def test_what_is_no_download_gets_none(allow: Allow, server: Web) -> None:
-    """Neither the proxy's variables nor the network nor a builder of Nix's own."""
+    """Such builds get neither the proxy's variables nor the network, nor a builder of Nix's own."""
     builder = allow(f"localhost:{server.port}")
     plain = source(at(server))
     plain = plain[: plain.index("outputHashMode")] + 'impureEnvVars = [ "http_proxy" ]; }'

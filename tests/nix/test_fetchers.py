@@ -1,4 +1,4 @@
-"""Fetchers that fetch while an expression is evaluated are refused, in words that name one that works."""
+"""Fetchers that download during the evaluation are refused. The message names a fetcher that works."""
 
 from __future__ import annotations
 

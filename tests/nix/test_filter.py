@@ -1,4 +1,4 @@
-"""What builds are refused by their filter of system calls, and what they are left."""
+"""Which system calls the filter refuses to builds, and which it leaves them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.nix import room
 
 pytestmark = pytest.mark.nix
 
-# Each line that it prints is a try, and the number of the error or 0.
+# It prints a line for each try, with the error's number or 0.
 TRIES = """
 import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -107,7 +107,7 @@ WANTED = {
 
 
 def said_by(builder: NixBuilder, code: str) -> str:
-    """Return what a build says that runs ``code`` by Python, and fails."""
+    """Return the stderr of a build that runs ``code`` in Python and fails."""
     inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{code}''; }}"
     attributes = f'X = pkgs.runCommand "says-{time.time_ns()}" {inputs} "$p/bin/python3 $codePath; exit 1";'
     return room.build(builder, room.SHELL % attributes).phase.stderr
@@ -152,7 +152,7 @@ def test_a_crash_of_a_build_starts_no_handler_of_the_host(nix_builder: NixBuilde
 
 @pytest.mark.parametrize("name", seccomp.MACHINES)
 def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
-    """Each way through it ends, within the 4096 steps and the distances that seccomp(2) allows."""
+    """Each path through the filter ends, within the 4096 steps and the distances that seccomp(2) allows."""
     program = seccomp.program(seccomp.MACHINES[name])
     steps = [program[at : at + 8] for at in range(0, len(program), 8)]
     assert len(steps) < 4096

@@ -37,7 +37,7 @@ def unlinked(size=2000000):
     os.unlink("x")
     return file
 def numbers():
-    # From 60 on slowly: what others free on the disk may hide what was written so far.
+    # Slow down from 60 on. Space that others free on the disk may hide the bytes that were written so far.
     for number in range(600):
         yield number
         if number > 60:
@@ -47,7 +47,7 @@ def many():
         unlinked()
     time.sleep(600)
 """
-# One after the other opens what it inherits no more of, and is gone as soon as the next is born.
+# Each process inherits the open files of the one before and may open one more. It ends as soon as the next one is born.
 RELAY = """
 if os.fork():
     time.sleep(600)
@@ -113,7 +113,7 @@ time.sleep(600)
 """
 
 
-pytestmark = pytest.mark.usefixtures("python_shell")  # or Python itself would have to be built within the limit
+pytestmark = pytest.mark.usefixtures("python_shell")  # otherwise Python would have to be built within the limit
 
 
 def built(builder: NixBuilder, code: str) -> BuildResult:
@@ -141,7 +141,7 @@ def test_what_a_build_hides_is_found(nix_builder: NixBuilder, code: str) -> None
     ],
 )
 def test_what_no_look_can_find_is_missed_on_the_disk(nix_builder: NixBuilder, code: str) -> None:
-    """A look may find it all the same: nobody knows when it comes."""
+    """A look may find it all the same, because nobody knows when it comes."""
     try:
         result = built(nix_builder, code)
     except TemporaryError as error:
@@ -151,14 +151,14 @@ def test_what_no_look_can_find_is_missed_on_the_disk(nix_builder: NixBuilder, co
 
 
 def test_sockets_are_bounded(nix_builder: NixBuilder) -> None:
-    """No group of cgroup v1 counts what waits in them."""
+    """No control group of v1 counts the data that waits in sockets."""
     code = "kept = [socket.socketpair() for _ in range(600)]\ntime.sleep(600)\n"
     result = built(nix_builder, f"import resource\nresource.setrlimit(7, (4096, 4096))\n{code}")
     assert result.phase.outcome is Outcome.OUTPUT_LIMIT
     assert f"more than {hidden.SOCKETS} sockets" in result.phase.stderr
 
 
-# --- how it is found
+# --- how the looks find it
 
 
 def test_what_processes_wrote_is_counted_when_they_are_gone(tmp_path: Path) -> None:

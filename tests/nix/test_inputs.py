@@ -1,4 +1,4 @@
-"""What a build depends on stays as it was, whatever the build tries, in each of the setups that builders run in."""
+"""No build can change its dependencies, whatever it tries, in each of the setups that builders run in."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ let
   };
 in pkgs.mkShell { inherit evil text; packages = [ pkgs.hello ]; }
 """
-# Each ends well where it did what it is after, and has to be kept from that.
+# Each of these succeeds if it reaches its aim, which must not happen.
 ATTEMPTS = {
     "a program": "chmod u+w $hello $hello/bin $hello/bin/hello && echo TROJAN > $hello/bin/hello && echo > $out",
     "a file": "chmod u+w $text && echo TROJAN > $text && echo > $out",
@@ -70,7 +70,7 @@ def store_of(setup: Setup) -> Path:
 
 
 def contents(setup: Setup) -> dict[str, tuple[object, ...]]:
-    """Return what is in the store: all names with their modes, owners, sizes and times."""
+    """Return all names in the store with their modes, owners, sizes and times."""
     found: dict[str, tuple[object, ...]] = {}
     for directory, names, files in os.walk(store_of(setup)):
         for name in names + files:
@@ -92,7 +92,7 @@ def test_a_build_does_not_change_what_it_depends_on(setup: Setup, name: str) -> 
 
 
 def test_all_that_is_in_the_store_belongs_to_whoever_runs_the_builder(setup: Setup) -> None:
-    """And so to none of the users of builds."""
+    """So no user of builds owns anything in it."""
     assert setup.build(f"{{ pkgs ? import <nixpkgs> {{ }} }}: pkgs.mkShell {{ AT = {time.time_ns()}; }}").shell
     with closing(sqlite3.connect(f"file:{setup.state}/nix/nix/var/nix/db/db.sqlite?mode=ro", uri=True)) as database:
         valid = {row[0].rpartition("/")[2] for row in database.execute("SELECT path FROM ValidPaths")}
@@ -114,15 +114,15 @@ def test_the_store_is_whole_after_all_this(setup: Setup) -> None:
 
 
 def test_what_was_changed_before_is_found(copy: Copy) -> None:
-    """As by a build of a version that let it: the database knows nothing of it."""
+    """A build of a version that allowed it may have done that. The database doesn't know."""
     builder = copy()
     hello = room.shell(builder, "packages = [ pkgs.hello ];")
     with builder.store.database() as database:
         names = [path for (path,) in database.execute("SELECT path FROM ValidPaths WHERE path LIKE '%-hello-%'")]
-    # Other tests may have made paths of such a name.
+    # Other tests may have made paths with this name.
     path = next(name for name in names if (builder.store.on_disk(name) / "bin/hello").exists())
     program = builder.store.on_disk(path) / "bin/hello"
-    fresh = program.with_name("fresh")  # the file is shared with the store that this one is a copy of
+    fresh = program.with_name("fresh")  # because the file is shared with the original of this store
     program.parent.chmod(0o755)
     fresh.write_text("#!/bin/sh\necho TROJAN\n")
     fresh.replace(program)
@@ -137,7 +137,7 @@ def test_a_build_sees_no_process_but_its_own(setup: Setup) -> None:
     assert 0 < result.phase.stderr.count("seen") <= 6
 
 
-# It does not end by itself: afterwards what it wrote would be open to all.
+# It does not end by itself, because everybody could read its output afterwards.
 HOLDS = """
 import time
 for number in range(100):
@@ -149,7 +149,7 @@ time.sleep(3600)
 
 
 def test_what_a_build_writes_is_seen_though_it_is_closed_to_others(setup: Setup) -> None:
-    """Its directory is its own user's alone."""
+    """Only the build's own user can enter the directory."""
     inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{HOLDS}''; }}"
     attributes = (
         f'X = pkgs.runCommand "large-{time.time_ns()}" {inputs} "mkdir -m 700 $out; cd $out; $p/bin/python3 $codePath";'
@@ -180,7 +180,7 @@ def test_a_builder_that_prints_more_than_its_log_may_hold_has_met_that_limit(set
 
 
 def test_a_daemon_keeps_no_capability(setup: Setup) -> None:
-    """Nor anything that could bring one back. (Root keeps its own.)"""
+    """It has nothing that could bring one back either. (Root keeps its own.)"""
     if isinstance(setup, InProcess):
         return
     lines = Path(f"/proc/{setup.process.pid}/status").read_text().splitlines()
@@ -189,7 +189,7 @@ def test_a_daemon_keeps_no_capability(setup: Setup) -> None:
     assert status["Uid"].split() == [str(setup.uid)] * 4
 
 
-# --- whose users these are
+# --- which users builds get
 
 
 def test_builds_at_once_have_a_user_each(nix_builder: NixBuilder) -> None:
@@ -202,7 +202,7 @@ def test_builds_at_once_have_a_user_each(nix_builder: NixBuilder) -> None:
 def test_a_user_serves_one_build_at_a_time_of_whichever_store(
     nix_settings: Settings, nix_builder: NixBuilder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another process, with a store of its own, finds those busy that this one has."""
+    """Another process with its own store finds the users busy that this process has."""
     ours = nix_builder.store.users
     assert ours is not None
     program = (
@@ -274,7 +274,7 @@ def test_a_build_takes_no_more_than_its_share_of_what_is_counted_by_user(setup: 
     said = setup.build(room.SHELL % attributes).phase.stderr
     (count,) = (int(line.split()[1]) for line in said.splitlines() if line.startswith("inotify "))
     assert 0 < count <= host // (2 * userns.SHARES)
-    # In a namespace of its own a build could mount what it writes out of sight, or have memory that no group counts.
+    # With a namespace of its own, a build could hide its output under a mount, or have memory that no group counts.
     tried = [line for line in said.splitlines() if line.startswith("unshare ")]
     assert len(tried) == 5
     assert all(line.startswith("unshare -1 ") for line in tried), tried

@@ -1,4 +1,4 @@
-"""The builder daemon is killed, by a signal that it cannot see: no process stays, and nothing half-built counts."""
+"""SIGKILL ends the builder daemon, which cannot catch it: no process stays, and nothing half-built counts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COUNT = "builtins.foldl' (a: b: a + b) 0 (builtins.genList (x: %s) 1000000)"
 
 @pytest.fixture
 def aliased(nix_builder: NixBuilder) -> Iterator[Settings]:
-    """Settings with another spelling of the state directory, by which this test tells its processes from others."""
+    """Yield settings with another name for the state directory, by which this test recognizes its processes."""
     state = Path(nix_builder.settings.nix.state)
     other = state.parent / f"by-another-name-{time.time_ns()}"
     other.symlink_to(state)

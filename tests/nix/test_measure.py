@@ -1,4 +1,4 @@
-"""What builders write in any shape is measured and removed; what cannot be measured is too much."""
+"""The output of builders is measured and removed in any shape. Output that cannot be measured is too much."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIB = 1024**2
 
 
 def deepen(directory: Path, levels: int) -> None:
-    """Make directories one in another, deeper than any path can name."""
+    """Make nested directories, deeper than any path can name."""
     here = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(levels):
         os.mkdir("d" * 20, dir_fd=here)
@@ -60,7 +60,7 @@ def test_what_is_too_deep_to_be_measured_is_too_much_and_is_removed(tmp_path: Pa
 
 
 def test_a_directory_that_is_renamed_all_the_time_is_measured(tmp_path: Path) -> None:
-    """Or whoever renames what they fill would be measured never: a walk has the name of a moment before."""
+    """Otherwise a build could hide by renaming the directory that it fills: a walk has the name of a moment ago."""
     for number in range(300):
         (tmp_path / f"e{number}").mkdir()
     moving = tmp_path / "d"
@@ -95,7 +95,7 @@ def test_a_directory_is_entered_by_the_name_that_it_has_by_now(tmp_path: Path) -
         os.close(here)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody whom a mode binds")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user whom modes bind")
 def test_a_directory_that_can_be_listed_and_not_entered_ends_nothing(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
@@ -104,7 +104,7 @@ def test_a_directory_that_can_be_listed_and_not_entered_ends_nothing(tmp_path: P
     for directory in [tmp_path, *tmp_path.parents][:-1]:
         if directory.stat().st_mode & 0o001 == 0:
             directory.chmod(0o755)
-    shutil.copy(measure.__file__, tmp_path / "measure.py")  # which may be closed to others where it is
+    shutil.copy(measure.__file__, tmp_path / "measure.py")  # other users may be unable to read it where it is
     program = "import sys, runpy; print(runpy.run_path(sys.argv[1] + '/measure.py')['measured']"
     program += "([sys.argv[1]], size=9e9, files=99))"
     found = subprocess.run(
@@ -140,7 +140,7 @@ def test_files_without_a_name_are_counted_once_and_only_on_the_disk(tmp_path: Pa
         file.flush()
         memory.write(b"x" * 1_000_000)
         memory.flush()
-        assert hidden.unnamed([os.getpid()], disk) == before, "it has a name"
+        assert hidden.unnamed([os.getpid()], disk) == before, "a file with a name is not counted here"
         (tmp_path / "file").unlink()
         again = os.dup(file.fileno())
         counted = hidden.unnamed([os.getpid(), 0], disk) - before
@@ -160,7 +160,7 @@ def test_what_others_write_to_the_disk_is_nobodys_build(
     building.start()
     while building.is_alive():
         with (tmp_path / "large").open("wb") as file:
-            file.write(b"x" * 16 * MIB)  # four times what the build may write
+            file.write(b"x" * 16 * MIB)  # four times the limit for the build
         building.join(0.1)
     assert results[0].phase.outcome is Outcome.OK, results[0].phase.stderr
 
@@ -199,10 +199,11 @@ DERIVATION = (
     'system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; PATH = "${pkgs.coreutils}/bin"; '
     "args = [ \"-c\" ''%s'' ]; %s }) ]; }\n"
 )
-# Not mkdir last, which the shell would become: that closes its output before it ends, and Nix kills what still lives.
+# mkdir may not be last, or the shell would become it. mkdir closes its output before it ends, and Nix then kills what
+# still lives.
 SLOW = "sleep 2; mkdir $out; :"
 DEEP = 'p=$(printf "a/%.0s" $(seq 400)); for i in 1 2 3 4 5; do mkdir -p $p; cd $p; done; sleep 2; exit 1'
-# Each file is small enough; together they are not, and none of them has a name.
+# Each file is below the limit. All together are above it, and none of them has a name.
 MANY_UNLINKED = (
     'for n in $(seq 10 40); do eval "exec $n>hidden"; rm hidden; head -c 10000000 /dev/zero >&$n; done; '
     "sleep 600; false"

@@ -1,4 +1,4 @@
-"""Shells that nix-shell itself enters, in a root that holds only the store: the same as nix-shell on the host."""
+"""Shells that nix-shell itself enters, in a root that holds only the store. They equal nix-shell on the host."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.nix.test_capture import EXPRESSION, EXPRESSIONS
 
 pytestmark = pytest.mark.nix
 
-# What is the caller's, and the name of nix-shell's temporary directory.
+# Variables of the caller, and the name of nix-shell's temporary directory.
 NOT_COMPARED = {"HOME", "PWD", "SHLVL", "USER", "_", "rawPath"}
-# Nothing is there by which nix-shell could remove its temporary directory, as on the host; it says so.
+# The root has no rm, so nix-shell cannot remove its temporary directory, and says so.
 WITHOUT_RM = "derivation"
 
 PIN_WITH_NIX = """{ ... }@arguments:
@@ -77,7 +77,7 @@ def test_the_words_of_a_request_are_no_shells_to_read(builder: NixBuilder) -> No
 def test_nothing_is_left_for_the_program(builder: NixBuilder, runtime: Runtime) -> None:
     ls, shell = f"{runtime.coreutils}/bin/ls", room.shell(builder, "")
     assert room.execute(builder, shell, ls, "-A", "/tmp") == b""
-    assert room.execute(builder, shell, ls, "/proc/self/fd") == b"0\n1\n2\n3\n"  # 3 is what ls reads
+    assert room.execute(builder, shell, ls, "/proc/self/fd") == b"0\n1\n2\n3\n"  # ls reads the directory by 3
 
 
 def test_a_job_sees_nix_and_no_derivation(builder: NixBuilder, runtime: Runtime) -> None:

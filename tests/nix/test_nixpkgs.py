@@ -22,7 +22,7 @@ pytestmark = pytest.mark.nix
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty store."""
+    """Return an empty store."""
     store = Store(NixSettings(state=str(tmp_path / "state")))
     store.prepare()
     return store
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A nixpkgs with nothing in it, and two sources."""
+    """Return an empty nixpkgs with two sources."""
     tree = tmp_path / "tree"
     (tree / "sources" / "unpacked").mkdir(parents=True)
     (tree / "default.nix").write_text("{ }")
@@ -72,9 +72,9 @@ def test_sources_are_where_a_fetcher_looks(store: Store, tree: Path) -> None:
 
 
 def again(store: Store, location: str) -> str:
-    """Add what was added before, which takes no program of Nix's."""
+    """Add a known location again. This runs no program of Nix's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "run", lambda *_, **__: pytest.fail("it was not remembered"))
+        patch.setattr(Store, "run", lambda *_, **__: pytest.fail("the location was not remembered"))
         return nixpkgs.add(store, "default", location)
 
 
@@ -113,7 +113,7 @@ def test_a_tarball(store: Store, tree: Path, suffix: str, scheme: str) -> None:
 
 
 def test_a_url(store: Store, tree: Path) -> None:
-    """Fetched once: a URL is taken at its word until it changes."""
+    """A URL is fetched once, and again only when it changes."""
     subprocess.run(["tar", "-caf", tree.with_name("x.tar.gz"), "-C", tree.parent, "tree"], check=True)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tree.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -148,7 +148,7 @@ def test_a_bad_location_is_explained(store: Store, tmp_path: Path, location: str
 
 
 def test_two_pins(nix_builder: NixBuilder, tree: Path) -> None:
-    """A second pin is only another search path; the runtime stays that of the default one."""
+    """A second pin is only another search path. The runtime comes from the default pin."""
     os.utime(tree)
     path = nixpkgs.add(nix_builder.store, "other", str(tree))
     assert path != nix_builder.prepare().nixpkgs["default"]

@@ -1,4 +1,4 @@
-"""What other users of the host can read of a build while it is made: paths, and nothing of the expression."""
+"""Other users of the host can read paths of a running build, and nothing else of its expression."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_nobody_else_reads_the_expression_of_a_build(
     log = tmp_path / "heard"
 
     def let_it_end() -> None:
-        """Have the input last until it was heard: whoever listens may be slow."""
+        """Keep the build running until the listener has heard it, because the listener may be slow."""
         until(lambda: name in log.read_text() and room.processes_with(mark))
         for pid in room.processes_with(mark):
             os.kill(pid, signal.SIGKILL)
@@ -50,5 +50,5 @@ def test_nobody_else_reads_the_expression_of_a_build(
         ending.join()
         heard = found()
     assert result.phase.outcome is Outcome.OK, result.phase.stderr
-    assert name in heard  # in the path that the builder was started with: whoever listens does hear
+    assert name in heard  # in the path on the builder's command line, which shows that the listener works
     assert [line for line in heard.splitlines() if any(word in line for word in (value, script, file, hook))] == []

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.nix
 
 @pytest.fixture
 def other(nixpkgs_debian: Path, tmp_path: Path) -> Path:
-    """A nixpkgs that differs from the default one in one word, and has a source of its own."""
+    """Return a nixpkgs that differs from the default one in one word, and has its own source."""
     path = tmp_path / "other"
     shutil.copytree(nixpkgs_debian, path, symlinks=True)
     revise(path, "first")
@@ -38,7 +38,7 @@ def revise(pin: Path, word: str) -> None:
 
 
 def with_pins(builder: NixBuilder, **more: str) -> NixBuilder:
-    """Return a builder on the same store that has the default pin and these."""
+    """Return a builder on the same store with the default pin and these pins."""
     fresh = NixBuilder(
         msgspec.structs.replace(builder.settings, nixpkgs={"default": builder.settings.nixpkgs["default"]} | more)
     )
@@ -47,7 +47,7 @@ def with_pins(builder: NixBuilder, **more: str) -> NixBuilder:
 
 
 def revision(builder: NixBuilder, pin: str) -> bytes:
-    """Build with a pin, and return what the shell says about it."""
+    """Build with a pin. Return the revision that the shell tells."""
     expression = room.SHELL % 'packages = [ pkgs.jq ]; R = pkgs.revision or "none";'
     result = builder.build(f"with-{pin}", expression, pin, Event())
     assert result.shell, result.phase.stderr
@@ -60,7 +60,7 @@ def test_two_pins(copy: Copy, other: Path) -> None:
     assert set(runtime.nixpkgs) == {"default", "24.11"}
     assert revision(builder, "default") == b"none\n"
     assert revision(builder, "24.11") == b"first\n"
-    assert runtime.bash == copy().prepare().bash, "the runtime is that of the default pin"
+    assert runtime.bash == copy().prepare().bash, "the runtime comes from the default pin"
 
 
 def test_a_pin_that_changes_is_another_path(copy: Copy, other: Path) -> None:
@@ -97,7 +97,10 @@ def test_a_pin_that_is_removed_is_collected_and_its_builds_stay(copy: Copy, othe
 
 
 def test_a_pin_by_its_store_path_stays_in_the_store(copy: Copy, other: Path) -> None:
-    """The store path of one configuration named in the next: then only that path is rooted, not its sources."""
+    """The location of a pin is the store path of another configuration's pin.
+
+    Only that path is rooted, not its sources.
+    """
     pin = with_pins(copy(), other=str(other)).prepare().nixpkgs["other"]
     builder = with_pins(copy(), named=pin)
     builder.collect(set(), dry_run=False)

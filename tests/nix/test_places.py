@@ -1,4 +1,4 @@
-"""The directories of the Nix state: made, taken over from an earlier version, and never by way of somebody's link."""
+"""The directories of the Nix state are made or taken over from an earlier version. No link is followed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives director
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
-    """Return a state as an earlier version left it, which belongs to the builder as a whole."""
+    """Return the state of an earlier version, which belongs to the builder as a whole."""
     state = frozen.nix_state(tmp_path / "state", group=BUILDS)
     for directory, names, files in os.walk(state):
         for name in (".", *names, *files):
@@ -68,7 +68,7 @@ def test_a_state_of_an_earlier_version_is_taken_over(earlier: Path) -> None:
 def test_what_the_builder_put_in_a_place_s_stead_is_refused(
     earlier: Path, tmp_path: Path, path: str, instead: str
 ) -> None:
-    """As whoever had taken over its account could, before the upgrade."""
+    """An attacker who took over the builder's account could have done this before the upgrade."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o755)
     place = earlier / path
@@ -112,7 +112,7 @@ def test_the_doctor_names_what_is_not_as_it_should_be(earlier: Path, monkeypatch
 
 @pytest.mark.nix
 def test_a_store_of_an_earlier_version_goes_on(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a desk: the builder's room lay at the top of the state. Nothing is built or added anew."""
+    """On a desk, the builder's room was at the top of the state. Nothing is built or added again."""
     builder = copy()
     state = Path(builder.settings.nix.state)
     shell = room.shell(builder, "packages = [ pkgs.hello ];")
@@ -120,7 +120,7 @@ def test_a_store_of_an_earlier_version_goes_on(copy: Copy, monkeypatch: pytest.M
     for entry in list((state / places.ROOM).iterdir()):
         entry.rename(state / entry.name)
     (state / places.ROOM).rmdir()
-    monkeypatch.setattr(nixpkgs, "_added", lambda *_: pytest.fail("a pin was added anew"))
+    monkeypatch.setattr(nixpkgs, "_added", lambda *_: pytest.fail("a pin was added again"))
     again = NixBuilder(builder.settings)
     assert again.prepare() == before
     assert room.shell(again, "packages = [ pkgs.hello ];") == shell

@@ -1,4 +1,4 @@
-"""Derivations are read as Nix wrote them."""
+"""Derivations are read in the form in which Nix writes them."""
 
 from __future__ import annotations
 

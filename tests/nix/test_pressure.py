@@ -1,7 +1,7 @@
-"""A build that the kernel killed a part of, or refused something to, is no build, whatever its exit code says.
+"""A build fails if the kernel killed one of its processes or refused it something, whatever its exit code says.
 
-A configure script takes a compiler that was killed for one that cannot compile, and goes on: its output would stand
-under the right name for all who ask for the same.
+A configure script takes a killed compiler for one that cannot compile, and goes on. Its output would have the right
+name for everybody who asks for the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 MIB = 1024**2
-# The build goes on after the loss, and ends well.
+# The build goes on after the loss, and succeeds.
 TOLERANT = "(%s) || lost=yes; echo lost=$lost > $out"
 HOG = "x=0123456789; while :; do x=$x$x; done"
 NEIGHBOUR = "head -c 200000000 /dev/zero > /dev/shm/x; sleep 1; echo > $out"
@@ -73,14 +73,14 @@ def registered(builder: NixBuilder, name: str) -> int:
     [
         HOG,
         f"({HOG})& wait $!",
-        "head -c 200000000 /dev/zero > /dev/shm/x",  # memory that no process has
+        "head -c 200000000 /dev/zero > /dev/shm/x",  # memory that belongs to no process
         f"head -c 100000000 /dev/zero > /dev/shm/x; {HOG}",
     ],
 )
 def test_a_build_that_lost_a_process_for_want_of_memory_has_failed(tight: NixBuilder, loss: str) -> None:
     before = registered(tight, "loser")
     result = built(tight, derivation("loser", TOLERANT % loss))
-    if result.shell:  # the kernel killed nothing: it refused to write, which a program can see
+    if result.shell:  # the kernel killed nothing; it refused the write, which a program can see
         assert "/dev/shm" in loss
         return
     assert result.phase.outcome is Outcome.MEMORY_LIMIT, result.phase.stderr
@@ -91,7 +91,7 @@ def test_a_build_that_lost_a_process_for_want_of_memory_has_failed(tight: NixBui
 @pytest.mark.usefixtures("few_processes")
 def test_a_build_that_was_refused_a_process_has_failed(nix_builder: NixBuilder) -> None:
     before = registered(nix_builder, "crowd")
-    crowd = "for n in $(seq 200); do sleep 600 & done 2>/dev/null; false"  # more than the kernel lets it have
+    crowd = "for n in $(seq 200); do sleep 600 & done 2>/dev/null; false"  # more than the kernel allows
     result = built(nix_builder, derivation("crowd", TOLERANT % crowd))
     assert result.phase.outcome is Outcome.NONZERO_EXIT, result.phase.stderr
     assert "more than 40 processes" in result.phase.stderr
@@ -99,7 +99,7 @@ def test_a_build_that_was_refused_a_process_has_failed(nix_builder: NixBuilder) 
 
 
 def test_a_neighbour_in_the_same_request_does_not_press_a_build(tight: NixBuilder) -> None:
-    """One derivation is built at a time, so whatever another takes is gone before or comes after."""
+    """One derivation is built at a time, so the memory of another is free before or taken later."""
     checks = "for n in $(seq 20); do x=$(printf %02000000d 0) || no=no; sleep 0.05; done; echo checks=$no > $out"
     victim = derivation("victim", checks)
     result = built(tight, victim + derivation("neighbour", NEIGHBOUR))
@@ -111,7 +111,7 @@ def test_a_neighbour_in_the_same_request_does_not_press_a_build(tight: NixBuilde
 
 @pytest.mark.parametrize("users", ["auto", ""])
 def test_derivations_of_one_request_are_built_one_after_the_other(copy: Copy, users: str) -> None:
-    """Be it that there is one user for them, or none of their own."""
+    """This holds with one user for them, and with none of their own."""
     settings = copy().settings
     builder = NixBuilder(
         msgspec.structs.replace(settings, nix=msgspec.structs.replace(settings.nix, build_users=users))
@@ -175,9 +175,12 @@ def test_what_the_kernel_tells_counts_whatever_the_exit_code(
     assert made.accounted(finished).limit is limit
 
 
-@pytest.mark.skipif(cgroups.delegable(), reason="of v1; the kernel of v2 kills the group itself")
+@pytest.mark.skipif(cgroups.delegable(), reason="only v1, because the kernel of v2 kills the group itself")
 def test_memory_that_ran_out_above_is_every_builds(tmp_path: Path) -> None:
-    """Of a group above the builds', such as the unit's: whoever took it, each has met its end."""
+    """A group above the builds ran out of memory, such as the unit's.
+
+    Whichever build took it, all of them have failed.
+    """
     with cage.cage(1 << 30) as above:
         groups = {name: group / "one" for name, group in above.groups.items()}
         for group in set(groups.values()):
@@ -264,7 +267,7 @@ print("size", os.fstat(file).st_size, "blocks", os.fstat(file).st_blocks)
 
 
 def test_room_on_the_disk_is_not_to_be_had_at_once(nix_builder: NixBuilder) -> None:
-    """What is written byte by byte can be measured while it grows; what is there at once, and gone, cannot."""
+    """A file that grows by writes can be measured as it grows. Space that is allocated at once and freed cannot."""
     said = built(nix_builder, python_build("at-once", AT_ONCE)).phase.stderr
     assert "fallocate -1 95\n" in said, said
     assert said.count("ioctl 95\n") == 6, said
@@ -283,7 +286,7 @@ def test_no_build_goes_on_where_the_disk_is_nearly_full(
 
 
 class Disk(NamedTuple):
-    """What statvfs(2) says of a disk."""
+    """A disk's numbers as statvfs(2) gives them."""
 
     f_bavail: int
     f_frsize: int = 1
@@ -294,7 +297,7 @@ class Disk(NamedTuple):
 
 @contextlib.contextmanager
 def lookers(directory: Path, sizes: Sequence[int]) -> Iterator[list[Looker]]:
-    """Yield lookers at builds that may write so many bytes each, whose programs say nothing."""
+    """Yield lookers for builds with these limits in bytes. Their programs tell nothing."""
     with contextlib.ExitStack() as held:
         made = [
             held.enter_context(looker.looking([directory], size=size, files=1000, uid=-1, namespace=None))
@@ -318,7 +321,7 @@ def test_of_several_builds_the_largest_makes_room_first(monkeypatch: pytest.Monk
         with pytest.raises(TemporaryError, match="nearly full"):
             hiding()
         hiding.end()
-        assert (small(), large()) == ("", ""), "it takes a while until there is room"
+        assert (small(), large()) == ("", ""), "the room is free only after a while"
         now[0] += looker.LEAVING_TIME
         assert small() == ""
         with pytest.raises(TemporaryError, match="nearly full"):
@@ -339,7 +342,7 @@ def test_what_no_look_explains_ends_the_build_that_has_written_most(
         every = [honest, hiding, idle]
 
         def look() -> list[str]:
-            """Have all of them looked at, as their programs would on being asked."""
+            """Let all lookers look, as their programs would if asked."""
             found = [each() for each in every]
             now[0] += 1.0
             for each in every:
@@ -349,15 +352,15 @@ def test_what_no_look_explains_ends_the_build_that_has_written_most(
         assert not any(look())
         free[0] -= 3 * size
         honest.used = honest.wrote = honest.at_most = 3 * size
-        assert not any(look()), "all of it is known"
+        assert not any(look()), "all bytes are accounted for"
         free[0] -= 2 * size
-        assert not any(look()), "nobody wrote it: others did"
+        assert not any(look()), "so little may have been written by others"
         free[0] -= 2 * size
         found = [each() for each in every]
         honest.used, honest.wrote, honest.at_most = 5 * size, 7 * size, 7 * size
         free[0] -= 2 * size
         honest.answered_at = hiding.answered_at = idle.answered_at = now[0] = now[0] + 1.0
-        assert not any([*found, *(each() for each in every)]), "it was written while they looked"
+        assert not any([*found, *(each() for each in every)]), "it was written during the look"
         honest.used = 7 * size
         assert not any(look())
         free[0] -= 2 * size
@@ -375,7 +378,7 @@ def test_a_look_that_was_resting_has_its_time_when_others_fill_the_disk(
     monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with lookers(tmp_path, [looker.FLOOR]) as (look,):
-        now[0] += 2 * looker.HURRY  # it rests
+        now[0] += 2 * looker.HURRY  # the looker rests
         free[0] -= 10 * looker.FLOOR
         assert look() == ""
         now[0] += looker.HURRY / 2
@@ -401,12 +404,12 @@ time.sleep(600)
 
 def test_files_that_have_no_name_but_are_mapped_count(nix_builder: NixBuilder) -> None:
     result = built(room.limited(nix_builder, output=20 * MIB, silence=60), python_build("mapped", MAPPED))
-    # One of them has a name at a time, a quarter of the limit.
+    # Only one of them has a name at a time, and it has a quarter of the limit.
     assert result.phase.outcome is Outcome.OUTPUT_LIMIT, result.phase.stderr
 
 
 def test_the_program_that_measures_is_missed(nix_builder: NixBuilder) -> None:
-    """Nobody goes on unmeasured."""
+    """No build goes on unmeasured."""
     mark = f"sleep 600.{time.time_ns()}"
     failures: list[BaseException] = []
 

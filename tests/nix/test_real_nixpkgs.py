@@ -1,8 +1,8 @@
-"""A real nixpkgs, of any age: $SPOOLD_TEST_REAL_NIXPKGS names a tree or a tarball. Nothing of this needs a network.
+"""A real nixpkgs of any age. $SPOOLD_TEST_REAL_NIXPKGS names a tree or a tarball. No test here needs a network.
 
-It is added as a pin beside the miniature, shells as people write them are evaluated, and built with a cache over HTTP
+It is added as a pin beside the miniature. Shells as people write them are evaluated, and built from a cache over HTTP
 that holds stand-ins (:mod:`tests.nix.standins`) under the names that the tree asks for. Then jobs run in them. Without
-a cache each says what is missing.
+a cache, each build says what is missing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.nix.standins import Maker
 REAL = os.environ.get("SPOOLD_TEST_REAL_NIXPKGS", "")
 pytestmark = [pytest.mark.nix, pytest.mark.skipif(not REAL, reason="$SPOOLD_TEST_REAL_NIXPKGS names no nixpkgs")]
 
-LARGEST = 512 * 1024**2  # bytes that a program may take to add a nixpkgs, of whatever size
+LARGEST = 512 * 1024**2  # bytes that a program may take to add a nixpkgs of any size
 ADD = """
 import resource, sys, msgspec
 from spoold.config import Settings
@@ -44,7 +44,7 @@ BIG = "packages = with pkgs; [ python3 gcc perl jq ];"
 
 @pytest.fixture(scope="module")
 def real(nix_builder: NixBuilder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings with the real nixpkgs as a pin, on a store of its own."""
+    """Yield settings with the real nixpkgs as a pin, on a store of their own."""
     nix_builder.prepare()
     state = tmp_path_factory.mktemp("real") / "state"
     pins = {"default": nix_builder.settings.nixpkgs["default"], "real": REAL}
@@ -55,7 +55,7 @@ def real(nix_builder: NixBuilder, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def builder(real: Settings) -> NixBuilder:
-    """A builder without a cache."""
+    """Return a builder without a cache."""
     made = NixBuilder(real)
     made.prepare()
     return made
@@ -69,7 +69,7 @@ def evaluated(builder: NixBuilder, text: str) -> Evaluation:
 
 @functools.cache
 def there(builder: NixBuilder) -> dict[str, bool]:
-    """Tell which of all that shells need this nixpkgs has."""
+    """Tell for each of the shells' needs whether this nixpkgs meets it."""
     pin = str(builder.store.on_disk(room.runtime_of(builder).nixpkgs["real"]))
     needs = sorted({shell.needs for shell in SHELLS})
     values = " ".join(f"({need})" for need in needs)
@@ -90,9 +90,9 @@ def there(builder: NixBuilder) -> dict[str, bool]:
 
 
 def wanted(builder: NixBuilder, shell: Shell) -> str:
-    """Return the text of a shell; skip where this nixpkgs is not one that can have it."""
+    """Return the text of a shell. Skip the test if this nixpkgs cannot build it."""
     if not there(builder)[shell.needs]:
-        pytest.skip(f"this nixpkgs has no {shell.needs}")
+        pytest.skip(f"this nixpkgs does not meet: {shell.needs}")
     return shell.text
 
 
@@ -124,7 +124,7 @@ def test_without_a_cache_it_ends_at_once_and_names_what_is_missing(builder: NixB
 
 
 class Filled(msgspec.Struct, frozen=True):
-    """A builder whose host has a cache, and that cache's maker."""
+    """A builder that has a cache, and the cache's maker."""
 
     builder: NixBuilder
     maker: Maker

@@ -1,4 +1,4 @@
-"""What is done as the builder's user, for a tool that root runs, has nothing of root's for that user to take."""
+"""Root's tools act as the builder's user without anything of root's that this user could take."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ print(os.getuid(), sys.stdin.read(), [os.isatty(number) for number in range(3)])
 
 
 def test_it_has_no_terminal_to_type_into(tmp_path: Path) -> None:
-    """Another process of that account may trace it once it holds no capability."""
+    """Another process of the same account may trace it once it has no capability."""
     store = tmp_path / "state/nix/nix/store"
     store.mkdir(parents=True)
     os.chown(store, UID, UID)
@@ -62,7 +62,7 @@ def test_it_has_no_terminal_to_type_into(tmp_path: Path) -> None:
 
 
 def test_the_doctor_gives_away_no_file_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others may write to that directory, and put a link there while it works."""
+    """Others may write to that directory, and put a link there in the meantime."""
     monkeypatch.setattr(sys, "executable", SYSTEMS_PYTHON)
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -72,7 +72,7 @@ def test_the_doctor_gives_away_no_file_but_its_own(tmp_path: Path, monkeypatch: 
     shared.chmod(0o777)
     target = tmp_path / "target"
     target.write_text("root's")
-    target.chmod(0o666)  # for the race is won otherwise: the name is swapped once it has been opened
+    target.chmod(0o666)  # in the real race the name is swapped after the open, so an open must succeed here
     (shared / "link").symlink_to(target)
     assert doctor._works_for("nobody", str(shared / "own"), gives=True)
     assert (shared / "own").stat().st_uid == doctor.NOBODY

@@ -1,4 +1,4 @@
-"""A binary cache: what it has is fetched, if it is signed by a key of the operator's, and nothing is built then."""
+"""A binary cache: paths that a trusted key signed are fetched and not built."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXPRESSION = (
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a key pair: ``secret`` and ``public``."""
+    """Return a directory with a key pair: ``secret`` and ``public``."""
     return make_keys(tmp_path_factory.mktemp("keys"))
 
 
@@ -44,12 +44,12 @@ def make_keys(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def original(nix_builder: NixBuilder) -> BuildResult:
-    """The shell, as the session's store built it."""
+    """Return the shell as the session's store built it."""
     return room.build(nix_builder, EXPRESSION)
 
 
 def cache(builder: NixBuilder, directory: Path, path: str, query: str = "") -> str:
-    """Make a binary cache of ``path``, and of the runtime; return its URL."""
+    """Make a binary cache of ``path`` and the runtime. Return its URL."""
     paths = [path, *builder.prepare().closure]
     argv = ["nix", "--extra-experimental-features", "nix-command", "copy", "--store", str(builder.store.root)]
     subprocess.run(
@@ -62,7 +62,7 @@ def cache(builder: NixBuilder, directory: Path, path: str, query: str = "") -> s
 
 @pytest.fixture
 def fresh(nix_builder: NixBuilder, tmp_path: Path) -> NixBuilder:
-    """A builder on a store with nothing in it."""
+    """Return a builder on an empty store."""
     nix = NixSettings(state=str(tmp_path / "fresh"), system=nix_builder.settings.nix.system)
     return NixBuilder(msgspec.structs.replace(nix_builder.settings, nix=nix))
 
@@ -108,8 +108,8 @@ def test_what_no_key_of_ours_signed_is_not_taken(
     builder.prepare()
     builder.collect(set(), dry_run=False)
     result = builder.build("refused", EXPRESSION, "default", Event())
-    assert result.shell == original.shell, "the same derivation"
-    assert once(builder, result) != before, "but built here"
+    assert result.shell == original.shell, "it has the same derivation"
+    assert once(builder, result) != before, "it was built here"
 
 
 def test_what_a_cache_does_not_deliver_is_not_the_clients_fault(copy: Copy, tmp_path: Path) -> None:

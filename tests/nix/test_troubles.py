@@ -1,4 +1,4 @@
-"""What Nix says of binary caches, of several versions, in words."""
+"""What several versions of Nix say about binary caches, in plain words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATH = f"/nix/store/{'0' * 32}-hello-2.12"
             f"warning: unable to download '{URL}/nix-cache-info': Couldn't connect to server (7)\n",
             "nothing answers there",
         ),
-        (  # later versions
+        (  # later versions of Nix
             f"error: unable to download '{URL}/x': Could not resolve hostname (6) Could not resolve it\n",
             "its name is not known here",
         ),

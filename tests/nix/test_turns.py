@@ -54,5 +54,5 @@ def test_hanging_builds_delay_no_other(nix_builder: NixBuilder, nix_settings: Se
     finally:
         builder.stop()
     assert all(record.result.shell for name in builds.finished() if (record := builds.result(name)))
-    assert set(builds.queue.entries(State.NEW)) == {Entry(name, 1) for name in hostile}, "nothing is lost"
+    assert set(builds.queue.entries(State.NEW)) == {Entry(name, 1) for name in hostile}, "no build is lost"
     assert builds.queue.entries(State.BUILDING) == []

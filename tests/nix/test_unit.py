@@ -1,7 +1,7 @@
-"""The wall around builds under all that the package's unit says, where systemd is process 1, on cgroup v2 too.
+"""The wall around builds with all settings of the package's unit, where systemd is process 1, on cgroup v2 too.
 
-tests/boot has the package on a Debian that boots in a container, and so on the control groups of this host;
-contrib/development/vm runs this on version 2.
+tests/boot runs the package on a Debian that boots in a container, with the control groups of this host.
+contrib/development/vm runs these tests on version 2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.nix import room, setups, test_inputs
 pytestmark = [
     pytest.mark.nix,
     pytest.mark.skipif(
-        os.geteuid() != 0 or not cgroups.SYSTEMD.is_dir(), reason="systemd is not process 1, or we not root"
+        os.geteuid() != 0 or not cgroups.SYSTEMD.is_dir(), reason="systemd is not process 1, or we are not root"
     ),
 ]
 MEMORY = 300_000_000  # bytes

@@ -1,4 +1,4 @@
-"""Whose fault a failed evaluation was, as a table."""
+"""A table of failed evaluations: whose fault each one is."""
 
 from __future__ import annotations
 

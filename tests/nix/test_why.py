@@ -1,4 +1,4 @@
-"""spoolctl deps why: what needs a path of a real store, by which references, whoever asks."""
+"""spoolctl deps why shows what needs a path of a real store, by which references, to any user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.nix.room import Copy
 
 pytestmark = pytest.mark.nix
 
-# What is in the middle is no input of the shell, and what is deep is one of neither.
+# The path "middle" is not an input of the shell, and "deep" is an input of neither.
 DEEP = """packages = [ pkgs.hello ];
 own = pkgs.writeText "outer" "${pkgs.writeText "middle" "${pkgs.writeText "deep-%s" "d"}"}";"""
 
@@ -51,7 +51,7 @@ def test_a_chain_leads_from_each_build_to_the_path(copy: Copy) -> None:
     roots = {each.root for each in why(builder.settings.nix, bash).chains}
     assert roots >= {"builds/one", "builds/two", "runtime/bash"}
     builder.store.roots.remove("builds/one")
-    assert why(builder.settings.nix, deep).chains == [], "the derivation of something alive keeps nothing"
+    assert why(builder.settings.nix, deep).chains == [], "a derivation that is only a build input keeps nothing"
 
 
 def test_a_path_that_is_not_there(nix_builder: NixBuilder) -> None:

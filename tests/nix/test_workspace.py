@@ -1,4 +1,4 @@
-"""Directories that builders on one store work in: none is taken for what a killed one left."""
+"""Directories in which builders on one store work. None is taken for the remains of a killed builder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def noting(act: Callable[..., Any], store: Store, alone: list[bool]) -> Callable[..., Any]:
-    """Return ``act`` that notes whether others on the store are kept from locking directories meanwhile."""
+    """Return ``act`` with a note for each call: whether others on the store cannot lock directories meanwhile."""
     lock = fcntl.flock
 
     def noted(*words: Any, **named: Any) -> Any:
@@ -44,7 +44,7 @@ def noting(act: Callable[..., Any], store: Store, alone: list[bool]) -> Callable
 def test_a_directory_that_is_just_made_is_locked_before_others_look(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the two it looked abandoned to a builder that started then, and whoever had made it died of that."""
+    """An unlocked new directory would look abandoned to a builder that starts then, and its maker would fail."""
     alone: list[bool] = []
     monkeypatch.setattr(tempfile, "mkdtemp", noting(tempfile.mkdtemp, store, alone))
     with store.workspace() as path:

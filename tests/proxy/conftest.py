@@ -1,4 +1,4 @@
-"""A proxy that serves one order, as a builder would call it."""
+"""A proxy that serves one order, used like a builder would use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOPBACK = ["127.0.0.0/8", "::1/128"]
 
 
 class Proxy:
-    """A proxy in a thread of this process; ``report`` ends its order."""
+    """A proxy in a thread of this process. ``report`` ends its order."""
 
     def __init__(self, fetch: list[str], inside: list[str], bytes_: int, time: float) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ class Proxy:
         return connection
 
     def ask(self, text: bytes) -> bytes:
-        """Send a request, and return all that comes back until the end."""
+        """Send a request. Return everything that comes back until the end."""
         with self.connect() as connection:
             connection.sendall(text)
             return everything(connection)
@@ -52,7 +52,7 @@ class Proxy:
         return self.ask(f"{method} {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
     def tunnel(self, authority: str) -> socket.socket:
-        """Return a connection to a host; raises :class:`ConnectionError` where the order has ended before."""
+        """Return a connection to a host. Raise :class:`ConnectionError` if the order has ended before."""
         connection = self.connect()
         connection.sendall(f"CONNECT {authority} HTTP/1.1\r\n\r\n".encode())
         head = b""
@@ -69,7 +69,7 @@ class Proxy:
         return self.wait()
 
     def wait(self) -> Report:
-        """Wait for an end that a bound makes."""
+        """Wait until a bound ends the order."""
         self.control.settimeout(60)
         return msgspec.json.decode(everything(self.control), type=Report)
 
@@ -94,7 +94,7 @@ MakeProxy = Callable[..., Proxy]
 
 @pytest.fixture
 def proxy() -> Iterator[MakeProxy]:
-    """Return what makes a proxy, with a list of hosts, networks, and bounds."""
+    """Yield a function that makes a proxy, with a list of hosts, networks and bounds."""
     made: list[Proxy] = []
 
     def make(fetch: list[str], *, inside: list[str] = LOOPBACK, bytes_: int = 10**8, time: float = 300.0) -> Proxy:

@@ -1,4 +1,4 @@
-"""What gets through the proxy: listed hosts, at the addresses that were checked, within bounds; and what is told."""
+"""What the proxy lets through: listed hosts, at the addresses that were checked, within bounds. And what it reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.web import Handler, Web, closed
 
 
 def resolving(patch: pytest.MonkeyPatch, **names: list[list[str]]) -> list[str]:
-    """Have names resolve to these addresses, each time to the next of its answers; return what is asked for."""
+    """Let each name resolve to the next of its answers. Return the list of the names that were asked for."""
     asked: list[str] = []
 
     async def lookup(name: str) -> list[str]:
@@ -53,7 +53,7 @@ def test_a_tunnel_to_a_listed_host(proxy: MakeProxy, web: Web) -> None:
 
 
 def test_a_server_may_close_a_tunnel_first(proxy: MakeProxy) -> None:
-    """As those do that answer and close, while the client's farewell is on its way."""
+    """Many servers answer and close while the client's last bytes are on their way."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         made = proxy([f"localhost:{port}"])
@@ -125,12 +125,12 @@ def test_a_listed_name_that_leads_inside(
 def test_a_name_that_resolves_anew_is_connected_where_it_was_checked(
     proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second answer would be another address: nobody asks for it."""
+    """A second lookup would give another address, but there is no second lookup."""
     asked = resolving(monkeypatch, evil_example=[["127.0.0.2"], ["127.0.0.1"]])
     made = proxy([f"evil.example:{web.port}"], inside=["127.0.0.2/32"])
     assert made.get(f"http://evil.example:{web.port}/x").startswith(b"HTTP/1.1 502 ")
     assert asked == ["evil.example"]
-    assert web.asked == [], "which listens at 127.0.0.1"
+    assert web.asked == [], "the server listens at 127.0.0.1 and must not be reached"
     (passage,) = made.report().passages
     assert "127.0.0.2" in passage.said
 
@@ -197,7 +197,7 @@ def test_what_is_not_there_is_no_trouble_of_the_server(proxy: MakeProxy, web: We
 
 
 def test_what_comes_behind_a_request_is_not_passed_on(proxy: MakeProxy) -> None:
-    """It would be a request that nobody checked."""
+    """A second request behind the first would be one that nobody checked."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         authority = f"localhost:{server.getsockname()[1]}"
         made = proxy([authority])
@@ -269,7 +269,10 @@ def send_all(connection: socket.socket) -> None:
 
 
 def test_time_is_bounded_in_a_tunnel_too(proxy: MakeProxy) -> None:
-    """However often something is said. A machine that stands still before there is a tunnel gets a longer time."""
+    """Data in the tunnel doesn't extend the time.
+
+    The time is longer if the machine stood still before there was a tunnel.
+    """
     for seconds in (0.5, 5.0, 50.0):
         with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
             made = proxy([f"localhost:{server.getsockname()[1]}"], time=seconds)
@@ -296,7 +299,7 @@ def select_end(connection: socket.socket) -> bool:
 
 
 def slow(made: Proxy, held: contextlib.ExitStack) -> list[socket.socket]:
-    """Make as many connections as there may be, which never end their request."""
+    """Make all allowed connections. None of them ever ends its request."""
     connections = [held.enter_context(made.connect()) for _ in range(passing.CONNECTIONS)]
     for each in connections:
         each.sendall(b"GET http://localhost")
@@ -309,7 +312,7 @@ def test_connections_are_few(proxy: MakeProxy, web: Web, monkeypatch: pytest.Mon
     with contextlib.ExitStack() as held:
         slow(made, held)
         assert made.get(f"http://localhost:{web.port}/x").startswith(b"HTTP/1.1 503 ")
-        assert other.get(f"http://localhost:{web.port}/x").endswith(b"content"), "they are one download's own"
+        assert other.get(f"http://localhost:{web.port}/x").endswith(b"content"), "the bound is for one download"
 
 
 def test_connections_that_say_nothing_are_closed(proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +335,7 @@ def test_a_server_that_falls_silent_is_away_and_a_client_that_does_is_gone(
             reached = held.enter_context(server.accept()[0])
             if speaks:
                 tunnel.sendall(b"hello")
-                assert reached.recv(1)  # so that it has spoken last, whenever the silence ends
+                assert reached.recv(1)  # so that the client has spoken last, whenever the silence ends
                 monkeypatch.setattr(relay, "SILENCE", 0.5)
                 tunnel.sendall(b"hello")
             assert everything(tunnel) == b""
@@ -355,7 +358,7 @@ def test_an_order_of_a_builder_that_is_gone_ends(proxy: MakeProxy, web: Web) -> 
 def test_what_the_environment_names_is_asked_in_place_of_the_host(
     proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It resolves names: nobody does here."""
+    """The configured proxy resolves names, so nobody does here."""
     resolved = resolving(monkeypatch, localhost=[["127.0.0.1"]])
     monkeypatch.setenv("http_proxy", f"http://localhost:{web.port}/")
     web.has("http://far.example:80/x", b"by a proxy")

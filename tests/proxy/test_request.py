@@ -1,4 +1,4 @@
-"""Heads of requests: read strictly, and written anew."""
+"""Heads of requests are read strictly, and written anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy as a program: who may call it, what it goes by, and that it ends."""
+"""The proxy as a program: who may call it, which rules it follows, and that it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Start = Callable[[str], subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(place: Path) -> Iterator[Start]:
-    """Return what starts the program with these settings, in a directory that everybody gets to."""
+    """Yield a function that starts the program with these settings, in a directory that everybody can enter."""
     running: list[subprocess.Popen[bytes]] = []
 
     def start(settings: str) -> subprocess.Popen[bytes]:
@@ -76,7 +76,7 @@ def test_it_serves_orders_by_its_own_settings(start: Start, place: Path, web: We
 
 @pytest.mark.parametrize("said", [b"", b"{}", b"not JSON", msgspec.json.encode(ORDER)])
 def test_what_is_no_order_ends_no_one(start: Start, place: Path, web: Web, said: bytes) -> None:
-    """The last one comes without a socket."""
+    """The last one is an order, but comes without a socket."""
     process = start(settings(web))
     with call(place) as control:
         control.sendall(said)
@@ -97,7 +97,7 @@ with socket.socket(socket.AF_UNIX) as control:
 
 def test_nobody_but_the_builder_may_call(start: Start, place: Path, web: Web) -> None:
     if os.geteuid() != 0:
-        pytest.skip("to be somebody else takes root")
+        pytest.skip("only root can be another user")
     start(settings(web))
     call(place).close()
     stranger = ["setpriv", "--reuid=60706", "--regid=60706", "--clear-groups", "--", "/usr/bin/python3", "-c", CALLS]

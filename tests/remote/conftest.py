@@ -1,4 +1,4 @@
-"""The room that all tests of clients from elsewhere share."""
+"""The room that all tests of clients on other hosts share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Mounts an export through FUSE, for whatever knows paths only: ``python -m tests.remote.mount PORT AT``.
+"""Mount an export through FUSE, for programs that need paths: ``python -m tests.remote.mount PORT AT``.
 
-It stands for a kernel that remembers nothing (``lookupcache=none,noac``) and has locks of its own host only. Every
-request is root's. What is directly in the export must be directories.
+It acts like a kernel that caches nothing (``lookupcache=none,noac``) and whose locks hold on its own host only. Every
+request is root's. The top of the export may contain only directories.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def as_a_kernel_reports(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an operation so that what goes wrong is a number; EIO where the server is away, as of a soft mount."""
+    """Wrap an operation so that its errors are numbers. If the server is away it is EIO, as on a soft mount."""
 
     def call(export: Export, *arguments: Any, **options: Any) -> Any:
         try:
@@ -44,7 +44,7 @@ def as_a_kernel_reports(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Export(mfusepy.Operations):  # type: ignore[misc]
-    """Each operation is a request or a few; files that are open are those of the client."""
+    """Each operation is one request or a few. Open files are the client's."""
 
     use_ns = True
 
@@ -56,13 +56,13 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
         self._last = 0
 
     def connect(self) -> None:
-        """Connect anew, if there is a server; what was open is lost."""
+        """Connect again, if there is a server. Files that were open are lost."""
         with contextlib.suppress(nfs_rs.NfsError, OSError):
             self._client = connect(self._port, 0, 0)
             self._raw = self._client.raw
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:  # noqa: ARG002
-        if path == "/":  # of which this client cannot ask
+        if path == "/":  # this client cannot ask for the root
             return {"st_mode": 0o040711, "st_nlink": 2, "st_ino": 1}
         found = self._client.again(lambda: self._raw.stat(path))
         return {
@@ -79,7 +79,8 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
 
     def readdir(self, path: str, fh: int) -> Iterable[tuple[str, dict[str, int], int]]:  # noqa: ARG002
         found = self._client.again(lambda: list(self._raw.scandir(path)))
-        here = [(name, {"st_mode": 0o040000, "st_ino": 1}, 0) for name in (".", "..")]  # names of number 0 do not count
+        # readdir would skip names with inode number 0
+        here = [(name, {"st_mode": 0o040000, "st_ino": 1}, 0) for name in (".", "..")]
         return here + [(each.name, {"st_mode": KINDS[each.info.type], "st_ino": each.info.fileid}, 0) for each in found]
 
     def statfs(self, path: str) -> dict[str, int]:  # noqa: ARG002
@@ -93,7 +94,7 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
         return self._keep(path, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b")
 
     def create(self, path: str, mode: int, fi: object = None) -> int:  # noqa: ARG002
-        self._client.put(path, b"")  # the kernel has looked: there was none; this client cannot ask for more
+        self._client.put(path, b"")  # the kernel has seen that there was none; this client has no exclusive create
         self._client.chmod(path, mode & 0o7777)
         return self._keep(path, "r+b")
 
@@ -120,7 +121,7 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def release(self, path: str, fh: int) -> int:  # noqa: ARG002
-        with contextlib.suppress(nfs_rs.NfsError):  # of a server that is gone
+        with contextlib.suppress(nfs_rs.NfsError):  # the server may be gone
             self._open.pop(fh).close()
         return 0
 

@@ -1,6 +1,6 @@
-"""A real NFS server in user space (nfs-ganesha), and clients of it (nfs-rs), each with a uid of its own.
+"""A real NFS server in user space (nfs-ganesha), and its clients (nfs-rs), each with its own uid.
 
-No kernel module, mount or service is needed: the server listens on loopback, and ends with its fixture.
+No kernel module, mount or service is needed. The server listens on loopback, and ends with its fixture.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MDCACHE {{ Dir_Chunk = 0; }}
 
 
 class Server:
-    """An export of one directory; ``state`` is a directory of the server's own."""
+    """An export of one directory. ``state`` is a directory for the server's own files."""
 
     def __init__(self, path: Path, state: Path, squash: str = "No_Root_Squash") -> None:
         (state / "recovery").mkdir(parents=True)
@@ -43,7 +43,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it and wait until it listens."""
+        """Start the server and wait until it listens."""
         files = {"-f": "ganesha.conf", "-L": "log", "-p": "pid"}
         command = [
             "ganesha.nfsd",
@@ -59,12 +59,12 @@ class Server:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """Kill it, in the middle of whatever it does."""
+        """Kill the server in the middle of its work."""
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> None:
-        """End it."""
+        """End the server."""
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -72,22 +72,22 @@ class Server:
             self.kill()
 
     def client(self, uid: int, gid: int) -> Client:
-        """Return a client whose every request says that it is this user's."""
+        """Return a client whose requests all have this uid and gid."""
         return connect(self.port, uid, gid)
 
 
-# An answer, be it that to closing a file.
+# Errors after which nobody knows whether the operation was done.
 LOST = (nfs_rs.NfsRetryableError, nfs_rs.NfsUncertainOutcomeError, nfs_rs.NfsFileCloseError)
 
 
 def connect(port: int, uid: int, gid: int) -> Client:
-    """Return a client of the server that listens there."""
+    """Return a client of the server on this port."""
     options = f"version=4.1&noresvport=true&nfsport={port}"
     return Client(nfs_rs.Client.connect(f"nfs://127.0.0.1/spool?{options}", uid=uid, gid=gid))
 
 
 class Client:
-    """A user's client. Where an answer was lost (which happens now and then) it looks, and asks again."""
+    """A user's client. If an answer was lost (which happens now and then) it looks, and asks again."""
 
     def __init__(self, raw: nfs_rs.Client) -> None:
         self.raw = raw
@@ -101,7 +101,7 @@ class Client:
 
     @contextlib.contextmanager
     def open(self, path: str, mode: str) -> Iterator[nfs_rs.File]:
-        """Open a file; that it was closed on the server nobody needs to know."""
+        """Open a file. A lost answer to its close doesn't matter."""
         file = self.again(lambda: self.raw.open(path, mode))
         try:
             yield file
@@ -110,7 +110,7 @@ class Client:
                 file.close()
 
     def write_at(self, file: nfs_rs.File, data: bytes, offset: int) -> None:
-        """Write into an open file, all the way to the server."""
+        """Write into an open file, and wait until the server has the data."""
         self.again(lambda: file.write_at(data, offset))
         self.again(file.flush)
 
@@ -157,7 +157,7 @@ class Client:
                 return operation()
             except LOST:
                 if is_done():
-                    return cast("T", None)  # only of what returns nothing
+                    return cast("T", None)  # only for operations that return nothing
         return operation()
 
 
@@ -169,7 +169,7 @@ def need() -> None:
 
 @contextlib.contextmanager
 def serving(path: Path, state: Path, squash: str = "No_Root_Squash") -> Iterator[Server]:
-    """Serve ``path`` inside the block."""
+    """Serve ``path`` in the block."""
     need()
     server = Server(path, state, squash)
     try:

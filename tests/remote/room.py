@@ -1,4 +1,4 @@
-"""A spool on a host with two users, and an sshd: what clients of another machine have. All of it is gone at the end."""
+"""A spool on a host with two users and an sshd, for clients of another machine. All of it is removed at the end."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.remote.slow import SLOW, Write, slowly
 from tests.rights import assert_answer
 
-SETTLE = 1.0  # seconds, where an upload is to be given up; else it is much: whoever uploads may stand still
+SETTLE = 1.0  # seconds where intake should give an upload up; elsewhere it is much, because uploads may stand still
 PATIENCE = 100.0 * SLOWNESS
-TAKEN_OVER = "settings read again"  # as daemons log it
+TAKEN_OVER = "settings read again"  # the daemons log this
 PROGRAMS = ("sshd", "ssh", "scp", "sftp", "ssh-keygen", "rsync", "useradd")
 GATEWAY = REPOSITORY / "contrib/deploy/ssh-gateway"
 
@@ -47,7 +47,7 @@ class User(NamedTuple):
     gid: int
 
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command as this user, on the host."""
+        """Run a command as this user on the host."""
         return subprocess.run(
             command,
             user=self.uid,
@@ -62,7 +62,7 @@ class User(NamedTuple):
 
 
 def need() -> None:
-    """Skip or fail where the tests cannot make users, or a program is missing."""
+    """Skip or fail where the tests cannot make users, or where a program is missing."""
     os.environ["PATH"] += ":/usr/sbin"
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         unavailable(f"not installed: {', '.join(missing)} (openssh-server, openssh-client, rsync)")
@@ -72,10 +72,10 @@ def need() -> None:
 
 @contextlib.contextmanager
 def user(number: int) -> Iterator[User]:
-    """Yield a user who has no password, no home but /, and whose account is not locked."""
+    """Yield a user without a password, with / as home, and whose account is not locked."""
     remove_users_of_the_dead()
     name = f"spoold-{os.getpid()}-{number}"
-    with contextlib.suppress(KeyError):  # left by one that had our number, and was killed
+    with contextlib.suppress(KeyError):  # a killed run that had our number left it
         change_users("userdel", pwd.getpwnam(name).pw_name)
     options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", "/bin/sh"]
     change_users("useradd", *options, "--password", "*", name)
@@ -95,20 +95,23 @@ def remove_users_of_the_dead() -> None:
 
 
 def change_users(*command: str) -> None:
-    """Run useradd or userdel. Others may be at the same file, or remove the same user; sshd may serve them still."""
+    """Run useradd or userdel.
+
+    Others may change the same file or remove the same user, and sshd may still serve them.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         passes = "cannot lock" in done.stderr or "is currently used by process" in done.stderr
         if not passes or time.monotonic() > deadline:
             break
-        time.sleep(0.1)  # nothing tells when another process lets go of the accounts
+        time.sleep(0.1)  # nothing tells when another process unlocks the accounts
     is_gone = command[0] == "userdel" and "does not exist" in done.stderr
     assert done.returncode == 0 or is_gone, done.stderr
 
 
 class Room:
-    """The spool, its daemons over stand-in engines as one process, and the sshd; below one directory."""
+    """The spool, its daemons over stand-in engines as one process, and the sshd, all below one directory."""
 
     def __init__(self, directory: Path, users: Sequence[User], answers: Literal["acl", "owner"] = "acl") -> None:
         self.directory = directory
@@ -126,7 +129,7 @@ class Room:
         self.config.write_bytes(msgspec.toml.encode(self.settings))
         self.daemons = self._start_daemons()
         self.sshd = self._start_sshd()
-        self.until(lambda: "msg=ready" in (self.directory / "log").read_text())  # by then SIGHUP ends nobody
+        self.until(lambda: "msg=ready" in (self.directory / "log").read_text())  # by then SIGHUP ends no daemon
 
     def stop(self) -> None:
         for process in (self.daemons, self.sshd):
@@ -143,7 +146,8 @@ class Room:
     def _start_sshd(self) -> subprocess.Popen[bytes]:
         keys = self.directory / "keys"
         keys.mkdir(0o711)
-        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd ends up without any rights; a service would make it
+        # the directory of sshd's unprivileged process, which a service would make
+        Path("/run/sshd").mkdir(exist_ok=True)
         self._make_key("host")
         config = self.directory / "sshd_config"
         config.write_text(
@@ -154,7 +158,7 @@ class Room:
         for each in self.users:
             self._make_key(each.name)
             self.authorize(each, each.name)
-        sshd = shutil.which("sshd")  # it starts itself anew for each connection, and wants its full path for that
+        sshd = shutil.which("sshd")  # sshd starts itself again for each connection, and needs its full path for that
         assert sshd
         process = subprocess.Popen([sshd, "-D", "-f", str(config), "-E", str(self.directory / "sshd.log")])
         self.until(self._answers)
@@ -177,7 +181,7 @@ class Room:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key(name))], check=True)
 
     def authorize(self, user: User, name: str, options: str = "") -> None:
-        """Let the key ``name``, which is made where there is none, log in as ``user``."""
+        """Let the key ``name`` log in as ``user``. Make the key if it doesn't exist."""
         if not self.key(name).exists():
             self._make_key(name)
         line = f"{options} {self.key(name).with_suffix('.pub').read_text()}".lstrip()
@@ -189,12 +193,12 @@ class Room:
     # -- clients
 
     def options(self, key: str) -> list[str]:
-        """Return what ssh, scp and sftp are told, but for the port."""
+        """Return the options of ssh, scp and sftp, without the port."""
         wanted = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "LogLevel=ERROR")
         return ["-F", "/dev/null", "-i", str(self.key(key)), *(word for each in wanted for word in ("-o", each))]
 
     def ssh(self, user: User, *words: str, key: str = "", data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Say something to the host through ssh; ``words`` may begin with options."""
+        """Run a command on the host through ssh. ``words`` may begin with options."""
         command = ["ssh", *self.options(key or user.name), "-p", str(self.port), "-l", user.name]
         return subprocess.run(
             [*command, *words], input=data, capture_output=True, check=False, timeout=PATIENCE, cwd="/"
@@ -204,19 +208,19 @@ class Room:
         return str(self.spool / path)
 
     def request(self, size: int = 0) -> tuple[str, bytes]:
-        """Return an id, and a request that has at least ``size`` bytes; the same request is never made twice."""
+        """Return an id, and a unique request of at least ``size`` bytes."""
         id_ = f"job-{secrets.token_hex(6)}"
         files = [{"name": "run.sh", "content": "true"}, {"name": "data", "content": f"{id_} " * (size // 17)}]
         return id_, json.dumps({"files": files}).encode()
 
     def file(self, id_: str, data: bytes) -> Path:
-        """Return a file of the client's machine with a request."""
+        """Return a file on the client's machine with a request."""
         made = self.directory / f"{id_}.json"
         made.write_bytes(data)
         made.chmod(0o644)
         return made
 
-    # -- what is there
+    # -- what the spool shows
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -225,7 +229,7 @@ class Room:
             time.sleep(0.02)
 
     def response(self, id_: str, owner: User) -> dict[str, Any]:
-        """Wait for a response; it must be its owner's to read, and nobody else's."""
+        """Wait for a response. Only its owner may be able to read it."""
         path = self.spool / "done" / f"{id_}.response.json"
         self.until(path.exists)
         if self.settings.spool.answers == "acl":
@@ -241,16 +245,16 @@ class Room:
         return dict(answer)
 
     def assert_completed(self, id_: str, owner: User, data: bytes) -> None:
-        """Every byte has arrived, and was run for whom it came from."""
+        """Assert that every byte has arrived, and was run for its sender."""
         assert self.response(id_, owner)["status"] == "COMPLETED"
         entry = json.loads((self.spool / "done" / f"{id_}.json").read_bytes())
         assert (entry["Spool"]["sha256"], entry["Spool"]["uid"]) == (hashlib.sha256(data).hexdigest(), owner.uid)
         self.until(lambda: not list((self.spool / "incoming").glob(f"*{id_}*")))
 
     def upload_slowly(self, owner: User, uploading: Callable[[str], contextlib.AbstractContextManager[Write]]) -> None:
-        """Upload for longer than the settle time, without a pause that is as long.
+        """Upload for longer than the settle time, with pauses that are all shorter.
 
-        ``uploading`` is given the file's name. Where the machine stood still for the settle time, it is tried anew.
+        ``uploading`` gets the file's name. If the machine stood still for the settle time, the upload is tried again.
         """
         for _ in range(20):
             id_, data = self.request(2000)
@@ -262,19 +266,19 @@ class Room:
         pytest.fail("the machine stood still each time")
 
     def has_come(self, id_: str, size: int) -> bool:
-        """Tell whether so much of an upload under its final name lies there, or it was answered."""
+        """Tell whether ``size`` bytes of an upload lie there under its final name, or it was answered."""
         with contextlib.suppress(FileNotFoundError):
             if (self.spool / "incoming" / f"{id_}.json").stat().st_size >= size:
                 return True
         return (self.spool / "done" / f"{id_}.response.json").exists()
 
     def settling(self, seconds: float) -> contextlib.AbstractContextManager[None]:
-        """Have uploads that rest waited for so long inside the block."""
+        """Let intake wait ``seconds`` for uploads that rest, in the block."""
         return settling(seconds, self.settings, self.config, self.daemons, self.directory / "log")
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Keep the daemons from taking anything in inside the block."""
+        """Keep the daemons from taking anything in, in the block."""
         self.daemons.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -286,7 +290,7 @@ class Room:
 def settling(
     seconds: float, settings: Settings, config: Path, daemons: subprocess.Popen[bytes], log: Path
 ) -> Iterator[None]:
-    """Have daemons wait so long for uploads that rest inside the block; ``settings`` is what they have else."""
+    """Let daemons wait ``seconds`` for uploads that rest, in the block. ``settings`` are their usual ones."""
 
     def change(changed: Settings) -> None:
         before = log.read_text().count(TAKEN_OVER)
@@ -305,9 +309,9 @@ def settling(
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, of those that the kernel gives to no connection by itself.
+    """Return a free port below the range from which the kernel chooses ports for connections.
 
-    No other process of these tests gets it before this one has ended, however long a server takes to listen there.
+    No other process of these tests gets it before this one has ended, however late a server listens there.
     """
     while True:
         port = random.randint(15_000, 32_000)  # noqa: S311 - no secret
@@ -321,7 +325,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def room(answers: Literal["acl", "owner"] = "acl") -> Iterator[Room]:
-    """Yield a room; users can enter its directory."""
+    """Yield a room whose directory users can enter."""
     need()
     directory = Path(tempfile.mkdtemp(prefix="spoold-remote.", dir="/tmp"))
     directory.chmod(0o711)
@@ -338,7 +342,10 @@ def room(answers: Literal["acl", "owner"] = "acl") -> Iterator[Room]:
 
 
 def fixtures(answers: Literal["acl", "owner"], scope: Literal["module", "package"]) -> tuple[Any, Any, Any]:
-    """Return the fixtures of a room, and of its first two users: to make one takes a second or two."""
+    """Return the fixtures of a room and of its first two users.
+
+    They are shared, because making one takes a second or two.
+    """
 
     @pytest.fixture(scope=scope)
     def made() -> Iterator[Room]:

@@ -38,7 +38,7 @@ def gateway_keys(room: Room, ann: User) -> None:
 
 @pytest.fixture
 def reach(room: Room, ann: User, gateway_keys: None) -> Iterator[Callable[..., client.Spool]]:
-    """Return what makes a spool of an address and a key; all of them are closed."""
+    """Yield a function that makes a spool of an address and a key. All are closed at the end."""
     made: list[client.Spool] = []
 
     def connect(kind: str = "shell", key: str = "", user: User = ann) -> client.Spool:
@@ -101,7 +101,7 @@ def test_an_id_that_is_used(reach: Callable[..., client.Spool], kind: str) -> No
     id_ = names.new_id("chosen")
     first = spool.wait(spool.submit(hello(1), id=id_), 60)
     again = spool.wait(spool.submit(hello(1), id=id_), 60)
-    assert again == first, "the same is the same submission"
+    assert again == first, "the same request is the same submission"
     other = spool.submit(hello(2), id=id_)
     if kind == "shell":
         assert "used already" in str(spool.wait(other, 60).reason)
@@ -142,7 +142,7 @@ def test_a_connection_that_ends_is_made_anew(reach: Callable[..., client.Spool])
 
 
 def pids_of(socket: str) -> list[int]:
-    """Return the processes whose command line names a socket and that are masters."""
+    """Return the ssh masters whose command line names a socket."""
     found = []
     for each in Path("/proc").iterdir():
         if each.name.isdigit():
@@ -195,7 +195,7 @@ def test_a_script_is_one_line_for_whatever_shell(script: str) -> None:
 
 
 def test_a_spool_with_odd_letters_in_its_path(tmp_path: Path) -> None:
-    """As the other host has it, without one: what ssh would be told goes to sh."""
+    """No other host takes part. sh gets the command line that ssh would pass on."""
     root = tmp_path / "a 'spool' $HOME \"x\""
     for name in ("incoming", "done", "progress"):
         (root / name).mkdir(parents=True)
@@ -226,7 +226,7 @@ def test_an_answer_that_is_too_large_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_who_is_cut_off_drops_nothing(tmp_path: Path) -> None:
-    """Less has come than was sent: it is not given its name, and what came is removed."""
+    """Fewer bytes arrive than were announced. The file never gets its name, and is removed."""
     (tmp_path / "incoming").mkdir()
     command = ssh.command(ssh.DROP, str(tmp_path), "x", "9")
     done = subprocess.run(["sh", "-c", command], input=b"{", check=False, capture_output=True)
@@ -281,7 +281,7 @@ def test_people_run_list_and_fetch_through_ssh(
 def test_a_batch_through_ssh_is_interrupted_and_goes_on(
     room: Room, ann: User, gateway_keys: None, tmp_path: Path, kind: str
 ) -> None:
-    """None is lost, and none is run twice."""
+    """No submission is lost, and none is run twice."""
     key, path = (ann.name, room.spool) if kind == "shell" else ("lib-two", "")
     environment = os.environ | {
         "SPOOLD_SSH": " ".join(["ssh", *room.options(key)]),
@@ -289,7 +289,7 @@ def test_a_batch_through_ssh_is_interrupted_and_goes_on(
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "PYTHONPATH": str(REPOSITORY),
     }
-    gate = room.directory / f"gate-{kind}"  # until it is there, most of them go on
+    gate = room.directory / f"gate-{kind}"  # most jobs wait for it
     lines = [
         {
             "name": f"{kind}-batch{n}",
@@ -307,7 +307,7 @@ def test_a_batch_through_ssh_is_interrupted_and_goes_on(
     null = subprocess.DEVNULL
     with subprocess.Popen(line, env=environment, stdout=null, stderr=null) as running:
         room.until(lambda: len(known()) >= 3)
-        running.send_signal(signal.SIGINT)  # a kill would leave the connection to its idle time
+        running.send_signal(signal.SIGINT)  # SIGKILL would leave the connection open until its idle time is over
     assert running.returncode == exits.INTERRUPTED
     gate.touch()
     done = subprocess.run(line, env=environment, capture_output=True, check=False, stdin=null)

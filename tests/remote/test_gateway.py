@@ -1,4 +1,4 @@
-"""The forced command: what it does for honest clients, and what it does not do for others."""
+"""The forced command: what it does for honest clients, and what it refuses to others."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from spoold.model import ids
 from tests.remote.room import GATEWAY, PATIENCE, SETTLE, Room, User
 
 DONE, REFUSED, USAGE, HOST, WAITING = range(5)
-MOST = 200_000  # bytes of a request, here
+MOST = 200_000  # bytes of a request that this gateway accepts
 SECONDS = round(PATIENCE * 0.9)  # that a client waits for a response
 
 
 class Client(NamedTuple):
-    """Who has a key for the gateway and nothing else."""
+    """A client with a key for the gateway and nothing else."""
 
     room: Room
     user: User
@@ -36,7 +36,7 @@ class Client(NamedTuple):
         return self.room.ssh(self.user, "--", "127.0.0.1", text, key=self.key, data=data)
 
     def submit(self, id_: str = "") -> str:
-        """Submit a small request; return its id."""
+        """Submit a small request. Return its id."""
         done = self.say(f"submit {id_}".rstrip(), self.room.request()[1])
         assert (done.returncode, done.stderr) == (DONE, b"")
         return done.stdout.decode().removesuffix("\n")
@@ -44,7 +44,7 @@ class Client(NamedTuple):
 
 @pytest.fixture(scope="module")
 def gateway(room: Room, ann: User, bob: User) -> str:
-    """Return the command of three keys, once they are authorized."""
+    """Authorize three keys. Return the gateway's command."""
     installed = room.directory / "ssh-gateway"
     shutil.copy(GATEWAY, installed)
     installed.chmod(0o755)
@@ -61,13 +61,13 @@ def one(room: Room, ann: User, gateway: str) -> Client:
 
 @pytest.fixture
 def two(room: Room, ann: User, gateway: str) -> Client:
-    """Another key of the same account."""
+    """Return a client with another key of the same account."""
     return Client(room, ann, "two")
 
 
 @pytest.fixture
 def bobs(room: Room, bob: User, gateway: str) -> Client:
-    """The key of another account, which has it for itself."""
+    """Return a client with the only key of another account."""
     return Client(room, bob, "bobs")
 
 
@@ -81,7 +81,7 @@ def test_submit_wait_and_status(one: Client, room: Room) -> None:
     assert waited.returncode == DONE
     assert json.loads(waited.stdout) == json.loads(one.say(f"status {id_}").stdout)
     assert json.loads(waited.stdout)["Submission_id"] == f"one.{id_}"
-    assert one.say(f"status one.{id_}").stdout == waited.stdout, "the id as the response says it"
+    assert one.say(f"status one.{id_}").stdout == waited.stdout, "the id as the response has it"
 
 
 def test_an_id_is_chosen_where_none_is(bobs: Client) -> None:
@@ -120,7 +120,7 @@ def test_its_idea_of_an_id_is_spoolds() -> None:
     module = loaded()
     assert module.ID.pattern == ids.ID.pattern
     assert module.RESERVED_ENDINGS == ids.RESERVED_ENDINGS
-    assert module.NAME.fullmatch("a.b") is None, "or one key's ids could be another's"
+    assert module.NAME.fullmatch("a.b") is None, "otherwise one key's ids could be another's"
 
 
 def loaded() -> ModuleType:
@@ -184,7 +184,7 @@ NOT_COMMANDS = [
 
 @pytest.mark.parametrize("text", NOT_COMMANDS, ids=range(len(NOT_COMMANDS)))
 def test_nothing_else_is_done(text: str, room: Room, gateway: str) -> None:
-    """Without sshd in between, which would take 0.2 s each and do nothing: it passes the text on as it is."""
+    """sshd is left out, because it only passes the text on and would take 0.2 s each time."""
     before = os.listdir(room.spool / "incoming")
     done = subprocess.run(
         gateway.split(),
@@ -204,7 +204,7 @@ def test_nothing_else_is_done(text: str, room: Room, gateway: str) -> None:
             or word.encode() not in done.stderr
         )
     assert all(32 <= byte < 127 or byte == 10 for byte in done.stderr), "printed raw"
-    assert set(os.listdir(room.spool / "incoming")) <= set(before), "what lay there may have been taken in"
+    assert set(os.listdir(room.spool / "incoming")) <= set(before), "earlier files may have been taken in"
 
 
 def test_no_shell_no_terminal_no_files_no_forwarding(one: Client, room: Room) -> None:
@@ -223,7 +223,7 @@ def test_no_shell_no_terminal_no_files_no_forwarding(one: Client, room: Room) ->
         [*ssh, "-W", f"127.0.0.1:{room.port}", "127.0.0.1"], capture_output=True, check=False, timeout=PATIENCE
     )
     assert forward.returncode != 0
-    assert b"SSH-2.0" not in forward.stdout, "connected to somewhere else"
+    assert b"SSH-2.0" not in forward.stdout, "the connection reached another place"
     remote = subprocess.run(
         [*ssh, "-o", "ExitOnForwardFailure=yes", "-N", "-R", "127.0.0.1:0:127.0.0.1:1", "127.0.0.1"],
         capture_output=True,
@@ -251,7 +251,7 @@ def test_the_keys_of_one_account_are_strangers(one: Client, two: Client, room: R
     for text in (f"status {id_}", f"status one.{id_}", f"status two.one.{id_}"):
         assert two.say(text).returncode == REFUSED
     nothing = two.say("status never-there")
-    assert two.say(f"status one.{id_}").stderr == nothing.stderr, "it does not tell that there is one"
+    assert two.say(f"status one.{id_}").stderr == nothing.stderr, "the refusal doesn't tell that the id exists"
     assert two.submit(id_) == f"two.{id_}", "the id is free for this key"
     nap = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 1"}).encode()
     one.say(f"submit {id_}-nap", nap)
@@ -262,7 +262,7 @@ def test_the_keys_of_one_account_are_strangers(one: Client, two: Client, room: R
 
 
 def test_no_other_account_can_hold_the_names_that_it_uses(one: Client, bob: User, room: Room) -> None:
-    """Of another account's files it says nothing, and drops under a name that nobody can guess."""
+    """The gateway ignores another account's files, and drops under a name that nobody can guess."""
     id_, _ = room.request()
     usual = [room.spool / "incoming" / f"one.{id_}.{ending}" for ending in ("json", "cancel")]
     for path in usual:
@@ -297,7 +297,7 @@ def test_an_id_that_is_used_is_refused_and_nothing_is_replaced(bobs: Client, roo
 
 
 def test_an_id_of_another_user_is_refused_though_nobody_uses_it(bobs: Client, ann: User, room: Room) -> None:
-    """Only intake can tell, so it is asked by waiting a moment. Here that is as long as intake may stand still."""
+    """Only intake can tell, so the gateway waits for it a moment. Here it waits as long as intake may stand still."""
     patient = room.directory / "patient-gateway"
     text = GATEWAY.read_text()
     assert text.count("SOON = 2.0 ") == 1
@@ -370,7 +370,7 @@ def test_who_sends_nothing_is_not_waited_for(gateway: str, room: Room) -> None:
 
 
 def test_it_ends_when_the_client_goes(bobs: Client, room: Room) -> None:
-    """The client of a `wait` is killed; nothing of it may be left on the host."""
+    """The client of a `wait` is killed. Nothing of it may stay on the host."""
     ssh = ["ssh", *room.options("bobs"), "-p", str(room.port), f"{bobs.user.name}@127.0.0.1", "wait never-there 600"]
     client = subprocess.Popen(ssh, stdin=subprocess.DEVNULL)
     room.until(lambda: waiting(bobs.user))

@@ -1,4 +1,4 @@
-"""Daemons on a spool that another host serves: they poll, and keep no lock that another host would see."""
+"""Daemons on a spool that another host serves: they poll, and need no locks that the other host would see."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Mounted:
             time.sleep(0.05)
 
     def response(self, id_: str) -> dict[str, Any]:
-        """Return a response as somebody on the server's host sees it."""
+        """Return a response as users on the server's host see it."""
         path = self.served / "done" / f"{id_}.response.json"
         self.until(path.exists)
         return dict(json.loads(path.read_bytes()))
@@ -71,11 +71,11 @@ class Mounted:
 
 @contextlib.contextmanager
 def mounting(room: Room, name: str) -> Iterator[tuple[Path, Path, nfs.Server]]:
-    """Serve a spool, and mount it; yield where it is, where it is mounted, and the server."""
+    """Serve a spool and mount it. Yield its path, its mount point, and the server."""
     if shutil.which("fusermount3") is None:
         unavailable("not installed: fuse3")
     if not Path("/dev/fuse").exists():
-        pytest.skip("this kernel, or this container, has no FUSE, and nothing can be installed for that")
+        pytest.skip("this kernel, or this container, has no FUSE, and no package can add it")
     exported, at = room.directory / f"exported-{name}", room.directory / f"mounted-{name}"
     layout.create(str(exported / "spool"))
     at.mkdir()
@@ -95,7 +95,7 @@ def mounting(room: Room, name: str) -> Iterator[tuple[Path, Path, nfs.Server]]:
 
 
 def end(daemons: subprocess.Popen[bytes]) -> None:
-    """Have daemons drain and end, as long as one may wait for that."""
+    """Make daemons drain and end, with as much time as they may take."""
     daemons.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         daemons.wait(PATIENCE)
@@ -115,7 +115,7 @@ def mounted(room: Room) -> Iterator[Mounted]:
 
 
 def test_an_executor_on_a_mount_commits_and_health_on_the_server_lets_owners_read(room: Room, ann: User) -> None:
-    """From there no list can be set, and nothing is given away."""
+    """The executor can neither set lists nor give files away."""
     with mounting(room, "executor") as (served, at, _), contextlib.ExitStack() as stack:
         assert not lists.keeps_lists(str(at / "spool"))
         lease = LeaseSettings(renewal=0.5, limit=3.0, check=3600.0)
@@ -139,7 +139,7 @@ def test_an_executor_on_a_mount_commits_and_health_on_the_server_lets_owners_rea
 
 
 def test_what_others_write_on_the_server_is_found_and_answered(mounted: Mounted, room: Room, ann: User) -> None:
-    """No event tells of it."""
+    """No event reports it."""
     sent = {}
     for _ in range(10):
         id_, data = room.request(2000)
@@ -196,24 +196,24 @@ def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Roo
 
 
 def attempts(mounted: Mounted, id_: str) -> list[int]:
-    """Return the numbers of the attempts of a submission that runs. A machine that stands still loses one, too."""
+    """Return the attempt numbers of a running submission. A machine that stands still costs an attempt too."""
     entries = map(parse_entry, os.listdir(mounted.served / "running"))
     return [entry.attempt for entry in entries if entry and entry.id == id_]
 
 
 def test_the_doctor_finds_it_fit(mounted: Mounted) -> None:
     bad = [each for each in doctor.examine(mounted.settings) if each.level in {"refused", "warning"}]
-    # The kernel is that of the host, where it may not protect these.
-    assert [each.what for each in bad if each.what != protection.WHAT.name] == [lists.WHAT], "what is lost is said"
+    # The kernel is the host's, which may lack these protections.
+    assert [each.what for each in bad if each.what != protection.WHAT.name] == [lists.WHAT], "the loss is named"
     acl = msgspec.structs.replace(mounted.settings.spool, answers="acl")
     (found,) = [
         each for each in doctor.examine(msgspec.structs.replace(mounted.settings, spool=acl)) if each.what == lists.WHAT
     ]
-    assert (found.level, found.detail) == ("warning", "no list can be set")
+    assert (found.level, found.detail) == ("warning", "no access control list can be set")
 
 
 def test_a_server_that_is_killed_and_started_again_loses_nothing(mounted: Mounted, room: Room) -> None:
-    """Answers are lost for real: of what was under way some was done, and some was not."""
+    """Answers are really lost: some of the operations under way were done, and some were not."""
     ids = []
     for number in range(20):
         id_, _ = room.request()

@@ -1,6 +1,6 @@
-"""Clients that have the spool mounted through NFS, from a real server: dropping, polling, reading, and their rights.
+"""Clients that mount the spool through NFS, from a real server: dropping, polling, reading, and their rights.
 
-The daemons are on the server's host. What the clients' kernels would add (caches) is told in contrib/docs/operator.md.
+The daemons run on the server's host. contrib/docs/operator.md tells what the caches of clients' kernels would add.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ HOUR_NS = 3600 * 10**9
 REFUSED = (nfs_rs.NfsError, OSError)
 
 
-room, ann, bob = fixtures("owner", "module")  # answers are given away: the server goes by no access control lists
+room, ann, bob = fixtures("owner", "module")  # answers are given away, because the server ignores access control lists
 
 
 @pytest.fixture(scope="module")
 def connect(room: Room) -> Iterator[Callable[[User], Client]]:
-    """Yield what makes a client for a user; one each is enough."""
+    """Yield a function that makes a client for a user. Each user has one client."""
     with nfs.serving(room.spool, room.directory / "nfs") as server, contextlib.ExitStack() as stack:
         made: dict[int, Client] = {}
 
@@ -53,7 +53,7 @@ def bobs(connect: Callable[[User], Client], bob: User) -> Client:
 
 
 def fetch(client: Client, id_: str) -> dict[str, Any]:
-    """Poll for a response, as a client does who has nothing but the file system."""
+    """Poll for a response, like a client that has only the file system."""
     path = f"/done/{id_}.response.json"
     deadline = time.monotonic() + PATIENCE
     while not client.exists(path):
@@ -72,7 +72,7 @@ def by_rename(client: Client, id_: str, data: bytes) -> None:
 
 
 def by_link(client: Client, id_: str, data: bytes) -> None:
-    """It has two names for a moment."""
+    """Write a private file, link it to the final name, and unlink the private name."""
     client.put(f"/incoming/.{id_}.tmp", data)
     client.link(f"/incoming/.{id_}.tmp", f"/incoming/{id_}.json")
     client.unlink(f"/incoming/.{id_}.tmp")
@@ -85,11 +85,11 @@ def test_drop_poll_and_read(room: Room, ann: User, anns: Client, drop: Callable[
     assert fetch(anns, id_)["status"] == "COMPLETED"
     room.assert_completed(id_, ann, data)
     with pytest.raises(FileNotFoundError):
-        anns.raw.stat(f"/incoming/{id_}.json")  # gone for the client as well
+        anns.raw.stat(f"/incoming/{id_}.json")  # the client sees that it is gone
 
 
 def test_one_after_the_other_and_all_at_once(room: Room, anns: Client) -> None:
-    """Names that the daemons took away under the server make none of those that come after them vanish."""
+    """The daemons remove names on the server. No later name vanishes by that."""
     names = []
     for _ in range(10):
         id_, data = room.request()
@@ -112,7 +112,7 @@ def test_a_slow_writer(room: Room, ann: User, anns: Client) -> None:
 
 
 def test_a_writer_that_stops_in_the_middle_is_given_up(room: Room, anns: Client) -> None:
-    """Its file is still open: no server would tell the difference from one that only rests."""
+    """Its file is still open. No server could tell this writer from one that only pauses."""
     id_, data = room.request(2000)
     with room.settling(SETTLE), anns.open(f"/incoming/{id_}.json", "wb") as file:
         anns.write_at(file, data[:1000], 0)
@@ -122,19 +122,19 @@ def test_a_writer_that_stops_in_the_middle_is_given_up(room: Room, anns: Client)
 
 
 def test_what_is_written_after_it_was_whole_changes_nothing(room: Room, ann: User, anns: Client) -> None:
-    """The client has its file open all the while, and a handle does not care for names."""
+    """The client keeps the file open, and a handle works without a name."""
     id_, data = room.request(2000)
     with anns.open(f"/incoming/{id_}.json", "wb") as file:
         anns.write_at(file, data, 0)
         room.until((room.spool / "done" / f"{id_}.json").exists)
-        with contextlib.suppress(*REFUSED):  # a server may have closed what was removed
+        with contextlib.suppress(*REFUSED):  # a server may have closed the removed file
             anns.write_at(file, b"X" * 100, 0)
     room.assert_completed(id_, ann, data)
 
 
 @pytest.mark.parametrize("skew", [-HOUR_NS, HOUR_NS])
 def test_the_times_that_a_client_sets_change_nothing(room: Room, ann: User, anns: Client, skew: int) -> None:
-    """Its clock may be an hour off, and `cp -p` brings such times along."""
+    """The client's clock may be an hour off, and `cp -p` copies such times."""
     whole, data = room.request()
     part, half = room.request()
     now = time.time_ns() + skew
@@ -158,7 +158,7 @@ def test_cancelling(room: Room, ann: User, anns: Client) -> None:
     assert fetch(anns, id_)["status"] == "CANCELLED"
 
 
-# -- rights: the server holds them to the uid that each request says
+# -- rights: the server applies the uid in each request
 
 
 def test_users_are_strangers(room: Room, ann: User, anns: Client, bobs: Client) -> None:
@@ -191,7 +191,7 @@ def test_users_are_strangers(room: Room, ann: User, anns: Client, bobs: Client) 
 
 
 def test_a_link_to_anothers_file_is_refused(room: Room, ann: User, anns: Client, bobs: Client) -> None:
-    """NFS knows no protected_hardlinks: a server lets anyone link what he can name."""
+    """NFS has no protected_hardlinks: a server lets any user link a file that they can name."""
     id_, data = room.request()
     other, _ = room.request()
     in_place(anns, id_, data)
@@ -199,7 +199,7 @@ def test_a_link_to_anothers_file_is_refused(room: Room, ann: User, anns: Client,
     try:
         bobs.link(f"/done/{id_}.response.json", f"/incoming/{other}.json")
     except REFUSED:
-        return  # this server does not
+        return  # this server refuses it
     with room.settling(SETTLE):
         room.until((room.spool / "done" / f"{other}.response.json").exists)
     answer = json.loads((room.spool / "done" / f"{other}.response.json").read_bytes())

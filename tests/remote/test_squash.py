@@ -1,4 +1,4 @@
-"""Daemons without rights over files of others, as where a server squashes root: what is lost, and that it is said."""
+"""Daemons without rights over files of others, as on a server that squashes root: what is lost, and who says so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @pytest.fixture
 def settings(room: Room, bob: User) -> Settings:
-    """Return the settings of a spool that is bob's."""
+    """Return the settings of a spool that bob owns."""
     spool = room.directory / "squashed"
     shutil.rmtree(spool, ignore_errors=True)
     layout.create(str(spool))
@@ -34,7 +34,7 @@ def settings(room: Room, bob: User) -> Settings:
 
 
 def as_user(user: User, act: Callable[[], None]) -> None:
-    """Do something in a process of a user's, who has no capabilities."""
+    """Run a function as a user without capabilities."""
     in_child(act, user.uid, user.gid)
 
 

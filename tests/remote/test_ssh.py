@@ -1,4 +1,4 @@
-"""Clients elsewhere, who have ssh and nothing of ours: every way to write a file, slowly, cut off, resumed."""
+"""Clients on other hosts with ssh alone: every way to write a file, slowly, cut off, resumed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.pages import shell_client
 from tests.remote.room import PATIENCE, SETTLE, Room, User
 from tests.remote.slow import Write
 
-LARGE = 8 << 20  # bytes: more than pipes and sockets hold between here and there
-KBIT, KBYTE = "2000", "250"  # a second; so it takes half a minute, and is cut off before
+LARGE = 8 << 20  # bytes: more than the pipes and sockets on the way hold
+KBIT, KBYTE = "2000", "250"  # a second, so an upload takes half a minute and is cut off before its end
 Upload = Callable[[Room, User, Path, str], list[str]]
 
 
@@ -54,14 +54,14 @@ def by_rsync_in_place(room: Room, user: User, file: Path, target: str) -> list[s
 
 
 def by_rename(room: Room, user: User, file: Path, target: str) -> list[str]:
-    """The way that the spec recommends."""
+    """Upload in the way that the spec recommends."""
     private = f"{target.rpartition('/')[0]}/.{file.name}.tmp"
     ssh = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1"]
     return ["sh", "-c", '"$@" <"$0"', str(file), *ssh, f"cat >{private} && mv {private} {target}"]
 
 
 def by_cp(room: Room, user: User, file: Path, target: str) -> list[str]:
-    """On the host itself."""
+    """Copy on the host itself."""
     return ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "cp", str(file), target]
 
 
@@ -70,7 +70,7 @@ WAYS = [by_cp, by_cat, by_rename, by_scp, by_old_scp, by_sftp, by_rsync, by_rsyn
 
 def run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=PATIENCE)
-    # With --inplace and --append rsync is not through with the file when it is whole, and then it may be taken in.
+    # With --inplace and --append, rsync still works on a file that is whole already, which intake may take.
     was_taken = command[0] == "rsync" and done.returncode == 23 and b"No such file" in done.stderr
     assert done.returncode == 0 or was_taken, done.stderr.decode()
 
@@ -95,7 +95,7 @@ def test_the_client_of_the_spec_needs_scp_and_ssh_only(room: Room, ann: User) ->
 
 @contextlib.contextmanager
 def into(room: Room, user: User, target: str) -> Iterator[Callable[[bytes], None]]:
-    """Yield what writes to a file through ssh."""
+    """Yield a function that writes to a file through ssh."""
     command = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1", f"cat >{target}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
 
@@ -109,7 +109,7 @@ def into(room: Room, user: User, target: str) -> Iterator[Callable[[bytes], None
 
 
 def test_an_upload_may_take_long_under_its_final_name(room: Room, ann: User) -> None:
-    """Longer than the settle time in all, as long as no pause is."""
+    """It takes longer than the settle time, but no pause does."""
 
     @contextlib.contextmanager
     def uploading(name: str) -> Iterator[Write]:
@@ -134,11 +134,11 @@ def test_an_upload_that_rests_longer_than_the_settle_time_is_given_up(room: Room
 
 
 def cut_off(room: Room, id_: str, command: Sequence[str]) -> None:
-    """Kill an upload when a part of the file is there, under whatever name."""
+    """Kill an upload when a part of the file is there, under any name."""
     client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     incoming = room.spool / "incoming"
     room.until(lambda: any(0 < path.stat().st_size < LARGE for path in incoming.glob(f"*{id_}*")))
-    subprocess.run(["kill", "-KILL", "--", f"-{client.pid}"], check=True)  # ssh, scp, and what they started
+    subprocess.run(["kill", "-KILL", "--", f"-{client.pid}"], check=True)  # ssh, scp, and their children
     assert client.wait() == -signal.SIGKILL
 
 
@@ -174,7 +174,7 @@ CUT_OFF = [slow_cat, slow_scp, slow_old_scp, slow_sftp, slow_rsync_in_place, slo
 
 
 def test_an_upload_that_was_cut_off_is_no_submission(room: Room, ann: User) -> None:
-    """It lies there under its final name, and nothing tells that it is not whole but that it does not parse."""
+    """It lies there under its final name. Only a parser can tell that it is not whole."""
 
     def begin_with(upload: Upload) -> str:
         id_, data = room.request(LARGE)
@@ -252,7 +252,7 @@ def test_what_another_dropped_can_be_neither_removed_nor_replaced(room: Room, an
         ):
             assert room.ssh(bob, "127.0.0.1", command).returncode != 0, command
         assert Path(theirs).read_bytes() == data
-        # Nor read, where its owner's umask says so.
+        # They cannot read it either, if its owner's umask says so.
         assert room.ssh(ann, "127.0.0.1", f"chmod 600 {theirs}").returncode == 0
         assert room.ssh(bob, "127.0.0.1", f"cat {theirs}").returncode != 0
         Path(mine).unlink()
@@ -266,7 +266,7 @@ def test_anothers_response_cannot_be_read_or_removed(room: Room, ann: User, bob:
     path = room.in_spool(f"done/{id_}.response.json")
     for command in (f"cat {path}", f"rm -f {path}", f"mv {path} /tmp/", f"cat {room.in_spool(f'done/{id_}.json')}"):
         assert room.ssh(bob, "127.0.0.1", command).returncode != 0, command
-    assert room.ssh(ann, "127.0.0.1", f"rm -f {path}").returncode != 0, "nor by its owner: it goes with its entry"
+    assert room.ssh(ann, "127.0.0.1", f"rm -f {path}").returncode != 0, "nor its owner: it goes with its entry"
     assert Path(path).exists()
 
 
@@ -326,7 +326,10 @@ FETCHES: list[Callable[[Room, User, str, Path], list[str]]] = [
 def test_every_way_to_fetch_a_response(
     room: Room, ann: User, bob: User, fetch: Callable[[Room, User, str, Path], list[str]]
 ) -> None:
-    """Programs that look at modes, copy rights, or read by ssh: a response is the daemons', and its owner reads it."""
+    """Some programs look at modes, copy rights, or read by ssh.
+
+    The daemons own the response, and its owner can read it.
+    """
     id_, data = room.request()
     run(by_scp(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
     room.assert_completed(id_, ann, data)

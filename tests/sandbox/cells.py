@@ -1,4 +1,4 @@
-"""A sandbox with one recycled container, and what waits in it."""
+"""A sandbox with one recycled container, and access to the container that waits in it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Make = Callable[..., AnySandbox]
 
 @pytest.fixture
 def make(engine_at: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Yield a function that makes a sandbox with one recycled container; all are closed at the end.
+    """Yield a function that makes a sandbox with one recycled container. All are closed at the end.
 
-    However the machine stalls, a container is waited for that gets ready again.
+    A container has time to get ready again, even when the machine stalls.
     """
     made: list[AnySandbox] = []
     monkeypatch.setattr(runner, "CLEANUP_TIMEOUT", PATIENCE)
@@ -47,7 +47,7 @@ def go(sandbox: AnySandbox, job: Job) -> JobResult:
 
 
 def waiting(sandbox: AnySandbox) -> Runner[Any]:
-    """Wait for the container that waits."""
+    """Wait until the container waits for a job, and return it."""
     found: list[Runner[Any]] = []
 
     def waits() -> bool:
@@ -60,13 +60,13 @@ def waiting(sandbox: AnySandbox) -> Runner[Any]:
 
 
 def container(sandbox: AnySandbox) -> str:
-    """Return the id of the container that waits."""
+    """Return the id of the container that waits for a job."""
     found: str = waiting(sandbox).transport.id
     return found
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and its children, theirs too; those that end meanwhile may be among them."""
+    """Return a process and all its descendants. Some of them may have ended meanwhile."""
     found = [pid]
     for each in found:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""One prepared sandbox for all tests of the room, and a short way to run a job in it."""
+"""One prepared sandbox for all tests of this directory, and a short way to run a job in it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from spoold.sandbox.pooled import PooledSandbox
 from tests import engines
 from tests.sandbox import inside
 
-# Small, so that what runs into a limit does so soon. But for time: a machine that stalls for seconds is no job's doing,
-# and whoever wants it short says how short.
+# Small, so that programs run into a limit soon. Time is the exception, because a machine that stalls for seconds is not
+# the job's fault. Tests that want a short time set it.
 RUN = PhaseLimits(
     time=120 * engines.SLOWNESS,
     cpu_time=120 * engines.SLOWNESS,
@@ -48,7 +48,7 @@ COMPILE = replace(
 )
 
 
-# Forks until it may not. Bash says so, and would try again for seconds: its first word ends the job.
+# Forks until the limit. Bash would print an error and try again for seconds, so its first word ends the job.
 FORKS = """#!/bin/bash
 exec 3>&2 2> >(read -r line; echo "$line" >&3; kill -9 $$)
 for i in {1..60}; do sleep 600 & done; wait
@@ -65,7 +65,7 @@ def notes_of(result: JobResult) -> list[str]:
 
 
 def longer(act: Callable[[float], Kind], enough: Callable[[Kind], object]) -> Kind:
-    """Do what has little time, and with so many times as much where it did not come far enough: the machine stalled."""
+    """Do something with little time. If it did not get far enough, the machine stalled: try again with more time."""
     for times in (1.0, 8.0):
         if enough(found := act(times)):
             return found
@@ -94,7 +94,7 @@ class Run(Protocol):
 
 
 class Said(Protocol):
-    """Run a Python program that must end well and say nothing on stderr; return what it printed, in lines."""
+    """Run a Python program that must end well and print nothing on stderr. Return the lines that it printed."""
 
     def __call__(self, program: str) -> list[str]: ...
 
@@ -106,7 +106,7 @@ AnySandbox = PooledSandbox[Any, Any]
 def settings_for(
     where: str, spool: str, executor: str = "tests", waiting: int = 0, mode: Mode = "single-use"
 ) -> Settings:
-    """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait.
+    """Return settings whose containers have ``spool`` and ``executor`` in their labels. ``waiting`` containers wait.
 
     ``where`` is the URL of a Docker Engine, or OCI.
     """
@@ -122,13 +122,13 @@ def settings_for(
 
 @pytest.fixture(scope="session")
 def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the program of the supervisor's parts."""
+    """Return the program with the supervisor's parts."""
     return inside.units(tmp_path_factory.mktemp("units"))
 
 
 @pytest.fixture
 def api(docker_host: str) -> Iterator[docker.APIClient]:
-    """Yield a client of the test's own."""
+    """Yield a client for one test."""
     client = docker.APIClient(base_url=docker_host)
     yield client
     client.close()
@@ -136,13 +136,13 @@ def api(docker_host: str) -> Iterator[docker.APIClient]:
 
 @pytest.fixture(scope="session", params=["single-use", "recycled"])
 def mode(request: pytest.FixtureRequest) -> Mode:
-    """Return each way of using containers: a job must not notice."""
+    """Return each way of using containers. A job must not notice which one it is."""
     chosen: Mode = request.param
     return chosen
 
 
 def made_sandbox(settings: Settings, runtime: Runtime) -> AnySandbox:
-    """Return a sandbox of the engine that the settings name, not prepared."""
+    """Return a sandbox of the engine that the settings name. It is not prepared."""
     return cast(AnySandbox, find(settings.sandbox.engine).make(settings, runtime))
 
 
@@ -150,7 +150,7 @@ def made_sandbox(settings: Settings, runtime: Runtime) -> AnySandbox:
 def sandbox(
     engine_at: str, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory, mode: Mode
 ) -> Iterator[AnySandbox]:
-    """Yield a prepared sandbox of each engine; closed at the end."""
+    """Yield a prepared sandbox of each engine, and close it at the end."""
     settings = settings_for(engine_at, str(tmp_path_factory.mktemp("spool")), waiting=2, mode=mode)
     made = made_sandbox(settings, runtime)
     made.prepare()
@@ -190,7 +190,7 @@ def make_job(
 
 @pytest.fixture
 def run(sandbox: AnySandbox, plain_shell: str) -> Run:
-    """Return a function that runs a job in the plain shell, if no other is named."""
+    """Return a function that runs a job, in the plain shell unless another is named."""
 
     def _run(
         run_sh: str,

@@ -1,4 +1,4 @@
-"""An ordinary user with subordinate ids, and what they do with a sandbox of the engine oci."""
+"""An ordinary user with subordinate ids, and their sandbox of the engine oci."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def user() -> Iterator[pwd.struct_passwd]:
 
 
 def mount(source: Path, target: Path) -> None:
-    """Have the store where the user can reach it, in this process alone."""
+    """Mount the store where the user can reach it, for this process alone."""
     for step in (
         libc.unshare(CLONE_NEWNS),
         libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None),
@@ -50,8 +50,8 @@ def mount(source: Path, target: Path) -> None:
 def as_user(
     user: pwd.struct_passwd, runtime: Runtime, nix_settings: Settings, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
-    """Return a function that has the user do something with a sandbox of theirs; return that, or what was refused."""
-    content = root.archive(runtime)  # the source may be where only root reads
+    """Return a function that runs code with a sandbox as the user, and returns the result or the refusal."""
+    content = root.archive(runtime)  # made here, because only root may be able to read the source
     monkeypatch.setattr(root, "archive", lambda _: content)
     (place / "store").mkdir()
     (place / "state").mkdir()
@@ -74,7 +74,7 @@ def as_user(
 
         def begin() -> Any:
             mount(Path(nix_settings.nix.state), place / "store")
-            os.chmod(place / "store", 0o711)  # noqa: S103 - as a user's own would be
+            os.chmod(place / "store", 0o711)  # noqa: S103 - like a user's own store
             enter()
             return in_child(child, user.pw_uid, user.pw_gid)
 

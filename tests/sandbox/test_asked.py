@@ -1,4 +1,4 @@
-"""What a job may ask of its sockets and files, and what it is refused, since the host would answer or pay."""
+"""What a job may ask of its sockets and files. Requests that the host would answer or pay for are refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from spoold.sandbox import seccomp
 from tests.sandbox.conftest import Said
 
-# A kernel that has not what is asked for starts modprobe. Each line is a try, and the name of an error or "done".
+# A kernel that lacks a requested protocol starts modprobe. Each line is a try, with the name of an error or "done".
 SOCKETS = """
 import errno, fcntl, socket
 def tell(name, do):
@@ -40,9 +40,9 @@ def test_no_socket_has_the_host_load_a_module(said: Said) -> None:
     assert "asked 2 True" in lines
 
 
-# What file systems are asked: FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL,
-# FIBMAP, FIGETBSZ, FS_IOC_GETFLAGS, EXT4_IOC_GETFSUUID, XFS_IOC_FSCOUNTS, BTRFS_IOC_FS_INFO, BTRFS_IOC_DEV_INFO, one of
-# F2FS. And RNDGETENTCNT, FIONREAD, FIOCLEX.
+# Requests to file systems: FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL, FIBMAP,
+# FIGETBSZ, FS_IOC_GETFLAGS, EXT4_IOC_GETFSUUID, XFS_IOC_FSCOUNTS, BTRFS_IOC_FS_INFO, BTRFS_IOC_DEV_INFO, one of F2FS.
+# And RNDGETENTCNT, FIONREAD, FIOCLEX.
 FILES = """
 import ctypes, errno, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -91,13 +91,13 @@ made.setsockopt(socket.SOL_SOCKET, 20, struct.pack("ll", 1, 0))
 
 
 def test_sockets_join_no_groups_and_ask_for_no_flow_labels(said: Said) -> None:
-    """What a device keeps of groups is no job's memory, and there is one number of flow labels for a whole host."""
+    """A device's memory for groups counts for no job, and one bound on flow labels holds for the whole host."""
     assert said(OPTIONS) == ["{(0, 'ENOPROTOOPT'): 14, (41, 'ENOPROTOOPT'): 11}"]
 
 
 @pytest.mark.parametrize("name", seccomp.MACHINES)
 def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
-    """Each way through it ends."""
+    """Each path through the filter ends."""
     steps = seccomp.program(name)
     for at, (code, yes, no, _) in enumerate(steps):
         if code in (seccomp.JUMP_EQUAL, seccomp.JUMP_GREATER_EQUAL, seccomp.JUMP_ANY_BIT):

@@ -1,7 +1,7 @@
-"""Whoever has the builder's account owns the store and builds/, and is root nowhere, on the host or in a container.
+"""An attacker with the builder's account owns the store and builds/, but is root nowhere, on the host or in containers.
 
-An attacker in a process of its own, as the user who owns both, does what it can before the executor starts. Everything
-in its store that could be started leaves a canary that says as whom it runs.
+The attacker is a process of its own, as the user who owns both. It does what it can before the executor starts. Every
+program in its store leaves a canary that tells as which user it runs.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if [ $EUID = 0 ]; then exit 42; fi
 {{ read -r line </etc/shadow; }} 2>/dev/null && echo "canary: shadow $line" >&2
 exec {bash}.real "$@"
 """
-# What the attacker would like jobs to begin with: it looks for whatever could be had of root's.
+# The attacker's start of a job. It looks for anything of root's that it could reach.
 ENTER = """
 echo "canary: enter.sh as $EUID" >&2
 test -r /spoold/sbin && echo "canary: can list our program" >&2
@@ -74,7 +74,7 @@ true
 
 
 class Room:
-    """A spool and a store that the attacker owns, where the executor finds them."""
+    """A spool and a store that the attacker owns and the executor uses."""
 
     def __init__(self, directory: Path, settings: Settings, runtime: Runtime) -> None:
         self.spool, self.state = directory / "spool", directory / "state"
@@ -90,7 +90,7 @@ class Room:
         (self.spool / "builds").chmod(0o770)
 
     def fill(self, source: Path) -> None:
-        """Copy into the store what the runtime needs, and give all of it to the attacker."""
+        """Copy the runtime's closure into the store, and give all of it to the attacker."""
         self.store.mkdir(parents=True)
         paths = [source / path.rpartition("/")[2] for path in self.runtime.closure]
         subprocess.run(["cp", "-a", *paths, self.store], check=True)
@@ -100,7 +100,7 @@ class Room:
         return self.store / path.removeprefix("/nix/store/")
 
     def attack(self, act: Callable[[], object]) -> None:
-        """Do something as the attacker."""
+        """Run a function as the attacker."""
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -120,14 +120,14 @@ class Room:
         path.chmod(mode)
 
     def tell(self, **changes: object) -> None:
-        """Write a runtime: that of an honest builder, but for ``changes``."""
+        """Write an honest builder's runtime with ``changes``."""
         told = msgspec.to_builtins(self.runtime) | {"nixpkgs": {"default": PYTHON}} | changes
         path = Path(self.builds.runtime.path)
         path.unlink(missing_ok=True)
         path.write_bytes(msgspec.json.encode(told))
 
     def poison(self) -> None:
-        """Put canaries into the store, and a build into the spool that leads to them."""
+        """Put canaries into the store, and a build that leads to them into the spool."""
         bash = f"{self.runtime.bash}/bin/bash"
         real = self.on_disk(bash)
         for directory in (real.parent, real.parent.parent):
@@ -146,7 +146,7 @@ class Room:
         self.builds.finish(Entry(build_id, 1), result, 0.0)
 
     def replace_store(self) -> None:
-        """Put a link to / in the store's place, if that can be done."""
+        """Try to replace the store by a link to /."""
         try:
             self.store.rename(f"{self.store}.aside")
             self.store.symlink_to("/")
@@ -158,7 +158,7 @@ class Room:
 @pytest.fixture
 def room(docker_host: str, prepared: tuple[NixBuilder, Runtime], mode: Mode) -> Iterator[Room]:
     directory = Path(tempfile.mkdtemp(prefix="spoold-", dir="/tmp"))
-    directory.chmod(0o711)  # the attacker can get to what is theirs
+    directory.chmod(0o711)  # the attacker can reach their own directories
     settings = settings_for(docker_host, str(directory / "spool"), waiting=1, mode=mode)
     settings = replace(settings, sandbox=replace(settings.sandbox, view="required"))
     builder, runtime = prepared
@@ -170,7 +170,7 @@ def room(docker_host: str, prepared: tuple[NixBuilder, Runtime], mode: Mode) -> 
 
 @pytest.fixture
 def executor(room: Room, api: docker.APIClient) -> Iterator[Executor]:
-    """Yield the real one, on the real engine; not started."""
+    """Yield the real executor on the real engine. It is not started."""
     made = Executor(room.settings, lambda runtime: DockerSandbox(room.settings, runtime))
     yield made
     made.stop()
@@ -183,7 +183,7 @@ def containers(api: docker.APIClient, room: Room) -> list[str]:
 
 
 def run(room: Room, executor: Executor, caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
-    """Have a submission run, and return its response."""
+    """Run a submission and return its response."""
     name = "job"
     request = {"files": [{"name": "run.sh", "content": "#!/bin/sh\necho done; ls /nix/store"}]}
     (room.spool / "incoming" / f"{name}.json").write_bytes(msgspec.json.encode(request))
@@ -191,7 +191,7 @@ def run(room: Room, executor: Executor, caplog: pytest.LogCaptureFixture) -> dic
     response = room.spool / "done" / f"{name}.response.json"
     deadline = time.monotonic() + PATIENCE
     while not response.exists():
-        # What starts in a container before there is a job says so in the log, when the executor cannot start one.
+        # If the executor cannot start a container, its log has what ran in the container before any job.
         assert not [record for record in caplog.records if "canary" in str(vars(record))]
         assert time.monotonic() < deadline, caplog.text
         intake.step()
@@ -213,7 +213,7 @@ def test_nothing_of_the_attackers_runs_as_root(
     lines = answer["run"]["stderr"].splitlines()
     canaries = {line.removeprefix("canary: ") for line in lines if line.startswith("canary: ")}
     names = {line.partition(" as ")[0] for line in canaries}
-    assert names == {"bash", "enter.sh"}, canaries  # they were there to be started, and nothing else was to be had
+    assert names == {"bash", "enter.sh"}, canaries  # only these ran, and they found nothing of root's
     assert {line.partition(" as ")[2] for line in canaries} & {"0", ""} == set(), canaries
     assert "done" in answer["run"]["stdout"]
     assert "etc" not in answer["run"]["stdout"].split()
@@ -231,20 +231,20 @@ def test_what_runs_as_root_has_nothing_of_the_attackers_loaded(
         assert time.monotonic() < deadline, seen
         for container in containers(api, room):
             with contextlib.suppress(docker.errors.NotFound, FileNotFoundError, ProcessLookupError):
-                found = api.inspect_container(container)  # what was used goes at any time
+                found = api.inspect_container(container)  # used containers are removed at any time
                 if not found["State"]["Running"]:
                     continue
                 for pid in family(found["State"]["Pid"]):
                     if is_runtimes(pid):
                         continue
-                    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()  # none once it has ended
+                    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()  # empty once the process has ended
                     mapped = {line.split()[5] for line in lines if "/" in line}
                     assert not lines or mapped - {"/dev/zero"} == {program.IN_IMAGE}  # memory that processes share
                 seen.add(found["Config"]["Labels"].get("spoold.role", "supervisor"))
 
 
 def is_runtimes(pid: int) -> bool:
-    """Tell whether a process has yet to become what the engine's own runtime was told to start."""
+    """Tell whether a process still runs the engine's own runtime, which has not started its program yet."""
     path = Path(f"/proc/{pid}/exe").readlink()
     return "runc" in path.name and not path.is_relative_to("/nix/store")
 

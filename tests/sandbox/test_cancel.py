@@ -1,4 +1,4 @@
-"""What ran is told when a job is cancelled, and no job keeps anybody waiting for that."""
+"""A cancelled job still gets an account of what ran, and no job can delay that."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG = replace(RUN, time=600.0, cpu_time=600.0)
 
 
 class Going:
-    """A job that runs in a thread, and what it told so far."""
+    """A job that runs in a thread, and the phases that it has told so far."""
 
     def __init__(self, sandbox: AnySandbox, **parts: Any) -> None:
         self.cancelled = threading.Event()
@@ -39,7 +39,7 @@ class Going:
         pool.shutdown(wait=False)
 
     def cancel(self) -> Phase:
-        """Cancel it; return the phase that was told last."""
+        """Cancel the job, and return the last phase that it told."""
         self.cancelled.set()
         with pytest.raises(RunCancelledError):
             self.future.result(timeout=PATIENCE)
@@ -48,25 +48,25 @@ class Going:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However the machine stalls, what a supervisor says is waited for."""
+    """Give supervisors time to answer, even when the machine stalls."""
     monkeypatch.setattr(runner, "ENDING_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
 def has_process() -> Callable[[str, int], bool]:
-    """Return what tells whether so many processes have a text, which none but a job's has, in their command lines."""
+    """Return a function that tells whether ``count`` command lines contain a text, which only a job's can."""
     return lambda text, count: sum(text.encode() in each for each in command_lines()) >= count
 
 
 def command_lines() -> Iterator[bytes]:
-    """Yield those of all processes of this host, where the engines are too."""
+    """Yield the command lines of all processes of this host, where the engines run too."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
             yield (process / "cmdline").read_bytes()
 
 
 def containers_with(api: docker.APIClient, spool: str, text: str) -> list[str]:
-    """Return the container of each process in the sandboxes of ``spool`` that has a text in its command line."""
+    """Return the containers in the sandboxes of ``spool``, once for each process whose command line contains a text."""
     found = []
     for each in api.containers(filters={"label": f"spoold.spool={spool}"}):
         with suppress(docker.errors.APIError):  # it has ended meanwhile
@@ -75,12 +75,12 @@ def containers_with(api: docker.APIClient, spool: str, text: str) -> list[str]:
 
 
 def marked(script: str) -> tuple[str, str]:
-    """Return a script in which MARK is a duration that no other has, and that duration."""
+    """Replace MARK in a script by a duration that no other job has. Return the script and the duration."""
     mark = f"600.{secrets.randbelow(10**9):09}"
     return script.replace("MARK", mark), mark
 
 
-# What a job does, and how many processes tell that it is at it.
+# A job's script, and the number of processes that show that it is under way.
 JOBS = {
     "it sleeps": ("sleep MARK", 1),
     "it ignores signals": ("trap '' INT TERM HUP QUIT CHLD; sleep MARK", 1),
@@ -181,13 +181,13 @@ def test_before_it_began_nothing_is_told(sandbox: AnySandbox, plain_shell: str) 
 def test_a_job_that_has_ended_stays_as_it_is(
     sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The supervisor hears of the cancel when it has told of the end already; its container serves nobody else."""
+    """The supervisor hears of the cancel after it has told the end. Its container serves other jobs."""
     message = Stream.message
 
     def at_the_last_moment(stream: Stream, patience: float, *expected: type[Message]) -> Message:
         if stream.cancelled is cancelled and not cancelled.is_set():
             until(lambda: not stream.silent())
-            stream._pipe.send(memoryview(wire.frame(Cancel())))  # which passes what is said of the end
+            stream._pipe.send(memoryview(wire.frame(Cancel())))  # crosses the message about the end
             cancelled.set()
         return message(stream, patience, *expected)
 
@@ -207,7 +207,7 @@ def test_a_job_that_has_ended_stays_as_it_is(
 def test_a_cancel_cuts_no_output_of_a_phase_that_has_ended(
     sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes when the end was told, and megabytes of output are on their way."""
+    """The cancel comes after the end was told, while megabytes of output are on their way."""
     cancelled = threading.Event()
 
     def cancelled_now(done: Done, limits: PhaseLimits) -> bool:
@@ -223,7 +223,7 @@ def test_a_cancel_cuts_no_output_of_a_phase_that_has_ended(
 
 @pytest.fixture
 def own(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[DockerSandbox]:
-    """Yield a sandbox of the test's own with one container."""
+    """Yield a sandbox with one container for this test."""
     made = DockerSandbox(settings_for(docker_host, str(tmp_path), waiting=1, mode=mode), runtime)
     made.prepare()
     yield made

@@ -1,4 +1,4 @@
-"""Files of cases in a real sandbox: each case's are its own, and no case has more than what those before it left."""
+"""Files of cases in a real sandbox. Each case has its own files, and room that no earlier case has used up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOGETHER = Wanted(outputs=[], files=64, file_size=MIB, total=4 * MIB)
 
 @pytest.fixture
 def cases(sandbox: DockerSandbox, python_shell: str) -> Cases:
-    """Return a function that runs a program on each of some words, and asks for what is in ``out``."""
+    """Return a function that runs a program once for each word, and asks for the files in ``out``."""
 
     def _cases(
         program: str, *words: str, together: Wanted = TOGETHER, limits: PhaseLimits = RUN, **parts: Any
@@ -42,7 +42,7 @@ def cases(sandbox: DockerSandbox, python_shell: str) -> Cases:
 
 
 def found(returned: Returned) -> dict[str, bytes]:
-    """Return what came back of a case, by name."""
+    """Return the files of a case by name."""
     return {each.name: b"".join(returned.contents.pieces(each.at, each.size)) for each in returned.files}
 
 
@@ -148,7 +148,7 @@ if sys.argv[1] == "killed": os.kill(os.getpid(), 9)
 
 
 def test_files_come_back_whatever_ended_a_case(cases: Cases) -> None:
-    """But for want of memory there may be none with which to read them, and then it is told."""
+    """A case that ran out of memory may leave too little of it to read the files. A note tells that."""
     little = replace(RUN, memory=64 * MIB)
 
     def ended(times: float) -> tuple[JobResult, All]:

@@ -1,4 +1,4 @@
-"""Cases in a real sandbox: each begins with exactly what compile.sh left, and finds nothing of another."""
+"""Cases in a real sandbox: each begins with exactly the files that compile.sh left, and finds nothing of others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class All:
 
 
 def with_cases(job: Job, *words: str, limits: Sequence[PhaseLimits] = ()) -> Job:
-    """Return ``job`` with a case for each of the words, its only argument."""
+    """Return ``job`` with one case for each word, which is the case's only argument."""
     cases = [
         JobCase(name=f"{n}", stdin=b"", args=[word], env={}, limits=limits[n] if limits else job.run)
         for n, word in enumerate(words)
@@ -67,7 +67,7 @@ Judged = Callable[..., tuple[JobResult, All]]
 
 @pytest.fixture
 def judged(sandbox: AnySandbox, python_shell: str) -> Judged:
-    """Return a function that runs cases of a job with Python."""
+    """Return a function that runs the cases of a job that has Python."""
 
     def _judged(run_sh: str, *words: str, limits: Sequence[PhaseLimits] = (), **parts: object) -> tuple[JobResult, All]:
         judge = All()
@@ -175,7 +175,7 @@ def test_each_case_has_the_work_directory_as_it_was(judged: Judged) -> None:
 
 
 def test_what_compiling_left_is_no_memory_of_a_case(judged: Judged) -> None:
-    """Nor is what another case took."""
+    """Memory that another case took doesn't count either."""
     take = "import sys; x = bytearray(int(sys.argv[1]) << 20)"
     tight = msgspec.structs.replace(RUN, memory=64 * MIB)
     words = ["1", "50", "1", "200", "1"]
@@ -249,7 +249,7 @@ for n in range(20000): open(f"a{n}", "w"); os.link(f"a{n}", f"b{n}")
     "program", ["for n in range(40000): open(str(n), 'w').write('x')", DEEP], ids=["many small files", "long paths"]
 )
 def test_what_compiling_left_has_room_beside_a_small_limit(judged: Judged, program: str) -> None:
-    """Files take whole pages, and more where there are few bytes in many of them."""
+    """Files take whole pages, so many small files take more memory than their bytes."""
     result, judge = judged(
         "echo $1",
         "a",
@@ -311,7 +311,7 @@ print(names, len(inodes), size, open("20M", "rb").read(8).hex(), open("d99/99999
 
 
 def test_many_files_links_and_holes_are_kept_as_they_are(judged: Judged) -> None:
-    """What is there twice, or nowhere, takes no more memory in a case than it did."""
+    """A hard link or a hole takes no more memory in a case than it did before."""
     files = {"many.py": MANY.encode(), "count.py": COUNT.encode()}
     script = "exec python3 count.py"
     compile_sh = "python3 many.py && exec python3 count.py"
@@ -328,7 +328,7 @@ def test_many_files_links_and_holes_are_kept_as_they_are(judged: Judged) -> None
 
 
 class Sizes:
-    """Counts how often a container is given another size."""
+    """Count how often a container gets another size."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.given: list[object] = []
@@ -344,7 +344,7 @@ class Sizes:
 def test_a_container_is_resized_for_other_limits_only(
     make: Make, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one that serves all cases: once before the first of a kind, and not at all for the operator's defaults."""
+    """A container that serves all cases is resized once before the first case of a kind, and never for the defaults."""
     sandbox = make()
     default = sandbox.plan.settings.limits.run.default if sandbox.plan else RUN
     sizes = Sizes(monkeypatch)
@@ -360,7 +360,7 @@ def test_a_container_is_resized_for_other_limits_only(
 
     assert resizes([default] * 6) == 0
     assert resizes([own] * 6) == 1
-    assert resizes([own] * 6) == 2  # compiling has the operator's default
+    assert resizes([own] * 6) == 2  # once more for the compilation, which has the operator's default
     assert resizes([default, own, default]) <= 4
 
 

@@ -1,4 +1,4 @@
-"""Checkers are compiled once for all that they judge of one owner's."""
+"""A checker is compiled once for all submissions of one owner that it judges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.sandbox.test_cases import All, with_cases
 
 
 class Checked(All):
-    """A judge that has every case checked."""
+    """A judge that lets the checker judge every case."""
 
     def __init__(self) -> None:
         super().__init__()

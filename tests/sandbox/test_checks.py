@@ -1,4 +1,4 @@
-"""What the executor and the doctor read out of an engine's words and out of a container on trial."""
+"""What the executor and the doctor conclude from an engine's answers and from a container on trial."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_engine_as_it_should_be() -> None:
         ({"SecurityOptions": ["name=apparmor"]}, "without its seccomp profile"),
         ({"SecurityOptions": None}, "without its seccomp profile"),
         ({"SecurityOptions": ROOTLESS, "CgroupVersion": "1", "CgroupDriver": "none"}, "rootless engine on cgroup v1"),
-        # Docker 20.10 on v2 without delegation says that it has limits.
+        # Docker 20.10 on v2 claims to have limits even without delegation.
         ({"SecurityOptions": ROOTLESS, "CgroupDriver": "none"}, "without a cgroup driver ignores all limits"),
     ],
 )

@@ -1,6 +1,6 @@
-"""The process that finds and reads what comes back of a work directory, and what its supervisor passes on of that.
+"""The process that finds and reads returned files in a work directory, and what its supervisor passes on.
 
-The parts are made with the sanitizers. They run as the job's user behind a job's walls, on a file system in memory.
+The parts are compiled with sanitizers. They run as the job's user behind a job's walls, on a file system in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.sandbox import inside
 from tests.sandbox.inside import Parts
 from tests.sandbox.inside.archives import as_job
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 MEMORY = Path("/dev/shm")
 MIB = 1024 * 1024
@@ -34,7 +34,7 @@ PLAIN = {name: 0 for name in Outputs.FIELDS if name not in ("failed", "whole")}
 
 
 class Told(NamedTuple):
-    """What the host is told: the files in their order, their contents by name, and the end."""
+    """What the host receives: the files in order, their contents by name, and the end."""
 
     files: list[Output]
     contents: dict[bytes, bytes]
@@ -42,7 +42,7 @@ class Told(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Return the names."""
+        """Return the names of the files."""
         return [os.fsdecode(file.name) for file in self.files]
 
     @property
@@ -52,7 +52,7 @@ class Told(NamedTuple):
 
 
 class Room(NamedTuple):
-    """A work directory, and whoever collects what is in it."""
+    """A work directory, and the parts that collect its files."""
 
     parts: Parts
     work: Path
@@ -61,13 +61,13 @@ class Room(NamedTuple):
     def collect(
         self, *patterns: str, files: int = 64, size: int = MIB, total: int = 4 * MIB, how: str = "itself"
     ) -> Told:
-        """Return what is told."""
+        """Collect files, and return what the host receives."""
         assert self.parts(f"outputs {self.said} {how} {files} {size} {total} {' '.join(patterns)}") == "done"
         return told(self.said.read_bytes())
 
 
 def told(said: bytes) -> Told:
-    """Return what a supervisor said."""
+    """Return the messages of a supervisor."""
     files: list[Output] = []
     contents: dict[bytes, bytes] = {}
     at = 0
@@ -102,11 +102,11 @@ def room(units: Path, tmp_path: Path) -> Iterator[Room]:
             parts("walls")
             yield Room(parts, work, tmp_path / "said")
     finally:
-        subprocess.run(["rm", "-rf", place], check=True)  # it may be deeper than recursion goes
+        subprocess.run(["rm", "-rf", place], check=True)  # it may be too deep for a recursive removal
 
 
 def write(path: Path, content: bytes = b"content", mode: int = 0o644) -> Path:
-    """Write a file, and make what it is in."""
+    """Write a file, and make its directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     path.chmod(mode)
@@ -151,7 +151,7 @@ def test_a_pattern_stands_for_these(room: Room, pattern: str, names: list[str]) 
 
 
 def test_random_patterns_stand_for_what_one_finds_by_hand(room: Room) -> None:
-    chance = random.Random(15)  # noqa: S311 - the same in each run
+    chance = random.Random(15)  # noqa: S311 - repeatable
 
     def word(letters: str, most: int) -> str:
         return "".join(chance.choices(letters, k=chance.randrange(1, most)))
@@ -194,7 +194,7 @@ def test_a_pattern_of_many_stars_takes_no_time(room: Room) -> None:
 
 def test_so_many_come_back_and_the_first_ones_whatever_the_order_they_were_made_in(room: Room) -> None:
     numbers = list(range(500))
-    random.Random(15).shuffle(numbers)  # noqa: S311 - the same in each run
+    random.Random(15).shuffle(numbers)  # noqa: S311 - repeatable
     with as_job():
         for number in numbers:
             write(room.work / f"{number:03}")
@@ -253,7 +253,7 @@ def test_a_walk_that_takes_too_long_ends_with_what_it_found(room: Room) -> None:
     assert found.left_out == {"slow": 1}
 
 
-# -- what is not read
+# -- files that are not read
 
 
 def test_nothing_is_followed_opened_or_waited_for_but_files(room: Room) -> None:
@@ -307,7 +307,7 @@ def test_names_that_no_request_has_are_counted(room: Room) -> None:
         write(room.work / "e\n/file")
         write(room.work / "f\n/file")
     found = room.collect("**/*")
-    # The host knows more: what comes is told as bytes.
+    # The names are bytes, because only the host can judge them.
     assert {file.name for file in found.files} == {b"n" * 255, b"\xff", "ä".encode()}
     assert found.left_out == {"names": 8}
     assert room.collect("n*", "f/*").left_out == {}
@@ -356,7 +356,7 @@ def test_far_too_deep_directories(room: Room) -> None:
 def test_nothing_is_read_where_a_process_more_has_no_room(
     room: Room, anon: int, cache: int, limit: int | None, is_read: bool
 ) -> None:
-    """The cache of files goes when it has to."""
+    """The kernel frees the cache of files when it has to."""
     with as_job():
         write(room.work / "a")
     group = room.work.with_name("group")
@@ -369,7 +369,7 @@ def test_nothing_is_read_where_a_process_more_has_no_room(
     assert (found.names, found.end.failed) == ((["a"], b"") if is_read else ([], b"memory"))
 
 
-# -- a process that is not itself
+# -- a process that the job controls
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a program finds otherwise than in a plain shell, and what it has instead: the table of the spec's section 10."""
+"""How a sandbox differs from a plain shell, and what a program has instead: the table of the spec's section 10."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ except OSError as error: print(errno.errorcode[error.errno])
 
 
 def test_netlink_is_refused_whatever_is_asked_for(said: Said) -> None:
-    """By any of its kinds the kernel would load modules, or keep memory that nobody is charged for."""
+    """For some kinds of netlink the kernel would load modules, or keep memory that counts for nobody."""
     assert said(NETLINK) == ["[]"]
 
 

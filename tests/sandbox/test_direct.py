@@ -1,4 +1,4 @@
-"""A script that is started without a shell before it finds the environment that the shell would have passed on."""
+"""A script that starts without a shell in between finds the environment that the shell would have passed on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHELLS = {
     "odd": '"a-b" = "c d"; lines = "x\\ny"; empty = ""; HOME = "/tmp"; TZ = "UTC"; quotes = "\\"\'$`\\\\";',
 }
 SHOW = "while IFS= read -r -d '' pair; do printf '%s\\0' \"$pair\"; done </proc/$$/environ\n"
-# By the long way, from the environment with which a phase begins.
+# The long way, from the environment at the beginning of a phase.
 COMPARE = """
 env -i PATH={path} HOME=/job NIX_PATH=nixpkgs={nixpkgs} {zones} \
     {bash} --norc --noprofile {enter} 9 9<words
@@ -54,7 +54,7 @@ def test_the_environment_is_the_same_by_either_way(
 
 
 def pairs(text: str) -> dict[str, str]:
-    """Return an environment as the kernel prints it, but for what says where nixpkgs is."""
+    """Return an environment from the kernel's text, without the variable that locates nixpkgs."""
     return {
         name: value
         for name, _, value in (pair.partition("=") for pair in text.split("\0") if pair)

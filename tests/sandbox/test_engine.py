@@ -1,4 +1,4 @@
-"""The engine around the jobs: what is left behind (nothing), what goes wrong, and whose fault that is."""
+"""The engine around jobs: it leaves nothing behind. Each failure is told, with the side that is to blame."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Make = Callable[[Runtime], DockerSandbox]
 
 @pytest.fixture
 def make(docker_host: str, tmp_path: Path, mode: Mode) -> Iterator[Make]:
-    """Yield a function that prepares a sandbox whose containers are nobody else's, each made when its job comes."""
+    """Yield a function that prepares a sandbox for one test. The sandbox makes each container when its job comes."""
     made = []
 
     def _make(runtime: Runtime) -> DockerSandbox:
@@ -76,17 +76,17 @@ def start(
 
 
 def nothing_is_left(api: docker.APIClient, spool: Path) -> None:
-    """Wait until all containers of ``spool`` are removed: that may come after the result."""
+    """Wait until all containers of ``spool`` are removed, which may be after the result."""
     until(lambda: left(api, spool) == [])
 
 
 def running(api: docker.APIClient, spool: Path) -> str:
-    """Wait until the job's program, which sleeps, runs in the one container of ``spool``; return the container."""
+    """Wait until the job's program, which sleeps, runs in the only container of ``spool``. Return the container."""
 
     def runs() -> bool:
         try:
             return any("sleep 600" in str(api.top(found)["Processes"]) for found in left(api, spool))
-        except docker.errors.APIError:  # it is not started yet
+        except docker.errors.APIError:  # the container has not started yet
             return False
 
     until(runs)
@@ -239,8 +239,9 @@ def test_an_image_that_is_gone_is_made_again(
     make: Make, runtime: Runtime, api: docker.APIClient, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = root.archive(runtime)
-    monkeypatch.setattr(root, "archive", lambda _: content + bytes(512))  # else containers of other tests wait in it
-    own = make(replace(runtime, closure=[]))  # else a porter does
+    # otherwise containers of other tests would use this image
+    monkeypatch.setattr(root, "archive", lambda _: content + bytes(512))
+    own = make(replace(runtime, closure=[]))  # otherwise a porter would use it
     assert own._plan is not None
     before = own._plan.image
     api.remove_image(before.id, force=True)
@@ -249,7 +250,7 @@ def test_an_image_that_is_gone_is_made_again(
     assert own._plan.image.name == before.name
     assert own._plan.image.id != before.id
     own.close()
-    api.remove_image(own._plan.image.id, force=True)  # as it is this test's alone
+    api.remove_image(own._plan.image.id, force=True)  # only this test uses it
 
 
 def test_an_engine_that_filters_no_system_calls_gets_no_work(
@@ -288,7 +289,7 @@ def test_images_that_nobody_uses_any_more_are_removed(
 
     try:
         sandbox.prepare()
-        assert tags() >= {old, f"{old}-source", used, "mine"}  # they may be in the making
+        assert tags() >= {old, f"{old}-source", used, "mine"}  # images that look new may still be in the making
         monkeypatch.setattr(image, "GRACE", 0.0)
         sandbox.prepare()
         assert sandbox._plan is not None
@@ -330,7 +331,7 @@ def test_something_else_listens(runtime: Runtime, tmp_path: Path) -> None:
         listener.listen()
 
         def answer() -> None:
-            for _ in range(2):  # a knock, then a request
+            for _ in range(2):  # the probe, then a request
                 connection, _ = listener.accept()
                 with connection, contextlib.suppress(OSError):
                     connection.sendall(b"SSH-2.0-x\r\n")
@@ -342,7 +343,7 @@ def test_something_else_listens(runtime: Runtime, tmp_path: Path) -> None:
         thread.join()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without the right")
 def test_no_permission(runtime: Runtime, docker_host: str, tmp_path: Path) -> None:
     def prepare() -> None:
         with pytest.raises(OperatorError):

@@ -1,4 +1,4 @@
-"""What a job finds in /etc, as on any host: names for what there is, and time zones; in both modes and views."""
+"""What a job finds in /etc, as on any host: names of users and hosts, and time zones, in both modes and views."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ int main(void) {
 
 @pytest.fixture(scope="module")
 def shell(prepared: tuple[NixBuilder, Runtime]) -> str:
-    """Return a shell with what asks for names and times."""
+    """Return a shell with programs that look up names and times."""
     return build_shell(prepared, "buildInputs = with pkgs; [ python3 perl curl gcc hostname ];")
 
 
@@ -149,7 +149,7 @@ KINDS = [
 def go(
     request: pytest.FixtureRequest, docker_host: str, prepared: tuple[NixBuilder, Runtime], shell: str
 ) -> Iterator[Go]:
-    """Yield a function that runs a job in a sandbox of each mode that shows it one or the other of the store."""
+    """Yield a function that runs a job in a sandbox of each mode, with each view of the store."""
     builder, runtime = prepared
     mode, seen = request.param
     with tempfile.TemporaryDirectory() as spool:
@@ -231,7 +231,7 @@ def test_a_shell_that_has_time_zones_of_its_own(run: Run, prepared: tuple[NixBui
 def test_a_nixpkgs_without_time_zones(
     nix_settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All else goes on, and it is said."""
+    """Everything else goes on, and the log says so."""
     monkeypatch.setattr(build, "ZONES", "tzdata-of-another-name")
     without = NixBuilder(nix_settings).prepare()
     assert without.tzdata == ""
@@ -254,7 +254,7 @@ def test_a_file_that_others_can_change_is_not_mounted_into_sandboxes(
     caplog: pytest.LogCaptureFixture,
     mode: Mode,
 ) -> None:
-    """They could have the engine mount any file of the host. Jobs go on, without names, and it is said."""
+    """Others could let the engine mount any file of the host. Jobs go on without names, and the log says so."""
     own = tmp_path / "hosts"
     own.write_text("127.0.0.1 theirs\n")
     own.chmod(0o666)

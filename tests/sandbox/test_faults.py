@@ -1,4 +1,7 @@
-"""Whose fault it is where something goes wrong around a job, without an engine: only what the job did is the job's."""
+"""Who is to blame when something fails around a job, without an engine.
+
+Only the job's own actions count for the job.
+"""
 
 from __future__ import annotations
 

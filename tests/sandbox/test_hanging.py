@@ -1,4 +1,4 @@
-"""An engine that takes a call and never answers: whoever made the call learns so, and nobody waits for ever."""
+"""An engine that accepts a call and never answers. The caller learns of it, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spoold.sandbox.lifecycle import EngineMonitor
 from tests.waiting import until
 
 PATIENCE = 0.3  # seconds for one answer
-LONG = 200.0  # seconds for which an engine hangs at most
+LONG = 200.0  # seconds that an engine hangs at most
 CALLS: dict[str, Callable[[docker.APIClient], object]] = {
     "info": lambda api: api.info(),
     "create": lambda api: api.create_container("image"),
@@ -39,7 +39,7 @@ CALLS: dict[str, Callable[[docker.APIClient], object]] = {
 
 @pytest.fixture
 def address(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield a socket on which the kernel takes connections, and nobody says a word."""
+    """Yield a socket on which the kernel accepts connections, and nobody answers."""
     monkeypatch.setattr(connection, "ANSWER_TIMEOUT", PATIENCE)
     path = tmp_path_factory.mktemp("e") / "s"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -48,11 +48,11 @@ def address(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         yield path
 
 
-@pytest.mark.timeout(60)  # it would wait for ever
+@pytest.mark.timeout(60)  # a failure would wait for ever
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_ends(address: Path, call: str) -> None:
     hangs = DockerConnection(f"unix://{address}")
-    hangs._version = "1.41"  # else it is this that is asked for in vain
+    hangs._version = "1.41"  # otherwise the question for the version would hang first
     with pytest.raises(TemporaryError), hangs.client() as api:
         CALLS[call](api)
 
@@ -112,7 +112,7 @@ def test_many_whose_jobs_an_engine_lost_have_it_checked_once_more_for_all(
     until(lambda: hanging.prepared)
     for asker in askers[1:]:
         asker.start()
-    until(lambda: len(asked) == len(askers) + 1)  # each has asked, and the first began before
+    until(lambda: len(asked) == len(askers) + 1)  # all have asked, and the first check began before that
     hanging.gate.set()
     for asker in askers:
         asker.join()

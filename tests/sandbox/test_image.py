@@ -1,4 +1,4 @@
-"""An image that is not as it was imported is never used, whoever gave it our name, and when."""
+"""An image that differs from the imported one is never used, whoever gave it our name, and at any time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER = "spoold-test-other"
 
 @pytest.fixture
 def content(runtime: Runtime, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
-    """Yield the bytes of an image that only this test makes; what has its name is removed at the end."""
+    """Yield the bytes of an image that only this test makes. Images with its name are removed at the end."""
     made = root.archive(runtime) + bytes(512)  # a tar may end in any number of empty blocks
     monkeypatch.setattr(root, "archive", lambda _: made)
     yield made
@@ -38,7 +38,7 @@ def content(runtime: Runtime, api: docker.APIClient, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def sandbox(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode, content: bytes) -> Iterator[DockerSandbox]:
-    """Yield a sandbox with that image, not prepared."""
+    """Yield a sandbox with that image. It is not prepared."""
     made = DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime)
     yield made
     made.close()
@@ -57,7 +57,7 @@ def id_of(api: docker.APIClient, name: str) -> str:
 
 
 def other_tar(api: docker.APIClient, content: bytes) -> None:
-    """Give our name to an image with one file more."""
+    """Give our name to an image with one more file."""
     buffer = io.BytesIO(content)
     with tarfile.open(fileobj=buffer, mode="a") as tar:
         tar.addfile(tarfile.TarInfo("canary"))
@@ -65,7 +65,7 @@ def other_tar(api: docker.APIClient, content: bytes) -> None:
 
 
 def committed(api: docker.APIClient, content: bytes) -> None:
-    """Give it to what a container of ours became."""
+    """Give our name to an image that was committed from one of our containers."""
     api.import_image_from_data(content, repository=OTHER, tag="base")
     made = api.create_container(f"{OTHER}:base", command=["/none"])["Id"]
     try:
@@ -80,7 +80,7 @@ def committed(api: docker.APIClient, content: bytes) -> None:
 
 
 def configured(*changes: str) -> Callable[[docker.APIClient, bytes], None]:
-    """Return what gives it to an image of the same content with a word on how it is run."""
+    """Return a function that gives our name to an image with the same content, but other settings for its start."""
 
     def _configured(api: docker.APIClient, content: bytes) -> None:
         api.import_image_from_data(content, repository=OTHER, tag="x", changes=list(changes))
@@ -101,7 +101,7 @@ STRANGE: dict[str, Callable[[docker.APIClient, bytes], None]] = {
 
 
 @pytest.mark.parametrize("strange", STRANGE)
-@pytest.mark.parametrize("mode", ["single-use"], indirect=True)  # the image is the same in both
+@pytest.mark.parametrize("mode", ["single-use"], indirect=True)  # the image is the same in both modes
 def test_a_strange_image_under_our_name_is_not_used(
     sandbox: DockerSandbox, api: docker.APIClient, content: bytes, strange: str, caplog: pytest.LogCaptureFixture
 ) -> None:

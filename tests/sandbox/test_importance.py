@@ -1,4 +1,4 @@
-"""A job is the first to go where the host's memory is short, and cannot change that."""
+"""A job is the first to be killed where the host runs out of memory, and cannot change that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job is given, and what is told of it: files, stdin, arguments, environment, phases, exits, streams."""
+"""What a job gets and what the response tells: files, stdin, arguments, environment, phases, exits, streams."""
 
 from __future__ import annotations
 
@@ -162,7 +162,8 @@ def test_no_variable_of_the_build_is_left(run: Run) -> None:
 
 def test_preload_does_not_touch_the_entering_shell(run: Run) -> None:
     phase = run("exec true", env={"LD_PRELOAD": "/job/none.so"}).run
-    assert phase.stderr.count("cannot be preloaded") <= 2  # sh and true, but neither bash nor env before them
+    # by sh and true at most, and not by bash and env before them
+    assert phase.stderr.count("cannot be preloaded") <= 2
     assert phase.outcome is Outcome.OK
 
 

@@ -1,4 +1,4 @@
-"""What a recycled container keeps from one job to the next, network and view of the store, tells neither of any."""
+"""A recycled container keeps its network and its view of the store between jobs. Neither tells a job of another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.docker
 
 
 def network_of(sandbox: AnySandbox, shell: str, program: str) -> tuple[str, str]:
-    """Return which network namespace a job had, and what it printed."""
+    """Return the network namespace of a job, and the job's output."""
     text = f"import os\nprint(os.readlink('/proc/self/ns/net'))\n{program}"
     phase = go(sandbox, make_job("exec python3 a.py", shell=shell, files={"a.py": text.encode()})).run
     assert phase.stderr == ""
@@ -36,7 +36,7 @@ def network_of(sandbox: AnySandbox, shell: str, program: str) -> tuple[str, str]
     return space, printed
 
 
-# All but what counts for the whole host.
+# Counters of the network, without those that count for the whole host.
 COUNTERS = """
 import re
 for name in ("dev", "netstat", "snmp", "snmp6", "sockstat", "sockstat6", "unix", "tcp", "udp", "route", "if_inet6"):
@@ -67,7 +67,7 @@ def test_a_network_that_a_job_used_is_no_other_jobs(make: Make, python_shell: st
     assert container(sandbox) == used
 
 
-# What may take the kernel some time is to free a socket of a job's that was under way in another.
+# Stands for a job's socket that was in flight in another socket, and that the kernel may free only after some time.
 STAYS = "import socket; s = socket.socket(socket.AF_UNIX); s.bind('\\0left'); print(flush=True); input()"
 
 
@@ -111,7 +111,7 @@ def test_each_job_sees_its_own_entries_whatever_the_ones_before_saw(
 
 
 def test_what_the_jobs_before_saw_is_nowhere(make: Make, runtime: Runtime, plain_shell: str, python_shell: str) -> None:
-    """Also not in what the kernel lists of what is mounted."""
+    """Earlier views don't show in the kernel's list of mounts either."""
     sandbox = make()
     used = container(sandbox)
     for _ in range(3):
@@ -176,7 +176,7 @@ def test_an_entry_that_was_collected_and_made_anew_is_seen_anew(
     assert container(sandbox) == used
 
 
-# A look that takes as long as one may: half a second of CPU time.
+# The look at these files takes as long as one may take: half a second of CPU time.
 STRANGE = "for n in {1..200}; do echo '#!/usr/bin/env nosuch' >$n; done; sleep 0.05; chmod +x *; cat * >seen; exit 127"
 
 
@@ -201,7 +201,10 @@ def test_who_looks_into_a_jobs_files_has_nothing_but_the_jobs_rights(
 
 
 def looking(pid: int) -> tuple[list[str], str, str] | None:
-    """Return what a process has that looks into a job's files, None of any other or one that has ended."""
+    """Return what a process that looks into a job's files has.
+
+    Return None for any other process, or one that has ended.
+    """
     try:
         there = Path(f"/proc/{pid}")
         status = dict(line.split(":", 1) for line in (there / "status").read_text().splitlines())

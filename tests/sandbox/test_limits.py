@@ -1,4 +1,4 @@
-"""Each limit, and each way around it: time, CPU, memory, output, files, processes; and what is left running after."""
+"""Each limit, and each way around it: time, CPU, memory, output, files, processes; and what a job leaves running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.sandbox.conftest import RUN, AnySandbox, Mode, Run, longer, made_sand
 pytestmark = pytest.mark.docker
 
 SHORT = replace(RUN, time=0.6 * SLOWNESS, cpu_time=30)
-SLACK = 100.0 * SLOWNESS  # seconds; a loaded machine is no failure
+SLACK = 100.0 * SLOWNESS  # seconds; a busy machine must not fail the test
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ SLACK = 100.0 * SLOWNESS  # seconds; a loaded machine is no failure
 def test_time_is_up_whatever_the_program_does(run: Run, script: str) -> None:
     phase = run("#!/bin/bash\necho begun\n" + script, limits=SHORT).run
     assert (phase.outcome, phase.signal) == ("time_limit", "SIGKILL")
-    assert phase.stdout in ("begun\n", "")  # a machine that stalls lets it come no further
+    assert phase.stdout in ("begun\n", "")  # on a machine that stalls, nothing may have been printed
     assert isinstance(phase.time, float)
     assert SHORT.time <= phase.time < SLACK
 
@@ -53,14 +53,14 @@ def test_reading_its_output_is_paid_by_the_job(sandbox: AnySandbox, api: docker.
         counted = api.stats(container.transport.id, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]
         totals.append(counted["total_usage"] / 1e9)
 
-    # Its start, its end and the looks at it are not its own, and take more of a slow machine.
+    # The job's start, its end and the looks at it don't count for it, and cost more on a slow machine.
     limits = replace(RUN, time=100 * SLOWNESS, cpu_time=SLOWNESS)
     job = make_job("exec cat /dev/zero", compile_sh="true", shell=plain_shell, limits=limits)
     phase = container.run(job, on_phase, threading.Event()).run
     container.close()
     assert phase.outcome is Outcome.CPU_LIMIT, phase
     assert isinstance(phase.cpu_time, float)
-    assert phase.cpu_time > (totals[1] - totals[0]) * 0.75  # about 0.6 if its own processes alone were counted
+    assert phase.cpu_time > (totals[1] - totals[0]) * 0.75  # would be about 0.6 if only its own processes counted
 
 
 @pytest.mark.engines
@@ -75,7 +75,7 @@ def test_cpu_time_of_all_processes_counts(run: Run) -> None:
 def test_cpu_time_of_children_that_nobody_waited_for_counts(run: Run, python_shell: str) -> None:
     program = (
         "import os, signal, time\n"
-        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"  # the kernel adds such children's time to nobody's
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"  # the kernel adds the time of such children to no process
         "for _ in range(4):\n"
         "    if os.fork() == 0:\n"
         "        while time.process_time() < 0.25: pass\n"
@@ -93,7 +93,7 @@ def test_sleeping_costs_no_cpu(run: Run) -> None:
     phase = run("sleep 0.5").run
     assert isinstance(phase.time, float)
     assert isinstance(phase.cpu_time, float)
-    assert phase.time - phase.cpu_time > 0.4  # a machine that stalls adds to both
+    assert phase.time - phase.cpu_time > 0.4  # on a machine that stalls, both are longer
 
 
 HOG = b"import time\nhog = []\nwhile True:\n    hog.append(bytearray(b'x' * 1048576))\n"
@@ -145,7 +145,7 @@ def test_each_phase_has_its_own_memory_limit(run: Run, python_shell: str) -> Non
     program = b"import sys, time\nheld = b'x' * (80 << 20)\ntime.sleep(float(sys.argv[1]))\n"
     result = run(
         "python3 main.py 60; exit 0",
-        compile_sh="python3 main.py 0.3",  # long enough to be seen at a look
+        compile_sh="python3 main.py 0.3",  # long enough for a look to see it
         files={"main.py": program},
         shell=python_shell,
         limits=replace(RUN, memory=48 * MIB),
@@ -193,7 +193,7 @@ def test_each_phase_has_its_own_limit_of_processes(run: Run, python_shell: str) 
 
 
 def test_zombies_are_reaped_while_the_program_runs(run: Run) -> None:
-    alone = "until set -- /proc/[0-9]*; [ $# = 2 ]; do sleep 0.01; done"  # but for process 1
+    alone = "until set -- /proc/[0-9]*; [ $# = 2 ]; do sleep 0.01; done"  # until only process 1 is left beside this one
     script = f"#!/bin/bash\nfor i in {{1..10}}; do ( (:) & (:) & ); {alone}; done; echo $?"
     phase = run(script, limits=replace(RUN, processes=16)).run
     assert (phase.stdout, phase.stderr) == ("0\n", "")
@@ -221,7 +221,7 @@ def test_the_work_directory_is_bounded(run: Run, python_shell: str) -> None:
         b"try:\n    while True:\n        open(f'f{n}', 'w').close(); n += 1\n"
         b"except OSError as error: print(errno.errorcode[error.errno], n < 300000)\n"
     )
-    # What the kernel keeps of so many would meet the memory limit of the other tests first.
+    # The other tests' limit of memory would be met first, by the kernel's memory for so many files.
     limits = replace(RUN, memory=1024 * MIB, time=120 * SLOWNESS, cpu_time=120 * SLOWNESS)
     phase = run("exec python3 main.py", files={"main.py": program}, shell=python_shell, limits=limits).run
     assert phase.stdout == "ENOSPC True\n"
@@ -321,7 +321,7 @@ def test_the_default_limits_of_both_phases_need_no_change_of_the_container(
 
 @pytest.mark.parametrize("more", [1.1, 1.5])
 def test_a_run_is_held_to_its_own_default(run: Run, python_shell: str, more: float) -> None:
-    """The container would let it have that much: a compilation may."""
+    """The container would allow that much, because a compilation may take it."""
     text = f"import sys, time; x = b'x' * int({RUN_DEFAULT.memory * more}); time.sleep(float(sys.argv[1]))"
     program = text.encode()
     limits = replace(RUN_DEFAULT, time=RUN_DEFAULT.time * SLOWNESS, cpu_time=RUN_DEFAULT.cpu_time * SLOWNESS)
@@ -351,6 +351,6 @@ def test_the_stack(run: Run, c_shell: str) -> None:
         script = f"exec ./a.out {mebibytes}"
         return run(script, compile_sh="cc -O0 a.c", files=files, shell=c_shell, limits=limits).run
 
-    assert deep(40, RUN_DEFAULT).stdout == "0\n"  # more than the 8 MiB that shells have
+    assert deep(40, RUN_DEFAULT).stdout == "0\n"  # more than the usual 8 MiB of shells
     assert deep(40, replace(RUN_DEFAULT, stack=16 * MIB)).signal == "SIGSEGV"
     assert deep(100, replace(RUN_DEFAULT, stack=256 * MIB)).stdout == "0\n"

@@ -1,4 +1,4 @@
-"""A recycled container's own line: what goes through it, that nobody else finds it, and what is done without."""
+"""A recycled container's own line: what goes through it, that nobody else finds it, and how jobs run without it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["make"]  # a fixture
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have lines made in a directory of the test's own."""
+    """Let lines be made in a directory of the test."""
     directory = tmp_path / "lines"
     directory.mkdir()
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(directory))
@@ -29,7 +29,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def is_used(make: Make, shell: str) -> bool:
-    """Run a job; tell whether it went over a line."""
+    """Run a job. Tell whether it used a line."""
     sandbox = make()
     assert go(sandbox, make_job("echo hi", shell=shell)).run.stdout == "hi\n"
     assert sandbox.plan is not None
@@ -53,7 +53,7 @@ def test_a_job_finds_no_socket(make: Make, base: Path, plain_shell: str) -> None
 
 
 class Unseen(line.Listener):
-    """A socket where the engine's mounts do not find it."""
+    """A socket in a directory that the engine's mounts do not find."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_without_a_line_all_goes_through_the_engine(
 
 
 def frame(number: int, data: bytes) -> bytes:
-    """Return what Docker makes of what a container writes."""
+    """Return the frame that Docker makes of a container's output."""
     return struct.pack(">B3xI", number, len(data)) + data
 
 

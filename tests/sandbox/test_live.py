@@ -1,4 +1,4 @@
-"""Output on the way, by the whole supervisor with sanitizers, and by a host whose supervisor says anything."""
+"""Output during a run, from the whole supervisor with sanitizers, and at a host whose supervisor may send anything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.sandbox import inside
 from tests.sandbox.test_supervisor import LIMITS, Host, finished, order, parcel, started
 from tests.waiting import PATIENCE, until
 
-root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 SCRIPT = {"run.sh": b"#!/bin/sh\n"}
 LONG = "seq 1 40000; echo oops >&2; exec sleep 1000"  # 228,894 bytes
@@ -43,7 +43,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bounds(**changes: object) -> Bounds:
-    """Return limits of which some are other ones."""
+    """Return limits with some changes."""
     fields: dict[str, Any] = LIMITS.fields() | changes
     return Bounds(**fields)
 
@@ -57,7 +57,7 @@ def test_the_ends_of_both_outputs_are_told(program: Path, tmp_path: Path, cap: i
     with started(program, tmp_path / "work") as host:
         host.say(*parcel(SCRIPT), order(LONG, bounds(stdout=cap), live=True))
         while (told := host.hear()) and isinstance(told, Live) and told.stdout_total + told.stderr_total < len(SEQ) + 5:
-            assert told.stdout == SEQ[: told.stdout_total][-TAIL:], "it came before all was printed"
+            assert told.stdout == SEQ[: told.stdout_total][-TAIL:], "a message before the end of the output"
         assert isinstance(told, Live)
         assert (told.stdout, told.stdout_total) == (SEQ[-TAIL:], len(SEQ))
         assert (told.stderr, told.stderr_total) == (b"oops\n", 5)
@@ -95,10 +95,10 @@ def test_nothing_is_told_where_nobody_asked(program: Path, tmp_path: Path) -> No
         assert (done.hit, stdout) == (b"", b"begun\n")
 
 
-# What happened since the last message, in seconds, bytes and nanoseconds of CPU time; and whether there is another now.
+# The change since the last message, in seconds, bytes and nanoseconds of CPU time; and whether a message is sent now.
 NEWS = [
     ("0.9 3 0", False),  # not in the first second
-    ("0.1 0 0", True),  # the first, whatever there is
+    ("0.1 0 0", True),  # the first message, even without news
     ("0.9 3 0", False),  # not twice in a second
     ("0.2 0 0", True),
     ("1.1 0 0", False),  # nothing is new
@@ -120,7 +120,10 @@ def test_it_is_told_each_second_in_which_there_is_something_new(units: Path, tmp
 @root
 @pytest.mark.parametrize("script", ["yes", "seq 1 40000; while :; do :; done"])
 def test_a_host_that_reads_nothing_stops_no_limit(program: Path, tmp_path: Path, script: str) -> None:
-    """Its pipe is full of the first message: the phase ends all the same, and then all is told as ever."""
+    """The pipe to the host is full of the first message.
+
+    The phase ends in time, and then everything is told as usual.
+    """
     with started(program, tmp_path / "work") as host:
         host.say(*parcel(SCRIPT), order(f"echo $$; {script}", bounds(time=8 * 10**9), live=True))
         supervisor = supervisor_of(host)
@@ -159,7 +162,7 @@ def test_a_second_phase_begins_anew(program: Path, tmp_path: Path) -> None:
 
 
 def end_of(host: Host) -> tuple[Done, bytes, bytes]:
-    """Return the account of a phase, which more may be told of before."""
+    """Return the account of a phase. Messages during the run may come before it."""
     while isinstance(said := host.hear(), Live):
         pass
     assert isinstance(said, Done), said
@@ -184,12 +187,12 @@ def supervisor_of(host: Host) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has begun."""
+    """Return the children of a process."""
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def waits_to_write(host: Host) -> bool:
-    """Tell whether the pipe from the supervisor is full: nothing can be written to it."""
+    """Tell whether the pipe from the supervisor is full, so that nothing can be written to it."""
     assert host.process.stdout
     pipe = host.process.stdout.fileno()
     there = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), "little")
@@ -200,13 +203,13 @@ def waits_to_write(host: Host) -> bool:
 
 
 def told(**changes: object) -> Live:
-    """Return what is told of a phase."""
+    """Return a message about a running phase."""
     fields: dict[str, Any] = {"time": 10**9, "cpu": 5 * 10**8, "memory": 1 << 20, "stdout": b"out", "stdout_total": 3}
     return Live(**fields | {"stderr": b"", "stderr_total": 0} | changes)
 
 
 def done(stdout: bytes = b"", **changes: object) -> Done:
-    """Return an account of a phase that went well."""
+    """Return the account of a phase that went well."""
     fields: dict[str, Any] = {name: 0 if kind == "int" else [] for name, kind in Done.FIELDS.items()}
     made = fields | {"hit": b"", "clean": 1, "stdout": len(stdout), "stdout_total": len(stdout)}
     return Done(**made | changes)
@@ -225,7 +228,7 @@ class Plain(BothWays):
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Stream, socket.socket]]:
-    """Yield a stream and the other end of it."""
+    """Yield a stream and its other end."""
     ours, theirs = socket.socketpair()
     stream = Stream(Plain(ours), threading.Event())
     yield stream, theirs
@@ -235,7 +238,7 @@ def ends() -> Iterator[tuple[Stream, socket.socket]]:
 
 @pytest.fixture
 def heard() -> list[tuple[str, Phase]]:
-    """Return what was told, in its order."""
+    """Return the list of what was told, in order."""
     return []
 
 
@@ -283,7 +286,7 @@ def test_what_is_told_unasked_is_garbage(ends: tuple[Stream, socket.socket], hea
 
 
 class Passing:
-    """A clock, and a stream on which a message comes each ``pace`` seconds."""
+    """A clock, and a stream that gets a message every ``pace`` seconds."""
 
     def __init__(self, pace: float) -> None:
         self.now, self.pace = 1000.0, pace
@@ -356,7 +359,7 @@ def test_a_cancel_is_sent_though_a_message_has_begun_to_come(
 def test_a_cancel_that_comes_too_late_to_be_sent_loses_no_account(
     ends: tuple[Stream, socket.socket], heard: list[tuple[str, Phase]]
 ) -> None:
-    """The supervisor has told of the end, and closed its own."""
+    """The supervisor has told the end and closed its side."""
     stream, theirs = ends
     theirs.sendall(wire.frame(done(b"all")) + b"all")
     theirs.close()

@@ -1,4 +1,4 @@
-"""What a job learns of the host, and of other jobs, from /proc and /sys: nothing but what is named here."""
+"""What a job learns from /proc and /sys about the host and other jobs: nothing but what is named here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.docker
 Ask = Callable[..., Any]
 PATIENT = replace(RUN, time=300, cpu_time=300)
 
-# Programs need these. Some memory and time of the host are no secret, since sysinfo(2) and clocks tell them too.
+# Programs need these. Some memory and time of the host are no secret, because sysinfo(2) and clocks show them too.
 NAMED = {
     "/proc/meminfo",
     "/proc/uptime",
@@ -32,7 +32,7 @@ NAMED = {
     "/proc/sys/kernel/random/uuid",
     "/proc/sys/kernel/ns_last_pid",
 }
-# No file of a process can be covered. These tell of the network of all of the host; all others there are the job's own.
+# A process's own files cannot be covered. These show the whole host's network. The other ones show only the job's own.
 OF_THE_NETWORK = {
     f"/proc/self/net/{name}" for name in ("netlink", "protocols", "sockstat", "softnet_stat", "stat/rt_cache")
 }
@@ -105,7 +105,7 @@ print({name: open(name).read().strip() for name in names if not name.endswith("/
 
 @pytest.fixture
 def ask(sandbox: AnySandbox, nix_builder: NixBuilder, python_shell: str) -> Ask:
-    """Return a function that runs a program of Python, which sees its own closure only, and returns what it prints."""
+    """Return a function that runs a Python program in a view of its closure, and returns the value it prints."""
 
     def _ask(program: str, limits: PhaseLimits = PATIENT) -> Any:
         files = {"main.py": program.encode()}
@@ -119,7 +119,7 @@ def ask(sandbox: AnySandbox, nix_builder: NixBuilder, python_shell: str) -> Ask:
 
 
 def test_two_jobs_read_the_same_of_the_kernel(ask: Ask) -> None:
-    """What one job or the host changes there, the next could read."""
+    """The next job could read there what an earlier job or the host has changed."""
     limits = replace(PATIENT, stdout=4 * MIB)
     first = ask(LOOK, limits=limits)
     ask("open('/tmp/x', 'wb').write(bytes(40 << 20)); print(1)", limits=replace(PATIENT, file_size=64 * MIB))
@@ -141,7 +141,7 @@ print({{path: size(path) for path in {[*HIDDEN_FILES, *HIDDEN_DIRECTORIES]!r}}})
 """
     assert {path for path, size in ask(program).items() if size} == set()
     with open("/proc/cmdline", "rb") as file:
-        assert file.read()  # which is the host's
+        assert file.read()  # the host's own is not empty
     assert "/proc/cmdline" in HIDDEN_FILES
 
 
@@ -165,7 +165,7 @@ def test_it_takes_no_time_of_the_jobs(sandbox: AnySandbox, mode: Mode) -> None:
         threading.Event().wait(0.05)
     mounts = Path(f"/proc/{sandbox._pool._waiting[0].transport.pid}/mountinfo").read_text()
     assert sandbox.plan is not None
-    assert (" /proc/loadavg " in mounts) is not sandbox.plan.cells  # in those it is the cell that has it
+    assert (" /proc/loadavg " in mounts) is not sandbox.plan.cells  # with cells, the cell has this mount
 
 
 def test_a_job_sees_its_memory_limit_and_no_counter(ask: Ask) -> None:
@@ -209,14 +209,14 @@ print({"at": time.monotonic(), "free": free})
 
 
 def was_free(held: dict[str, Any], tried: list[dict[str, Any]]) -> bool:
-    """Tell whether another job tried while it was held, and never found it so."""
+    """Tell whether another job tried while the lock was held. All tries must have found it free."""
     meanwhile = [each["free"] for each in tried if held["began"] < each["at"] < held["ended"]]
     assert all(meanwhile)
     return bool(meanwhile)
 
 
 def test_what_one_job_locks_and_watches_in_the_store_is_nothing_to_another(ask: Ask) -> None:
-    """It holds the file for longer and longer, until another job ran meanwhile: a slow machine takes long to begin."""
+    """The job holds the file longer and longer until another job has run meanwhile. A slow machine takes long."""
     for seconds in (2, 4, 8, 16, 32, 64, 128):
         with concurrent.futures.ThreadPoolExecutor(1) as other:
             holding = other.submit(ask, HOLD.replace("SECONDS", str(seconds)))

@@ -1,6 +1,8 @@
-"""Verdicts about memory: never at the limit, always 2 MiB above it, however short. What is reported is true.
+"""Verdicts about memory: never at the limit, and always 2 MiB above it, however short the peak.
 
-The program, and the development command that tries it hundreds of times, are in contrib/development/benchmarks.
+Reported peaks are true.
+
+contrib/development/benchmarks has the program, and the command that tries it hundreds of times.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from tests.sandbox.conftest import AnySandbox, Mode, made_sandbox, make_job, set
 pytestmark = pytest.mark.docker
 
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
-TIMES = dict.fromkeys(memory.LIMITS, 10) if LONG else {16: 5, 64: 5, 128: 3, 512: 2}  # jobs of each row, by its limit
+# number of jobs in each row, by its limit
+TIMES = dict.fromkeys(memory.LIMITS, 10) if LONG else {16: 5, 64: 5, 128: 3, 512: 2}
 PATIENT = replace(RUN_DEFAULT, time=60 * SLOWNESS, cpu_time=60 * SLOWNESS, file_size=256 * MIB)
 
 
@@ -53,7 +56,7 @@ def test_so_it_is_with_each_kind_of_memory(sandbox: AnySandbox, python_shell: st
 
 
 def holding(sizes: tuple[int, int], shell: str, ends: str = "") -> Job:
-    """Return a job whose phases hold so many MiB, each for no time at all."""
+    """Return a job whose phases hold ``sizes`` MiB, each for an instant only."""
     compile_sh, run_sh = (f"python3 hold.py private {size * MIB} 0 || exit; {ends}" for size in sizes)
     return make_job(
         run_sh,
@@ -70,14 +73,14 @@ def go(sandbox: AnySandbox, job: Job) -> JobResult:
 
 
 def test_a_short_peak_is_told_after_a_higher_one(sandbox: AnySandbox, python_shell: str, api: docker.APIClient) -> None:
-    """Of an earlier phase, and in a container of many jobs of an earlier job."""
+    """An earlier phase had the higher peak, or an earlier job in a recycled container."""
     result = go(sandbox, holding((300, 40), python_shell))
     if result.notes:
         assert api.info()["CgroupVersion"] == "2", result.notes
         pytest.skip(result.notes[0])
     for phase, size in ((result.compile, 300), (result.run, 40)):
         assert isinstance(phase.memory, int)
-        assert abs(phase.memory - size * MIB) < 3 * MIB  # the shell is there too
+        assert abs(phase.memory - size * MIB) < 3 * MIB  # the shell takes some too
     seen = []
     for _ in range(5):
         result = go(sandbox, holding((0, 20), python_shell))
@@ -131,7 +134,7 @@ os._exit(0)  # or it would take pages of its own to end
 def test_what_many_processes_share_counts_once_and_the_kernels_own_not_at_all(
     sandbox: AnySandbox, python_shell: str
 ) -> None:
-    """For a hundred processes that is 13 MB."""
+    """The kernel's own memory for a hundred processes is 13 MB."""
     files = {"main.py": WORKERS.encode()}
     limits = PATIENT
     for _ in range(2):
@@ -139,7 +142,7 @@ def test_what_many_processes_share_counts_once_and_the_kernels_own_not_at_all(
         assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
         assert isinstance(phase.memory, int)
         assert abs(phase.memory - int(phase.stdout) * 1024) < MIB
-        limits = replace(PATIENT, memory=phase.memory + MIB // 2)  # no more than it needs
+        limits = replace(PATIENT, memory=phase.memory + MIB // 2)  # hardly more than it needs
 
 
 PEAKS = ("memory.max_usage_in_bytes", "memory.kmem.max_usage_in_bytes", "memory.peak")
@@ -165,7 +168,7 @@ def test_no_job_gets_to_the_files_of_the_peaks(sandbox: AnySandbox, python_shell
 
 @pytest.fixture
 def blind(docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AnySandbox:
-    """Return a sandbox whose kernel keeps its peak for good, as without a porter it does for a container of one job."""
+    """Return a sandbox whose kernel never resets its peak. Without a porter this is so for containers of one job."""
     settings = settings_for(docker_host, str(tmp_path), waiting=1)
     return made_sandbox(replace(settings, sandbox=SandboxSettings(waiting=1, view="off")), runtime)
 
@@ -185,9 +188,9 @@ def test_where_the_kernel_keeps_its_peak_a_note_says_what_may_be_missed(blind: A
 def test_a_container_that_would_not_see_a_job_pass_its_limit_is_not_given_to_it(
     sandbox: AnySandbox, python_shell: str, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    """As where the kernel keeps one peak for good, and an earlier job's was high."""
+    """The kernel keeps one peak for good here, and an earlier job's was high."""
     if mode == "single-use":
-        pytest.skip("its containers have no earlier job")
+        pytest.skip("containers of this mode have no earlier job")
     assert sandbox._pool is not None
     taken: list[Runner[Container]] = []
     take = sandbox._pool.take

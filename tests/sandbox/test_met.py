@@ -1,4 +1,4 @@
-"""Which limit was met is measured: nothing that a program says of itself is taken for it, and nothing hides it."""
+"""The supervisor measures which limit was met. A program can neither claim a limit nor hide one that it met."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ while time.process_time() < 0.3: pass
 
 
 def said_by_itself() -> dict[str, tuple[str, Outcome, str, int | None]]:
-    """Return scripts that claim what is not so: the script, and its outcome, signal and exit code."""
+    """Return scripts that claim to have met a limit: the script, and its outcome, signal and exit code."""
     made: dict[str, tuple[str, Outcome, str, int | None]] = {}
     for code, name in ((137, "SIGKILL"), (139, "SIGSEGV"), (152, "SIGXCPU"), (153, "SIGXFSZ")):
         made[f"exit {code}"] = (f"exit {code}", Outcome.SIGNALLED, name, code)
@@ -83,14 +83,14 @@ def test_a_large_file_of_an_earlier_phase_is_not_the_runs(run: Run) -> None:
 
 
 def test_many_directories_with_long_paths_take_nothing_from_anybody(run: Run) -> None:
-    """To keep a path of each in mind would take more than the sandbox has, and to look each up would take minutes."""
+    """Storing the path of each would take more memory than the sandbox has, and looking each up would take minutes."""
     deep = 'name=$(printf \'%240s\' x); for n in {1..16}; do mkdir "$name"; cd "$name"; done; mkdir {1..30000}'
     phase = run(f"{deep}; exit 3", limits=replace(RUN, memory=64 * MIB, time=600 * SLOWNESS)).run
     assert (phase.outcome, phase.exit_code, phase.stderr) == (Outcome.NONZERO_EXIT, 3, "")
 
 
 def test_a_cpu_limit_that_the_program_hides_is_told(run: Run, python_shell: str) -> None:
-    """It catches what warns it, and ends with 0 where it comes so far."""
+    """The program catches the warning signal, and exits with 0 if it gets that far."""
     limits = replace(RUN, cpu_time=0.2, time=600 * SLOWNESS)
     phase = run("exec python3 main.py", files={"main.py": CATCHER.encode()}, shell=python_shell, limits=limits).run
     assert phase.outcome is Outcome.CPU_LIMIT
@@ -132,4 +132,4 @@ def test_an_exit_code_that_was_reached_is_told_beside_the_output_limit(run: Run,
     limits = replace(RUN, stdout=1, on_output_limit="end")
     phase = run(f"exec bash -c 'printf ab; exit {code}'", limits=limits).run
     assert phase.outcome is Outcome.OUTPUT_LIMIT
-    assert phase.exit_code in (code, None)  # None where the byte was seen first
+    assert phase.exit_code in (code, None)  # None if the supervisor saw the output first

@@ -1,4 +1,4 @@
-"""Jobs whose shell nix-shell itself enters: tests of jobs and of limits once more, and what it leaves and sees."""
+"""Jobs whose shell nix-shell itself enters: tests of jobs and limits again, and what nix-shell leaves and reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.nix]  # type: ignore[assignment] #
 
 
 def shell_of(attributes: str) -> Any:
-    """Return the fixture of a shell that nix-shell itself enters."""
+    """Return a fixture of a shell that nix-shell itself enters."""
 
     @pytest.fixture(scope="module")
     def shell(prepared_for_nix_shell: tuple[NixBuilder, Runtime]) -> str:
@@ -49,7 +49,7 @@ c_shell = shell_of("buildInputs = [ pkgs.gcc ];")
 
 
 def test_no_variable_of_the_build_is_left(run: Run) -> None:  # type: ignore[no-redef]
-    """As in nix-shell: these are there, and nothing where they point to."""
+    """As in nix-shell, these variables exist, and the directories that they name are empty."""
     phase = run("echo $IN_NIX_SHELL $TMPDIR $TMP $NIX_BUILD_TOP; ls -A /tmp /job").run
     assert phase.stdout == "pure /tmp /tmp /tmp\n/job:\nrun.sh\n\n/tmp:\n"
 
@@ -88,7 +88,7 @@ def test_a_job_sees_its_own_closure_and_no_derivation(
 
 @pytest.mark.parametrize("script", ["echo found | tee .nix-shell", "cat"])
 def test_what_lies_about_is_nothing_to_nix_shell(run: Run, script: str) -> None:
-    """Nor are the files of a job in which Nix or bash look for settings."""
+    """The job has files in which Nix and bash look for settings. They have no effect."""
     files = {
         ".config/nix/nix.conf": b"no such = setting\n",
         ".bashrc": b"echo bashrc\n",

@@ -1,4 +1,4 @@
-"""The engine that is an OCI runtime alone: what it makes and leaves, what it refuses, and whose a container is."""
+"""The engine oci, an OCI runtime without a daemon: what it makes, leaves and refuses, and who owns a container."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _oci() -> None:
 
 @pytest.fixture
 def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
-    """Yield a function that makes a sandbox of an executor on one spool, not prepared; all are closed at the end."""
+    """Yield a function that makes an executor's sandbox on one spool, not prepared. All are closed at the end."""
     made: list[OciSandbox] = []
 
     def _make(executor: str = "tests", *, mode: Mode = "single-use", **changes: str) -> OciSandbox:
@@ -60,7 +60,7 @@ def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
 
 @pytest.fixture
 def own(make: Make, mode: Mode) -> OciSandbox:
-    """Return a sandbox whose containers are nobody else's, each made when its job comes."""
+    """Return a sandbox for one test. It makes each container when its job comes."""
     made = make(mode=mode)
     made.prepare()
     return made
@@ -82,7 +82,7 @@ def start(sandbox: OciSandbox, script: str, shell: str) -> tuple[Future[JobResul
 
 
 def running(tmp_path: Path) -> groups.Group:
-    """Wait until a job's program, which sleeps, runs in the one container; return its group."""
+    """Wait until a job's program, which sleeps, runs in the only container. Return its group."""
     seen: list[groups.Group] = []
 
     def runs() -> bool:
@@ -99,7 +99,7 @@ def running(tmp_path: Path) -> groups.Group:
 
 
 def kill_the_supervisor(group: groups.Group) -> None:
-    """Kill the first process of the one namespace of processes that a container is."""
+    """Kill process 1 of the container, which is one namespace of processes."""
     for pid in group._processes():
         status = Path(f"/proc/{pid}/status").read_text()
         if next(line.split()[2:] for line in status.splitlines() if line.startswith("NSpid:")) == ["1"]:
@@ -143,7 +143,7 @@ def test_nothing_is_left_after_jobs_and_errors(
     write_down = place.write_down
 
     def noted(directory: str, group: groups.Group) -> None:
-        if directory.startswith(str(tmp_path)):  # other sandboxes of this process may make some at any time
+        if directory.startswith(str(tmp_path)):  # other sandboxes of this process may make containers at any time
             made.update(group.places.values())
         write_down(directory, group)
 
@@ -198,7 +198,7 @@ def test_the_kernel_counts_what_it_ended_for_want_of_memory(own: OciSandbox, pla
         job = make_job("x=x; while :; do x=$x$x; done", shell=plain_shell, limits=small)
         assert container.run(job, lambda *_: None, threading.Event()).run.outcome is Outcome.MEMORY_LIMIT
         container.transport.group.limit(MIB, 10)
-    except TemporaryError:  # the kernel may not get below what is there
+    except TemporaryError:  # the kernel may refuse a limit below the current usage
         pass
     finally:
         container.close()
@@ -257,7 +257,7 @@ def test_what_a_process_left_in_the_middle_of_a_start_is_removed(
 
 
 def edited(tmp_path: Path, change: str) -> str:
-    """Return a runtime that makes a ``change`` of config.json, as a statement of Python's, before runc reads it."""
+    """Return a runtime that runs ``change``, a Python statement, on config.json before runc reads it."""
     runc = host.runtimes(Settings(), groups.settle())[-1]
     script = tmp_path / "runtime"
     script.write_text(
@@ -288,7 +288,7 @@ def test_a_runtime_that_does_not_do_what_it_is_told_gets_no_work(
     with pytest.raises((OperatorError, TemporaryError), match=words):
         make(runtime=edited(tmp_path, change)).prepare()
     assert not containers(tmp_path)
-    assert not list(cgroups.MOUNT.glob(f"*/{STRAY}")), "nothing is left where nobody told the runtime to make it"
+    assert not list(cgroups.MOUNT.glob(f"*/{STRAY}")), "a group is left where the runtime was not told to make it"
 
 
 def test_a_runtime_that_is_not_there_or_anybodys_is_refused(make: Make, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The engine oci with crun, which is used where it starts a container: it takes one path for a group in all trees."""
+"""The engine oci with crun, which takes one path for a group in all trees. It is used where it can start containers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @pytest.fixture
 def same() -> Iterator[str]:
-    """Yield the name of a group that is there in all trees of version 1."""
+    """Yield the name of a group that exists in all trees of version 1."""
     engines.need_oci()
     setups.need("crun")
     name = f"spoold-same-{os.getpid()}"
@@ -45,7 +45,7 @@ def same() -> Iterator[str]:
 
 
 def enter(name: str) -> None:
-    """Be in that group, and see no version 2 beside it, with which crun does not start."""
+    """Enter that group, and hide the tree of version 2, beside which crun does not start."""
     if cgroups.delegable():
         return
     assert libc.unshare(CLONE_NEWNS) == 0

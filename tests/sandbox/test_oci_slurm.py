@@ -1,6 +1,6 @@
-"""The engine oci in a job of Slurm's, for an ordinary user, in control groups that contrib's Prolog hands over.
+"""The engine oci in a job of Slurm, for an ordinary user, in control groups that contrib's Prolog hands over.
 
-A process of the tests joins the groups of a job that does nothing: what a user may run from there is not theirs.
+A process of the tests joins the groups of an idle job, because that user could not run the tests themselves there.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from tests.sandbox.ordinary import as_user, lines, user
 from tests.waiting import until
 
 __all__ = ["as_user", "user"]  # fixtures
-# `docker`, since these and test_oci_user.py give one group to different users, so not in two processes at once.
+# These tests and test_oci_user.py give one group to different users, so they may not run in two processes at once. The
+# mark `docker` sees to that.
 pytestmark = [pytest.mark.docker, pytest.mark.engines]
 MEMORY = 600  # MiB of the job
 
 
 class Held:
-    """A job that does nothing, and its first process."""
+    """An idle job, and its first process."""
 
     def __init__(self, cluster: Real, user: str, place: Path) -> None:
         told = place / "pid"
@@ -48,7 +49,7 @@ class Held:
         self.places = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
 
     def enter(self) -> None:
-        """Put the process that calls this into the job's groups."""
+        """Put the calling process into the job's groups."""
         for controllers, path in self.places.items():
             group = tree(controllers.split(",")[0]) / path.lstrip("/")
             if (group / "cgroup.procs").exists():
@@ -127,7 +128,7 @@ def test_a_job_gets_groups_that_are_gone_after_it(
 
 
 def has_ended(pid: str) -> bool:
-    """Tell whether a process has ended, though its parent may not have noticed."""
+    """Tell whether a process has ended. It may still be a zombie."""
     try:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -165,7 +166,7 @@ def test_jobs_are_bounded_by_the_job_that_they_are_in(
     plain_shell: str,
     mode: Mode,
 ) -> None:
-    """And by limits of their own. What is left of them when the job is cancelled goes with it."""
+    """They also have limits of their own. When the job is cancelled, nothing of them is left."""
     engines.need_oci()
     cluster, job = held(user.pw_name)
 
@@ -199,7 +200,7 @@ def test_jobs_are_bounded_by_the_job_that_they_are_in(
     until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
 
 
-# -- on version 2, with files that stand in for the kernel's
+# -- on version 2, with files in place of the kernel's
 
 
 def test_on_version_2_they_lie_beside_the_steps_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,12 +217,12 @@ def test_on_version_2_they_lie_beside_the_steps_of_the_job(tmp_path: Path, monke
     variables = os.environ | told | {"SPOOLD_CGROUPS": str(mount), "SPOOLD_LOCK": str(tmp_path / "lock")}
     subprocess.run([DEPLOYED / "slurm-prolog"], env=variables, check=True)
     for place in (scope, job):
-        assert (place / "cgroup.subtree_control").read_text() == "+cpuset\n", "the last of those that were passed on"
+        assert (place / "cgroup.subtree_control").read_text() == "+cpuset\n", "the last controller that was passed on"
     monkeypatch.setattr(cgroups, "MOUNT", mount)
     monkeypatch.setattr(cgroups, "SYSTEMD", tmp_path / "none")
     assert cgroups.beside(job / "step_batch/user/task_0", cgroups.OF_JOBS) == job / "jobs"
     assert cgroups.beside(scope, cgroups.OF_JOBS) is None
-    for file in job.rglob("*.*"):  # the kernel's go with their directories
+    for file in job.rglob("*.*"):  # the kernel would remove them with their directories
         file.unlink()
     subprocess.run([DEPLOYED / "slurm-epilog"], env=variables, check=True)
     assert not job.exists()

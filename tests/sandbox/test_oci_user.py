@@ -1,4 +1,4 @@
-"""The engine oci for an ordinary user, who has subordinate ids and control groups that somebody gave to them."""
+"""The engine oci for an ordinary user who was given subordinate ids and control groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.engines]
 
 @pytest.fixture
 def given(user: pwd.struct_passwd) -> Iterator[Callable[[], None]]:
-    """Yield a function that puts the process that calls it where groups are the user's to make."""
+    """Yield a function that moves the calling process to a place where the user may make groups."""
     made = list(_make_groups())
     for place in made:
         for path in (place, *place.iterdir()):

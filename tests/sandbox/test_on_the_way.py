@@ -1,4 +1,4 @@
-"""What a job prints is told while it runs, to whoever asked for it, and changes nothing for the job."""
+"""A job's output is told during the run if its owner asked for that. Nothing changes for the job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEQ = "".join(f"{number}\n" for number in range(1, 40001))  # 228,894 bytes
 
 
 class Told:
-    """What was told of a job on the way; ``ends`` is set once ``enough`` says so of what was told last."""
+    """The phases that a job tells during the run. ``ends`` is set once ``enough`` accepts one."""
 
     def __init__(self, enough: Callable[[Phase], bool]) -> None:
         self.enough = enough
@@ -36,13 +36,13 @@ class Told:
         self.phases: dict[str, Phase] = {}
 
     def on_output(self, name: str, phase: Phase) -> None:
-        assert name not in self.phases, "it has ended"
+        assert name not in self.phases, "the phase has ended already"
         self.so_far.append((name, phase))
         if self.enough(phase):
             self.ends.set()
 
     def run(self, sandbox: AnySandbox, job: Job) -> JobResult:
-        """Run a job, which is cancelled at the end."""
+        """Run a job, and cancel it at the end."""
         return sandbox.run(replace(job, live=True), self.phases.__setitem__, self.ends, None, self.on_output)
 
 

@@ -1,4 +1,4 @@
-"""Files that come back of a job, in a real sandbox: what is asked for, and no attack on whoever reads them."""
+"""Files that a job returns from a real sandbox: those that were requested. No attack harms the reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.docker
 
 
 def wanted(*paths: str, required: bool = False, files: int = 64, file_size: int = MIB, total: int = 4 * MIB) -> Wanted:
-    """Return what asks for the files that ``paths`` stand for."""
+    """Return a request for the files that match ``paths``."""
     outputs = [Output(path=path, required=required) for path in paths]
     return Wanted(outputs=outputs, files=files, file_size=file_size, total=total)
 
@@ -164,7 +164,7 @@ def test_a_hundred_thousand_files(run: Run, python_shell: str) -> None:
 
 
 def test_files_that_fill_the_memory_cost_no_more_than_themselves(run: Run) -> None:
-    """No process can be made there; the phase is told all the same, and the next job runs."""
+    """No process can be started in that memory. The phase is still told, and the next job runs."""
     script = "echo x >a.txt; while head -c 8388608 /dev/zero >>/tmp/all; do :; done"
     done = run(script, limits=replace(RUN, file_size=1 << 40), outputs=wanted("*.txt", required=True))
     assert done.run.outcome is Outcome.MEMORY_LIMIT

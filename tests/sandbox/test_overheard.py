@@ -1,4 +1,4 @@
-"""What other users of the host can read of a job, and of what enters its environment, while it runs."""
+"""What other users of the host can read about a running job, and about the processes that enter its environment."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
 ]
 
-# All that enters an environment looks for a locale first, and waits there until somebody opens the other end: so each
-# of them is there long enough to be looked at.
+# Each process that enters an environment looks for a locale first, and waits there until somebody opens the other end.
+# So each of them lives long enough to be seen.
 SLOW = """
 mkdir -p /tmp/locale/x
 mkfifo /tmp/locale/x/LC_IDENTIFICATION
@@ -32,7 +32,7 @@ export LOCPATH=/tmp/locale LC_ALL=x
 
 @pytest.fixture(params=["captured", "nix-shell"])
 def slow_shell(request: pytest.FixtureRequest) -> str:
-    """Return a shell that takes its time, entered in each of the ways."""
+    """Return a shell that takes its time, entered in each way."""
     name = "prepared" if request.param == "captured" else "prepared_for_nix_shell"
     prepared: tuple[NixBuilder, Runtime] = request.getfixturevalue(name)
     return build_shell(prepared, f"shellHook = ''{SLOW}'';")
@@ -65,5 +65,5 @@ def test_nobody_else_reads_the_environment_and_the_input_of_a_job(run: Run, slow
     assert phase.outcome is Outcome.OK, phase.stderr
     assert f"TOKEN={variable}" in phase.stdout
     assert "__spoold_" not in phase.stdout
-    assert argument in heard  # which is the program's own command line: whoever listens does hear
+    assert argument in heard  # on the program's own command line, which shows that the listener works
     assert [line for line in heard.splitlines() if any(word in line for word in words)] == []

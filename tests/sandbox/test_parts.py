@@ -1,4 +1,4 @@
-"""The supervisor's parts, one at a time, made with the sanitizers: what the kernel counts, and what a job left."""
+"""The supervisor's parts, one at a time, compiled with sanitizers: counters of the kernel, and remains of a job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sandbox import inside
 from tests.sandbox.inside import Parts
 from tests.sandbox.test_supervisor import child_of
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 MIB = 1024 * 1024
 V1 = {
@@ -46,7 +46,7 @@ OLD_V2 = V2 | {"memory.stat": "anon 700\nfile 5000\nkernel_stack 100\npagetables
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """Return what is /job for the parts."""
+    """Return the directory that is /job for the parts."""
     work = tmp_path / "work"
     work.mkdir()
     work.chmod(0o777)
@@ -55,7 +55,7 @@ def work(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def parts(units: Path, work: Path, tmp_path: Path) -> Iterator[Parts]:
-    """Yield the parts, which see ``tmp_path`` where it is."""
+    """Yield the parts. They see ``tmp_path`` under the same path."""
     binds = ("--dir", "/dev/mqueue", "--dir", str(tmp_path), "--bind", str(tmp_path), str(tmp_path))
     with inside.parts(inside.in_a_root(units, work, binds=binds)) as parts:
         yield parts
@@ -84,7 +84,7 @@ def test_what_is_missing_is_zero(parts: Parts, tmp_path: Path) -> None:
 
 
 class Group:
-    """A control group of version 2 whose files a test writes; sizes are bytes."""
+    """A control group of version 2 whose files a test writes. Sizes are bytes."""
 
     def __init__(self, parts: Parts, root: Path, *, resets: bool = False) -> None:
         self.root, self.parts = root, parts
@@ -95,7 +95,7 @@ class Group:
             assert parts(f"resets {root}/memory.peak") == "1"
 
     def say(self, job: int, *, top: int = 0, cache: int = 0, kernel: int = 0) -> None:
-        """Let the job hold so much now, and the whole group have had ``top`` at its most."""
+        """Set what the job holds now, and the highest usage of the whole group so far (``top``)."""
         usage = self.own + job + cache + kernel
         self.top = max(self.top, top, usage)
         changed = {
@@ -106,7 +106,7 @@ class Group:
         lay(self.root, V2 | changed)
 
     def look(self) -> list[int]:
-        """Return what the phase holds, the most since the last look, and what a later one may hold unseen."""
+        """Return what the phase holds, its most since the last look, and how much a later phase may hold unseen."""
         return self.parts.numbers("look 0")
 
 
@@ -134,7 +134,7 @@ def test_a_peak_that_cannot_begin_anew_hides_what_is_below_it(parts: Parts, tmp_
 def test_a_peak_that_can_begin_anew_hides_nothing(parts: Parts, tmp_path: Path) -> None:
     group = Group(parts, tmp_path, resets=True)
     parts("pages")
-    assert (tmp_path / "memory.peak").read_text()[0] == "0"  # the kernel would have put its usage there
+    assert (tmp_path / "memory.peak").read_text()[0] == "0"  # the kernel would have put the usage there
     group.say(0, top=30 * MIB)
     _, most, unseen = group.look()
     assert most > 19 * MIB
@@ -161,13 +161,13 @@ def test_files_of_an_earlier_phase_make_no_room_for_more(parts: Parts, tmp_path:
     ],
 )
 def test_what_a_job_left_is_worked_on_apart(parts: Parts, how: str, answer: str) -> None:
-    """By a process with the job's rights, whose answer is none where it comes too late, is too long or not its own."""
+    """A process with the job's rights reads it. An answer that is late, too long or forged counts as none."""
     parts("walls")
     assert parts(f"apart {how}") == answer
 
 
 def test_large_files_are_told_from_those_before(parts: Parts, work: Path) -> None:
-    deep = work.joinpath(*["d"] * 65)  # one more than is looked into
+    deep = work.joinpath(*["d"] * 65)  # one level more than the look goes
     deep.mkdir(parents=True)
     parts("large 1")
     (deep / "not seen").write_bytes(b"xx")
@@ -190,7 +190,7 @@ def test_large_files_that_are_too_many_to_be_kept_in_mind_tell_nothing(parts: Pa
 
 
 def test_what_is_no_regular_file_is_not_read(parts: Parts, work: Path) -> None:
-    """What is in a pipe, such as the host's own words to the supervisor, stays there."""
+    """Data in a pipe stays there, such as the host's messages to the supervisor."""
     os.mkfifo(work / "pipe")
     held = os.open(work / "pipe", os.O_RDWR)
     os.write(held, b"words")
@@ -203,7 +203,7 @@ def test_what_is_no_regular_file_is_not_read(parts: Parts, work: Path) -> None:
 
 
 def test_a_file_system_without_times_of_access_has_nothing_noted(units: Path, work: Path) -> None:
-    """There the time stays as it was set, whoever reads the file."""
+    """The time stays as it was set there, whoever reads the file."""
     told = {}
     for options in ("noatime", "relatime"):
         command = inside.in_a_root(units, work)
@@ -215,9 +215,9 @@ def test_a_file_system_without_times_of_access_has_nothing_noted(units: Path, wo
     assert told == {"noatime": "0", "relatime": "1 unread:"}
 
 
-# Files that try whoever takes them apart: each is a run.sh, after which the shell said that it cannot be started.
-HEAD = b"\x7fELF\x02\x01" + bytes(12) + b"\x3e\0"  # of 64 bits, for x86-64
-HEADERS = 1024  # bytes of a program that hold these
+# Hostile files for the code that reads programs. Each is a run.sh that the shell could not start.
+HEAD = b"\x7fELF\x02\x01" + bytes(12) + b"\x3e\0"  # 64 bits, for x86-64
+HEADERS = 1024  # bytes of a program that hold its headers
 STRANGE = {
     "nothing": b"",
     "half of a head": HEAD[:6],
@@ -248,7 +248,7 @@ def test_whatever_a_job_left_is_looked_at_in_time_and_bounds(parts: Parts, work:
 
 
 def test_a_look_that_the_machine_holds_up_tells_all_the_same(parts: Parts, work: Path) -> None:
-    """It has half a second of CPU time, however long that takes."""
+    """The look may use half a second of CPU time, however long that takes."""
     for name in ("run.sh", *map(str, range(199))):
         (work / name).write_text("#!/none\n")
         (work / name).chmod(0o755)
@@ -256,15 +256,18 @@ def test_a_look_that_the_machine_holds_up_tells_all_the_same(parts: Parts, work:
     assert told != "0"
     supervisor = child_of(parts.process.pid)
     while (looker := stopped_below(parts, supervisor, "obstacles run.sh 127")) is None:
-        assert parts.answer() == told  # it had ended before it was seen
-    time.sleep(3.5)  # the stall: a look that had a limit of 3 s by the clock lost its note
+        assert parts.answer() == told  # it had ended before this test saw it
+    time.sleep(3.5)  # the stall; a look with a limit of 3 s by the clock would lose its note
     with contextlib.suppress(ProcessLookupError):
         os.kill(looker, signal.SIGCONT)
     assert parts.answer() == told
 
 
 def stopped_below(parts: Parts, supervisor: int, order: str) -> int | None:
-    """Give an order; return the process that the supervisor starts for it, which is stopped, None where it was late."""
+    """Give an order, and stop the process that the supervisor starts for it.
+
+    Return its pid, or None where it was too late.
+    """
     parts.say(order)
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
     while not (found := children.read_text().split()):
@@ -287,7 +290,8 @@ def test_what_is_wrong_in_any_place_of_a_file_harms_nobody(units: Path, work: Pa
         b"#! /job/b c\n",
     ]
     command = inside.in_a_root(units, work)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # it tells any bytes
+    # it answers with any bytes
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
         for number in range(500):
@@ -312,18 +316,18 @@ def test_programs_that_call_one_another_in_a_circle_end(parts: Parts, work: Path
 
 
 def test_who_looked_is_believed_only_what_can_be(parts: Parts) -> None:
-    """By a hole in what takes files apart that process may be the job's."""
+    """A job that exploits a flaw in the reading of files could control that process."""
     sayings = ("missing 256 4096", "missing 257 0", "missing 0 4097", "missing 65535 65535", "made-up 1 1")
     assert [parts(f"told {each}") for each in sayings] == ["1", "0", "0", "0", "0"]
 
 
 def test_no_call_waits_where_the_kernel_cannot_let_it_go_on(parts: Parts) -> None:
-    """Linux has had it wait since 5.0."""
+    """Linux can make a call wait since 5.0, but can let it go on only since 5.5."""
     releases = ("4.19.0", "5.4.0-216-generic", "5.5.0", "5.10.0-30-amd64", "6.1.0", "10.2", "strange", "")
     assert [parts(f"kernel {each}") for each in releases] == ["0", "0", "1", "1", "1", "1", "0", "0"]
 
 
-NAMES = 4 * MIB  # of bytes there may be so many
+NAMES = 4 * MIB  # bytes of names, at most
 
 
 def test_a_cell_is_believed_only_what_can_be(units: Path, work: Path) -> None:
@@ -337,7 +341,7 @@ def test_a_cell_is_believed_only_what_can_be(units: Path, work: Path) -> None:
 
 
 def test_sockets_are_counted_by_what_they_hold(units: Path, work: Path) -> None:
-    """They are those of the parts' own network, where this test is too."""
+    """The parts count the sockets of their own network, which is this test's as well."""
     command = inside.in_a_root(units, work)
     command.remove("--unshare-net")
     with inside.parts(command) as parts, socket.create_server(("127.0.0.1", 0)) as listening:
@@ -351,7 +355,7 @@ def test_sockets_are_counted_by_what_they_hold(units: Path, work: Path) -> None:
 
 
 def test_a_kernel_that_does_not_tell_what_sockets_hold(units: Path, work: Path) -> None:
-    """Each counts with all that it may hold; here what is asked gives no answer."""
+    """Each socket counts with all that it may hold. The kernel's answer is left out here."""
     command = inside.in_a_root(units, work)
     command.remove("--unshare-net")
     with (
@@ -365,7 +369,7 @@ def test_a_kernel_that_does_not_tell_what_sockets_hold(units: Path, work: Path) 
 
 
 def test_the_sanitizers_see_what_is_wrong(units: Path, work: Path) -> None:
-    """Or all of this would say little."""
+    """Otherwise the tests with sanitizers would prove little."""
     with subprocess.Popen(inside.in_a_root(units, work), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         _, said = process.communicate(b"nonsense\n", timeout=60)
     assert b"what is that?" in said

@@ -1,4 +1,4 @@
-"""The pool of waiting containers: who gets which, what becomes of those that die, and that none is left."""
+"""The pool of waiting containers: which container a job gets, what happens to dead ones, and that none is left."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_pool_is_filled_again_and_the_used_one_removed(
     go("true")
     full(pool)
     until(lambda: sorted(left(api, tmp_path)) == sorted(waiting(pool)))
-    until(lambda: pool.counts.removed == 1)  # the engine has it gone a moment before
+    until(lambda: pool.counts.removed == 1)  # the engine removes it a moment earlier
     assert (pool.counts.made, pool.counts.removed) == (3, 1)
 
 
@@ -124,7 +124,7 @@ def test_no_two_jobs_share_a_container_and_none_is_left_after_fifty(
         job = make_job("ls -A /tmp /dev/shm; touch /tmp/x /dev/shm/y; " + WHO, shell=plain_shell)
         return pool.run(job, lambda *_: None, threading.Event()).run.stdout
 
-    with concurrent.futures.ThreadPoolExecutor(4) as threads:  # twice as many as wait
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:  # twice as many as there are waiting containers
         outputs = list(threads.map(one, range(50)))
     names = {line for output in outputs for line in output.splitlines() if ":memory:" in line or line.startswith("0::")}
     assert {output.splitlines()[:3] == ["/dev/shm:", "", "/tmp:"] for output in outputs} == {True}
@@ -134,7 +134,7 @@ def test_no_two_jobs_share_a_container_and_none_is_left_after_fifty(
     assert pool._pool is not None
     mine = pool._pool._threads
     pool.close()
-    assert api.containers(all=True, filters={"label": f"spoold.spool={tmp_path}"}) == []  # the porter is gone too
+    assert api.containers(all=True, filters={"label": f"spoold.spool={tmp_path}"}) == []  # the porter is removed too
     assert not any(thread.is_alive() for thread in mine)
 
 
@@ -162,9 +162,9 @@ def test_one_that_died_is_replaced_and_the_job_knows_nothing(
         elif how == "remove":
             api.remove_container(found, force=True)
         else:
-            api.kill(found, signal="SIGTERM")  # process 1 has no handler for it: nothing happens
+            api.kill(found, signal="SIGTERM")  # process 1 has no handler for it, so nothing happens
     if how != "stop the supervisor":
-        until(lambda: not any(container.alive() for container in doomed))  # the engine tells of it a moment later
+        until(lambda: not any(container.alive() for container in doomed))  # the engine reports it a moment later
     result = go("echo hi")
     assert result.run.stdout == "hi\n"
     full(pool)
@@ -222,7 +222,7 @@ def test_refilling_and_removing_do_not_starve_while_jobs_run(pool: DockerSandbox
 def burst(
     docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[DockerSandbox, list[float]]]:
-    """Yield a sandbox with a reserve of 3 besides its 2 slots, and a list that holds the share of idle CPU time."""
+    """Yield a sandbox with 2 slots and a reserve of 3, and a list that holds the share of idle CPU time."""
     idle = [1.0]
     monkeypatch.setattr(all_pooled, "MOST_RESERVE", 3)
     monkeypatch.setattr(Load, "idle", lambda _: idle[0])
@@ -269,7 +269,7 @@ def test_what_holds_memory_is_removed_on_a_busy_machine_too(
 def test_what_ends_by_itself_is_not_killed(
     pool: DockerSandbox, go: Go, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To have the engine kill it costs a tenth of what a container's life costs."""
+    """A kill by the engine costs a tenth of a container's whole life."""
     monkeypatch.setattr(attached, "EXIT_TIMEOUT", PATIENCE)
     since = int(time.time())
     used, _ = waiting(pool)
@@ -297,7 +297,7 @@ def test_resting_keeps_none_ready_and_still_runs(pool: DockerSandbox, go: Go) ->
 
 
 def sizes(sandbox: DockerSandbox, api: docker.APIClient) -> list[int]:
-    """Return the bytes that the containers which wait may take."""
+    """Return the bytes of memory that the waiting containers may take."""
     return [api.inspect_container(id_)["HostConfig"]["Memory"] for id_ in waiting(sandbox)]
 
 
@@ -305,7 +305,7 @@ def sizes(sandbox: DockerSandbox, api: docker.APIClient) -> list[int]:
 def test_containers_that_were_made_for_other_limits_are_replaced(
     docker_host: str, runtime: Runtime, tmp_path: Path, *, plain_shell: str, api: docker.APIClient, mode: Mode
 ) -> None:
-    """Those that wait, and those that a job comes back from."""
+    """This holds for waiting containers, and for a container that a job comes back from."""
     settings = settings_for(docker_host, str(tmp_path), waiting=WAITING, mode=mode)
     sandbox = DockerSandbox(replace(settings, executor=ExecutorSettings(name="tests", slots=2)), runtime)
     sandbox.prepare()
@@ -327,13 +327,13 @@ def test_containers_that_were_made_for_other_limits_are_replaced(
         sandbox.prepare()
         second = set(waiting(sandbox))
         assert sandbox.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event()).run.stdout
-        assert second.intersection(waiting(sandbox)), "and only then"
+        assert second.intersection(waiting(sandbox)), "with the same limits they are kept"
     finally:
         sandbox.close()
 
 
 def end(text: str) -> None:
-    """Kill the process of this host that has a text in its command line, once it is there."""
+    """Wait for a process of this host with a text in its command line, and kill it."""
 
     def killed() -> bool:
         for process in Path("/proc").glob("[0-9]*"):

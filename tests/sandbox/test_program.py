@@ -1,4 +1,4 @@
-"""What starts as root in containers: one static program that nobody but root can change, and nothing else."""
+"""One static program that only root can change starts as root in containers, and nothing else does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNTIME = Runtime(system="x86_64-linux", bash=store_path("bash"), coreutils=stor
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of the source, which now counts as it."""
+    """Return a copy of the source that replaces the original."""
     source = tmp_path / "inside"
     shutil.copytree(program.SOURCE, source)
     monkeypatch.setattr(program, "SOURCE", source)
@@ -37,7 +37,7 @@ def test_it_needs_nothing_beside_it(tmp_path: Path) -> None:
     said = subprocess.run(["readelf", "-ld", target], capture_output=True, text=True, check=True).stdout
     assert "INTERP" not in said
     assert "NEEDED" not in said
-    assert subprocess.run([target], check=False).returncode == 2  # how it is used, main.c says
+    assert subprocess.run([target], check=False).returncode == 2  # main.c says how it is used
 
 
 def test_no_compiler_warns_of_anything(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_package_is_built_with_it(tmp_path: Path) -> None:
 def test_source_that_others_can_change_is_refused(copied: Path) -> None:
     assert program.content()
     (copied / "wire.c").chmod(0o666)
-    (copied / "wire.c").write_text((copied / "wire.c").read_text() + "\n")  # another program, so it is made anew
+    (copied / "wire.c").write_text((copied / "wire.c").read_text() + "\n")  # a changed source is compiled again
     with pytest.raises(OperatorError, match=r"wire\.c can be changed by everybody"):
         program.content()
 

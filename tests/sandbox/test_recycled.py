@@ -1,4 +1,4 @@
-"""Containers that serve many jobs: what one job leaves is not there for the next, and when a container is replaced."""
+"""Containers that serve many jobs: the next job finds nothing of the one before. And when a container is replaced."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPACES = ("user", "pid", "mnt", "ipc", "uts", "net")
 
 
 def files_in_memory(pid: int) -> int:
-    """Return the bytes of files in memory that the control group of a process holds."""
+    """Return the bytes of files in memory in the control group of a process."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):
@@ -160,7 +160,7 @@ def test_a_container_whose_job_was_refused_is_replaced(make: Make, plain_shell: 
     ids=["few", "many", "light", "heavy"],
 )
 def test_no_job_waits_for_the_files_of_another_to_go(make: Make, plain_shell: str, script: str, *, again: bool) -> None:
-    """It takes the kernel a second to remove some hundred thousand."""
+    """The kernel takes a second to remove some hundred thousand files."""
     sandbox = make()
     first = container(sandbox)
     limits = replace(RUN_DEFAULT, memory=1024 * MIB, file_size=1024 * MIB, time=60, cpu_time=60)
@@ -192,7 +192,7 @@ def test_limits_are_each_jobs_own(make: Make, plain_shell: str) -> None:
         assert 40 * MIB <= phase.memory < 60 * MIB
     small = go(sandbox, make_job("echo hi", shell=plain_shell)).run
     assert isinstance(small.memory, int)
-    assert small.memory < 8 * MIB  # not what an earlier job took
+    assert small.memory < 8 * MIB  # an earlier job's memory doesn't count
     assert container(sandbox) == first
 
 
@@ -227,10 +227,11 @@ def test_what_a_job_left_in_a_cycle_of_sockets_is_not_the_next_ones_memory(
         assert go(sandbox, make_job("exec python3 a.py", shell=python_shell, files=files)).run.outcome is Outcome.OK
 
         def look(name: str, _: object, pid: int = pid) -> None:
-            if name == "compile":  # the next one has just begun
+            if name == "compile":  # the next job has just begun
                 try:
                     held.append(files_in_memory(pid))
-                except (FileNotFoundError, ProcessLookupError):  # it was replaced: the memory was not free in time
+                # the container was replaced, because the memory was not free in time
+                except (FileNotFoundError, ProcessLookupError):
                     until(lambda: not os.path.exists(f"/proc/{pid}"))
                     held.append(0)
 
@@ -255,7 +256,7 @@ def test_memory_does_not_grow_with_jobs(make: Make, docker_host: str, plain_shel
 def test_a_host_without_user_namespaces(
     docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    narrow = walls.seccomp(recycled=False)  # it allows no namespaces
+    narrow = walls.seccomp(recycled=False)  # allows no namespaces
     monkeypatch.setattr(walls, "seccomp", lambda **_: narrow)
     settings = settings_for(docker_host, str(tmp_path), mode="recycled")
     with pytest.raises(
@@ -274,7 +275,7 @@ def test_the_cell_keeps_no_more_rights_than_it_needs(make: Make, python_shell: s
     phase = go(make(), make_job("exec python3 a.py", shell=python_shell, files={"a.py": PROC.encode()})).run
     assert phase.stderr == ""
     cell, job = phase.stdout.splitlines()
-    assert cell == "['e0', '']"  # KILL, SETGID, SETUID; nothing could ever be gained
+    assert cell == "['e0', '']"  # KILL, SETGID, SETUID; the bounding set is empty, so it can gain no others
     assert job == "['', '']"
 
 
@@ -287,10 +288,10 @@ def test_a_container_that_is_not_ready_again_in_time_is_replaced(
     assert sandbox._pool is not None
     slow = sandbox._pool._waiting[0]
     while slow.due:
-        with sandbox._pool._change:  # its threads look too
+        with sandbox._pool._change:  # because the pool's threads look too
             assert slow.alive()
     (mother,) = map(int, Path(f"/proc/{slow.transport.pid}/task/{slow.transport.pid}/children").read_text().split())
-    os.kill(mother, signal.SIGSTOP)  # she makes no other cell after this job
+    os.kill(mother, signal.SIGSTOP)  # it makes no new cell after this job
     try:
         monkeypatch.setattr(runner, "CLEANUP_TIMEOUT", 0.3)
         outputs = [go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What a supervisor tells of files that come back is checked before any of it is believed."""
+"""The worker checks all that a supervisor says about returned files before it believes any of it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_of_names_that_are_one_to_some_file_systems_the_first_comes(ends: Ends) 
         ends, file(b"A", b"1"), file(b"a", b"2", matched=2), file("e\u0301".encode()), file("\u00e9".encode()), end()
     )
     assert contents(found) == {"A": b"1", "e\u0301": b"data"}
-    assert found.missing == ["b/**"], "what is left out is no match"
+    assert found.missing == ["b/**"], "a file that is left out matches nothing"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_of_a_sandbox_that_is_lost_for_want_of_memory_nothing_comes_back(ends: E
 
 
 def test_several_phases_share_a_place_and_what_does_not_come_back_takes_none(ends: Ends) -> None:
-    """Else each of a thousand cases could leave as much on the host's disk as all of them may."""
+    """Otherwise each of a thousand cases could leave as much on the host's disk as all of them together may."""
     kept = room("")
     kept.add(b"before")
     found = told(ends, file(b"a", b"1"), file(b"b", bytes(9)), end(failed=b"ended", whole=0), contents=kept)

@@ -1,4 +1,4 @@
-"""A job's files and shared memory have the room that its memory limit leaves; what they met is named in a note."""
+"""A job's files and shared memory have the room that its memory limit leaves. A note names the bound that they met."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ FILES = "cd {0}; for ((n = 0; n < {1}; n++)); do : >$n; done"
 
 
 def named(phase: JobResult, *words: str) -> bool:
-    """Tell whether the notes are one for each of these."""
+    """Tell whether there is one note for each of these words, in order."""
     return len(phase.notes) == len(words) and all(word in note for word, note in zip(words, phase.notes, strict=True))
 
 
@@ -89,7 +89,7 @@ def test_shared_memory_and_semaphores_of_c(run: Run, c_shell: str) -> None:
 
 @pytest.mark.parametrize("place", ["/job", "/tmp", "/dev/shm"])
 def test_files_have_what_the_memory_limit_leaves_and_a_note_says_what_they_took(run: Run, place: str) -> None:
-    """The second job has as much room as the first: what that left is gone."""
+    """The second job has as much room as the first, because the first job's files are removed."""
     for _ in range(2):
         result = run(f"head -c 400M /dev/zero >{place}/much", limits=PATIENT)
         assert (result.run.outcome, result.notes) == (Outcome.OK, [])
@@ -115,16 +115,16 @@ def test_many_files(run: Run, place: str) -> None:
 
 
 def test_what_the_kernel_keeps_of_files_counts_and_is_named(run: Run) -> None:
-    """250000 of them are 250 MiB, which no limit on what is in them would bound."""
+    """250000 files take 250 MiB in the kernel. No limit on their contents would bound that."""
     result = run(FILES.format("/tmp", 250000, "/tmp"), limits=replace(PATIENT, memory=32 * MIB))
     assert result.run.outcome is Outcome.MEMORY_LIMIT
     assert len(result.notes) == 1, result.notes
-    assert "the kernel" in result.notes[0]  # which may have had to end all of the sandbox
+    assert "the kernel" in result.notes[0]  # the kernel may have had to end the whole sandbox
 
 
 @pytest.fixture
 def small(engine_at: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[Callable[..., JobResult]]:
-    """Yield a function that runs a job where an operator gives little room."""
+    """Yield a function that runs a job where the operator gives little room."""
     settings = settings_for(engine_at, str(tmp_path), mode=mode)
     sandbox = made_sandbox(replace(settings, limits=Limits(work_size=8 * MIB, work_inodes=100)), runtime)
     sandbox.prepare()
@@ -155,7 +155,7 @@ def test_files_that_do_not_fit_are_the_clients_fault(small: Callable[..., JobRes
 
 
 def test_what_compiling_leaves_is_counted_before_a_job_begins(plain_shell: str) -> None:
-    """It may fill all that it is allowed with files, and the run has its own limit beside them."""
+    """The compilation may fill its whole allowance with files, and the run has its own limit beside them."""
     job = replace(make_job("true", shell=plain_shell, compile_sh="true"), compile=COMPILE_DEFAULT, run=RUN_DEFAULT)
     asked = sizes.asked(Limits(), job)
     assert asked >= COMPILE_DEFAULT.memory + RUN_DEFAULT.memory

@@ -1,4 +1,4 @@
-"""Cases one after the other, and what is in the way of one of them, without an engine."""
+"""Cases run one after the other, without an engine; and failures around one of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def receive(archive: Archive, size: int) -> None:
 
 
 def test_a_case_without_room_for_what_compiling_left_has_met_its_limit_of_memory() -> None:
-    """It is no fault of ours, and the others go on."""
+    """It is not the host's fault, and the other cases go on."""
 
     def run(job: Job, part: Part, on_phase: OnPhase) -> JobResult:
         if part.after:
@@ -47,7 +47,7 @@ def test_a_case_without_room_for_what_compiling_left_has_met_its_limit_of_memory
 
 
 def test_a_disk_without_room_for_an_archive_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The submission is put back then, and loses no attempt."""
+    """The submission is put back, and loses no attempt."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -16,7 +16,7 @@ def seen(**parts: object) -> Situation:
 
 
 def due(rules: Rules, situation: Situation, *, idle: float = 1.0, now: float = 200.0) -> tuple[float, float]:
-    """Return when one is made, and when one is removed."""
+    """Return when a sandbox is made, and when one is removed."""
     schedule = Schedule(rules, lambda: idle)
     return schedule.making_due(situation, now), schedule.removing_due(situation, now)
 
@@ -28,12 +28,12 @@ def due(rules: Rules, situation: Situation, *, idle: float = 1.0, now: float = 2
         (RULES, seen(waiting=1), 100.0 + QUIET),
         (RULES, seen(waiting=1, running=1), 100.0 + YIELD),  # jobs go first, for a while
         (RULES, seen(waiting=1, making=1), NEVER),
-        (RULES, seen(takers=1, running=2), 200.0),  # whoever waits comes first
+        (RULES, seen(takers=1, running=2), 200.0),  # a job that waits comes first
         (RULES, seen(takers=1, waiting=1), 100.0 + QUIET),
         (RULES, seen(waiting=0, not_before=250.0), 250.0),
         (RULES, seen(waiting=0, closing=True), NEVER),
-        (RULES, seen(waiting=0, removing=1), NEVER),  # half of the threads at most
-        (RECYCLED, seen(running=2), NEVER),  # they come back
+        (RULES, seen(waiting=0, removing=1), NEVER),  # at most half of the threads remove
+        (RECYCLED, seen(running=2), NEVER),  # running containers come back
         (RECYCLED, seen(running=1), 100.0 + YIELD),
         (RESERVE, seen(waiting=2), 200.0),
         (RESERVE, seen(waiting=5), NEVER),
@@ -48,9 +48,9 @@ def test_when_one_is_made(rules: Rules, situation: Situation, made: float) -> No
     ("situation", "removed"),
     [
         (seen(), NEVER),
-        (seen(used=1, used_since=150.0, light=False), 100.0 + QUIET),  # what holds memory waits for a moment only
+        (seen(used=1, used_since=150.0, light=False), 100.0 + QUIET),  # one that holds memory waits only for a moment
         (seen(used=1, used_since=150.0, light=False, running=1), 150.0 + YIELD),
-        (seen(used=1, used_since=199.0), 200.0),  # there is CPU to spare
+        (seen(used=1, used_since=199.0), 200.0),  # the CPU is idle
         (seen(used=3, used_since=199.0), 200.0),  # too many
         (seen(used=1, used_since=199.0, closing=True), 200.0),
     ],

@@ -1,8 +1,8 @@
-"""The scripts beside this file do in a sandbox what they do under ``nix-shell --pure --run ./run.sh``, to the byte, but
-for differences that the spec lists ("Entering an environment").
+"""The scripts beside this file do the same in a sandbox as under ``nix-shell --pure --run ./run.sh``.
 
-A script that differs names the rows of the spec's table for it. What each row lets differ is in ``ROWS``: all else
-is compared, and a row that makes no difference any more is too much.
+Every byte of their output is compared, except for differences that the spec lists ("Entering an environment"). A script
+that differs names its rows of the spec's table. ``ROWS`` tells what each row lets differ, and everything else is
+compared. A row that makes no difference any more fails the test.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LIMITS = replace(RUN, memory=256 * MIB, open_files=1024, processes=64)
 
 
 class Seen(NamedTuple):
-    """What came of a script: an exit code as a shell has it, and both streams without the ids of processes."""
+    """A script's result: an exit code as a shell reports it, and both streams without process ids."""
 
     code: int
     stdout: str
@@ -49,19 +49,19 @@ class Seen(NamedTuple):
 
 
 def without_lines(pattern: str) -> Callable[[Seen], Seen]:
-    """Return what drops lines of stdout."""
+    """Return a function that drops lines of stdout."""
     regex = re.compile(rf"^(?:{pattern}).*\n", re.MULTILINE)
     return lambda seen: seen._replace(stdout=regex.sub("", seen.stdout))
 
 
 def without_words(pattern: str) -> Callable[[Seen], Seen]:
-    """Return what drops words of stderr."""
+    """Return a function that drops words of stderr."""
     regex = re.compile(pattern, re.MULTILINE)
     return lambda seen: seen._replace(stderr=regex.sub("", seen.stderr))
 
 
 def variables(row: str) -> Callable[[Seen], Seen]:
-    """Return what drops the variables that a row names."""
+    """Return a function that drops the variables that a row names."""
     names = "|".join(re.findall(r"`(\w+)`", row))
     return without_lines(rf"(?:declare -\S+ )?(?:{names})[= ]")
 
@@ -104,7 +104,7 @@ DIFFER = {
 
 @pytest.fixture(scope="module")
 def shell(prepared: tuple[NixBuilder, Runtime]) -> str:
-    """Return the store path of the shell in which all of them run."""
+    """Return the store path of the shell in which all scripts run."""
     return build_shell(prepared, PACKAGES)
 
 
@@ -112,8 +112,8 @@ def shell(prepared: tuple[NixBuilder, Runtime]) -> str:
 def theirs(
     shell: str, prepared_for_nix_shell: tuple[NixBuilder, Runtime], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Seen]:
-    """Return what nix-shell makes of each, in a root as the sandbox's: one evaluation, and a nix-shell for each."""
-    assert shell  # so all that it takes is in the store
+    """Return each script's result in nix-shell, in a root like the sandbox's, after one evaluation for all."""
+    assert shell  # so its whole closure is in the store
     builder, runtime = prepared_for_nix_shell
     pin = builder.store.on_disk(runtime.nixpkgs["default"])
     evaluate = ["nix-instantiate", "--option", "restrict-eval", "false", "-I", f"nixpkgs={pin}", "-E", EXPRESSION]
@@ -132,7 +132,7 @@ def theirs(
         program = [f"{runtime.nix}/bin/nix-shell", "--pure", "--option", "substituters", ""]
         program += ["--option", "build-users-group", "", derivation, "--run", shlex.join(["./run.sh", *ARGS])]
         command = ["sh", "-c", 'ulimit -c 0; exec "$@"', "sh", *_root(builder, runtime, job), "--", *program]
-        with given.open() as stdin:  # a file, as the sandbox has
+        with given.open() as stdin:  # a file, like the sandbox's
             done = subprocess.run(command, stdin=stdin, capture_output=True, umask=0o022, timeout=120, check=False)
         return _seen(done.returncode, done.stdout, done.stderr)
 
@@ -155,7 +155,7 @@ def _root(builder: NixBuilder, runtime: Runtime, job: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def ours(sandbox: AnySandbox, runtime: Runtime, shell: str) -> dict[str, Seen]:
-    """Return what comes of each in a sandbox."""
+    """Return each script's result in a sandbox."""
 
     def run(script: Path) -> Seen:
         job = make_job("", shell=shell, stdin=STDIN, args=ARGS, limits=LIMITS)
@@ -204,6 +204,6 @@ def test_every_difference_is_one_that_the_spec_lists() -> None:
 def test_a_script_is_the_same_as_in_nix_shell(script: str, ours: dict[str, Seen], theirs: dict[str, Seen]) -> None:
     here, there = ours[script], theirs[script]
     for row in DIFFER.get(script.partition("-")[2], ()):
-        assert (ROWS[row](here), ROWS[row](there)) != (here, there), f"nothing of {row} is in it"
+        assert (ROWS[row](here), ROWS[row](there)) != (here, there), f"{row} makes no difference here"
         here, there = ROWS[row](here), ROWS[row](there)
     assert here == there

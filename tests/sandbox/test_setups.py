@@ -1,7 +1,7 @@
-"""Jobs on engines that are set up in another way, each a real one: what is supported works, the rest is refused.
+"""Jobs on real engines in other set-ups: supported ones work, and the rest is refused.
 
-See "Engines" in contrib/docs/operator.md. Nothing here starts a rootless engine that has control groups: that takes a
-whole session of systemd's for its user.
+See "Engines" in contrib/docs/operator.md. No test here starts a rootless engine that has control groups, because that
+takes a whole systemd session for its user.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def remapped() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def with_runtimes() -> Iterator[str]:
-    """Yield an engine that has crun, a gVisor where there is one, and a runtime that starts nothing."""
+    """Yield an engine with crun, gVisor where it is installed, and a runtime that starts nothing."""
     setups.need("crun")
     wrappers = {"runsc": GVISOR} if shutil.which("runsc") else {}
     crun = shutil.which("crun")
@@ -54,7 +54,7 @@ def with_runtimes() -> Iterator[str]:
 
 @pytest.fixture
 def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
-    """Yield a function that prepares a sandbox; all are closed at the end."""
+    """Yield a function that prepares a sandbox. All are closed at the end."""
     made: list[DockerSandbox] = []
 
     def _make(host: str, mode: Mode = "single-use", **options: object) -> DockerSandbox:
@@ -77,7 +77,7 @@ def go(sandbox: DockerSandbox, script: str, shell: str, **changes: object) -> Jo
 
 
 def it_works(sandbox: DockerSandbox, shell: str) -> None:
-    """Check that a job runs, and that its limits are the kernel's."""
+    """Check that a job runs, and that the kernel enforces its limits."""
     assert sandbox.plan is not None
     phase = go(sandbox, "cat; id -u; exit 3", shell).run
     assert (phase.outcome, phase.exit_code, phase.stdout[:3]) == (Outcome.NONZERO_EXIT, 3, "in\n")
@@ -139,7 +139,7 @@ def test_a_runtime_that_the_settings_name_is_used_or_refused(make: Make, with_ru
 
 def need_gvisor() -> None:
     if shutil.which("runsc") is None:
-        pytest.skip("there is no gVisor (Debian package runsc, which not every release has)")
+        pytest.skip("gVisor is not installed (Debian package runsc, which not every release has)")
 
 
 def test_gvisor(make: Make, with_runtimes: str, plain_shell: str) -> None:
@@ -148,10 +148,10 @@ def test_gvisor(make: Make, with_runtimes: str, plain_shell: str) -> None:
     assert sandbox.viewed is False
     phase = go(sandbox, "cat; cat /proc/version; exit 3", plain_shell).run
     assert (phase.outcome, phase.exit_code) == (Outcome.NONZERO_EXIT, 3)
-    assert phase.stdout.startswith("in\nLinux version 4.4.0")  # whatever the host's is
+    assert phase.stdout.startswith("in\nLinux version 4.4.0")  # gVisor's own, whatever the host's version is
     named = go(sandbox, "grep -c localhost /etc/hosts; TZ=Asia/Tokyo date -d @0 +%H", plain_shell)
     assert (named.run.stdout, named.notes) == ("2\n09\n", [])
-    # Less than what a waiting container may take, and more than what this job may.
+    # It writes less than a waiting container may take, and more than this job may.
     small = replace(RUN, memory=64 * MIB, file_size=256 * MIB)
     filled = go(sandbox, "head -c 200M /dev/zero >/tmp/x; echo never", plain_shell, run=small).run
     assert (filled.outcome, filled.stdout) == (Outcome.MEMORY_LIMIT, "")
@@ -170,7 +170,7 @@ def test_gvisor_has_no_cells(make: Make, with_runtimes: str) -> None:
 
 
 def test_a_rootless_engine_whose_limits_are_ignored_is_refused(make: Make) -> None:
-    """On cgroup v1 that is each, on v2 one without systemd."""
+    """On cgroup v1 every rootless engine ignores limits, and on v2 one without systemd does."""
     refusal = r"rootless engine on cgroup v[12] .* ignores all limits: .*unified_cgroup_h"
     with setups.rootless_engine() as url:
         with pytest.raises(OperatorError, match=refusal):

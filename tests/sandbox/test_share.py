@@ -1,4 +1,4 @@
-"""What runs in one slot takes no CPU from another: each container has its share, and with pinning a CPU of its own."""
+"""A job in one slot takes no CPU from another: each container has its share, and with pinning its own CPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.docker
 
 CPUS = len(os.sched_getaffinity(0))
-BUSY = 15 * CPUS  # processes in one slot beside one in the other, which gets a 30th of this one's time without a share
+BUSY = 15 * CPUS  # processes in one slot; without shares, one process in the other slot would get 1/BUSY of their time
 CROWD = f"#!/bin/bash\nfor ((i = 0; i < {BUSY}; i++)); do while :; do :; done & done; wait"
 LIMITS = replace(RUN, processes=BUSY + 32, time=600 * SLOWNESS, cpu_time=6000 * SLOWNESS)
 
@@ -41,7 +41,7 @@ def used(api: docker.APIClient, container: Runner[Container]) -> float:
 
 @contextlib.contextmanager
 def going_on(run: Callable[..., JobResult], job: Job) -> Iterator[Future[JobResult]]:
-    """Have a job run in a slot as long as this lasts."""
+    """Run a job in a slot during the block."""
     cancelled = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(run, job, lambda *_: None, cancelled)
@@ -55,12 +55,12 @@ def going_on(run: Callable[..., JobResult], job: Job) -> Iterator[Future[JobResu
 
 @contextlib.contextmanager
 def crowd(sandbox: DockerSandbox, api: docker.APIClient, shell: str) -> Iterator[Runner[Container]]:
-    """Have so many processes busy in a slot."""
+    """Keep ``BUSY`` processes busy in a slot."""
     assert sandbox.plan is not None
     container = start_container(sandbox._engine, sandbox.plan, threading.Event())
     with going_on(container.run, make_job(CROWD, shell=shell, limits=LIMITS)) as running:
         before = used(api, container)
-        until(lambda: running.done() or used(api, container) > before + 2)  # all of them are there by then
+        until(lambda: running.done() or used(api, container) > before + 2)  # by then all of them run
         yield container
     container.close()
 
@@ -68,9 +68,9 @@ def crowd(sandbox: DockerSandbox, api: docker.APIClient, shell: str) -> Iterator
 def test_a_busy_neighbour_leaves_a_program_its_share(
     sandbox: DockerSandbox, api: docker.APIClient, plain_shell: str
 ) -> None:
-    """How long it takes depends on what else this machine does; what both get of the CPU does not.
+    """The time that a program takes depends on the rest of this machine. The ratio of both slots' CPU time does not.
 
-    Both go on until both were looked at: this test may stand still between any two looks.
+    Both go on until both were measured, because this test may stand still between any two looks.
     """
     assert sandbox.plan is not None
     alone = start_container(sandbox._engine, sandbox.plan, threading.Event())
@@ -113,7 +113,7 @@ def test_pinned_jobs_have_a_cpu_each(
     def bound() -> list[str]:
         found = []
         for each in api.containers(filters=own):
-            with contextlib.suppress(docker.errors.NotFound):  # it is gone meanwhile
+            with contextlib.suppress(docker.errors.NotFound):  # it was removed meanwhile
                 found.append(api.inspect_container(each["Id"])["HostConfig"]["CpusetCpus"])
         return [cpu for cpu in found if cpu]
 

@@ -1,4 +1,4 @@
-"""A container has no more memory at any time than its job was let in with, and gives it back when that is done."""
+"""A container never has more memory than was counted when its job was let in, and gives it back afterwards."""
 
 from __future__ import annotations
 

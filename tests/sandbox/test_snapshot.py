@@ -1,4 +1,4 @@
-"""The work directory kept for each case: what comes back is what was there, whoever made the archive."""
+"""The work directory that each case begins with is exactly the one that was kept, whoever made the archive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.sandbox.inside.archives import (
     whole,
 )
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 MEMORY = Path("/dev/shm")
 MIB = 1024 * 1024
@@ -42,30 +42,30 @@ HEAD = archives.HEAD.size
 
 
 class Room(NamedTuple):
-    """A work directory, and who keeps it and lays it again."""
+    """A work directory, and the parts that keep and restore it."""
 
     parts: Parts
     work: Path
     archive: Path
-    outside: Path  # which the job may write too
+    outside: Path  # a directory that the job may write to as well
 
     def take(self, most: int = MOST) -> str:
-        """Return what is said of keeping the work directory."""
+        """Keep the work directory, and return the answer."""
         return self.parts(f"take {most} {self.archive}")
 
     def restore(self, content: bytes | None = None) -> str:
-        """Return what is said of laying what was kept, or of an archive of this content."""
+        """Restore the archive, or one with this content, and return the answer."""
         if content is not None:
             self.archive.write_bytes(content)
         return self.parts(f"restore {self.archive}")
 
     def clear(self) -> None:
-        """Let the work directory be as a new one."""
+        """Empty the work directory."""
         archives.empty(self.work)
         self.work.chmod(0o755)
 
     def again(self) -> str:
-        """Keep the work directory and lay it again, which must make no difference; return what was said."""
+        """Keep the work directory and restore it, which must make no difference. Return the first answer."""
         before = listing(self.work)
         told = self.take()
         self.clear()
@@ -103,7 +103,7 @@ def write(path: Path, content: bytes = b"content", mode: int = 0o644) -> Path:
     return path
 
 
-# -- what comes back
+# -- what is restored
 
 
 def test_nothing_is_kept_as_that(room: Room) -> None:
@@ -248,7 +248,7 @@ def test_large_holes_take_nothing(room: Room) -> None:
     assert room.archive.stat().st_size < 40 * MIB
 
 
-# -- what is too much
+# -- too much to keep
 
 
 def test_directories_and_paths_are_so_deep_and_no_deeper(room: Room) -> None:
@@ -279,7 +279,7 @@ def test_far_too_deep_directories_are_refused(room: Room) -> None:
             file = deeper
         os.close(file)
     assert room.take().startswith("File name too long: /job/d/d/d")
-    subprocess.run(["rm", "-rf", room.work / "d"], check=True)  # recursion would not come to its end
+    subprocess.run(["rm", "-rf", room.work / "d"], check=True)  # too deep for a recursive removal
 
 
 def test_an_archive_over_its_most_is_refused_and_memory_was_not_needed_twice(room: Room) -> None:
@@ -304,7 +304,10 @@ def test_a_work_directory_that_is_not_empty_is_not_written_over(room: Room) -> N
 
 
 def test_archives_that_are_not_as_they_must_be(room: Room) -> None:
-    """One that is not sealed could change, likewise a file. One that is not empty is another's."""
+    """An archive without seals could change, and so could a plain file.
+
+    One that is not empty belongs to another job.
+    """
     room.archive.write_bytes(archive())
     assert room.parts(f"unfit {room.archive}") == "Invalid argument, " * 3 + "Operation not permitted"
 
@@ -418,7 +421,7 @@ def test_bad_archives_are_refused_and_nothing_comes_to_lie_elsewhere(room: Room,
 
 
 def test_archives_of_half_a_length_are_refused(room: Room) -> None:
-    """Also where they say that they have just that length."""
+    """Some of them claim to have exactly that length."""
     for length in range(len(ALL_KINDS)):
         half = ALL_KINDS[:length]
         assert room.restore(half).startswith("Bad message: ")
@@ -428,9 +431,9 @@ def test_archives_of_half_a_length_are_refused(room: Room) -> None:
 
 
 def test_archives_with_any_byte_changed_do_no_harm(room: Room) -> None:
-    """Each may come out as another work directory, or as none. The sanitizers watch, see :func:`inside.parts`."""
+    """Each may give another work directory, or none. The sanitizers watch, see :func:`inside.parts`."""
     before = listing(room.outside)
-    chance = random.Random(15)  # noqa: S311 - the same in each run
+    chance = random.Random(15)  # noqa: S311 - repeatable
     for at, was in enumerate(ALL_KINDS):
         for value in {was ^ 0xFF, was ^ 1, chance.randrange(256)} - {was}:
             answer = room.restore(ALL_KINDS[:at] + bytes([value]) + ALL_KINDS[at + 1 :])
@@ -441,7 +444,7 @@ def test_archives_with_any_byte_changed_do_no_harm(room: Room) -> None:
 
 def test_archives_with_many_bytes_changed_do_no_harm(room: Room) -> None:
     before = listing(room.outside)
-    chance = random.Random(15)  # noqa: S311 - the same in each run
+    chance = random.Random(15)  # noqa: S311 - repeatable
     for _ in range(300):
         content = bytearray(ALL_KINDS)
         for _ in range(chance.randrange(2, 12)):

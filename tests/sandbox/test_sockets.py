@@ -1,4 +1,4 @@
-"""What sockets hold is the job's memory, on both versions of control groups."""
+"""Data in sockets counts as the job's memory, on both versions of control groups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from spoold.model.limits import MIB
 from spoold.model.response import Outcome
 from tests.sandbox.conftest import RUN, Run
 
-# Each fills sockets with 48 MB at least, and then waits. The kernel's own count says how much it was, where it counts.
+# Each program puts at least 48 MB into sockets and then waits. Where the kernel counts this memory, it prints the
+# count.
 SETUP = """
 import os, socket, sys, time
 kept, flood = [], 0
@@ -69,7 +70,7 @@ PATIENT = replace(RUN, time=300, cpu_time=300, open_files=256, memory=64 * MIB)
 
 @dataclass(frozen=True)
 class Flood:
-    """A way to have the kernel hold memory."""
+    """A way to make the kernel hold memory."""
 
     program: str
     values: str = ""
@@ -146,6 +147,9 @@ for option, value in ((26, program), (50, bytes(4)), (51, program), (52, bytes(4
 
 
 def test_sockets_take_no_programs(run: Run, python_shell: str) -> None:
-    """Their memory is no job's, and there is a bound on all that a host compiles: at that others' filters fail."""
+    """The memory of such programs counts for no job.
+
+    Their sum is bounded on a host, and beyond it others' filters fail.
+    """
     phase = run("exec python3 main.py", files={"main.py": FILTERS.encode()}, shell=python_shell).run
     assert phase.stdout == "26 EPERM\n50 EPERM\n51 EPERM\n52 EPERM\n9 done\n"

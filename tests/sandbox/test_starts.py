@@ -1,4 +1,4 @@
-"""How run.sh and compile.sh begin, and what a client is told where one cannot: by notes, facts about files."""
+"""How run.sh and compile.sh start. Where one cannot, notes tell the client facts about the files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BESIDE = {
 
 
 def elf(machine: int = 62, interpreter: bytes = LOADER) -> bytes:
-    """Return the beginning of a 64-bit program, which asks for a loader."""
+    """Return the beginning of a 64-bit program that needs a loader."""
     header = b"\x7fELF\x02\x01\x01" + bytes(9)
     header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0x400000, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     size = len(interpreter) + 1
@@ -38,14 +38,14 @@ def elf(machine: int = 62, interpreter: bytes = LOADER) -> bytes:
 
 
 def start(sandbox: AnySandbox, shell: str, script: bytes, **beside: Any) -> JobResult:
-    """Run a job of this run.sh, with the files of BESIDE."""
+    """Run a job with this run.sh and the files of BESIDE."""
     job = make_job("", shell=shell, **beside)
     files = [JobFile("run.sh", script, 0o755), *(JobFile(name, *rest) for name, rest in BESIDE.items())]
     job = replace(job, files=files + [file for file in job.files if file.name != "run.sh"])
     return sandbox.run(job, lambda *_: None, threading.Event())
 
 
-# What begins: the script, and what it prints.
+# Scripts that start, and their output.
 BEGIN = {
     "bash": (b"set -o | grep posix; echo $0 ${BASH##*/} $#", "posix          \toff\n./run.sh bash 2\n"),
     "source without a path": (b"source text 2>/dev/null; echo still here", "still here\n"),
@@ -84,7 +84,7 @@ def test_compile_begins_in_the_same_way(run: Run) -> None:
     assert (result.compile.stdout, result.compile.exit_code) == ("./compile.sh 2\n", 127)
 
 
-# What does not: the script, the exit code, and what the only note says, "" where there is none.
+# Scripts that don't start, the exit code, and text of the only note ("" for no note).
 STOP = {
     "python of a distribution": (b"#!/usr/bin/python3\n", 127, "run.sh asks for the interpreter '/usr/bin/python3'"),
     "a path of the client's": (b"#!/home/me/v env/bin/python -u\n", 127, "interpreter '/home/me/v', which is not"),
@@ -143,7 +143,7 @@ MACHINE_BOUND = {"a program with a loader", "a program of musl"}
 @pytest.mark.parametrize("name", STOP)
 def test_what_does_not_begin_is_noted(sandbox: AnySandbox, runtime: Runtime, plain_shell: str, name: str) -> None:
     if name in MACHINE_BOUND and not runtime.system.startswith("x86_64-"):
-        pytest.skip("it is a program for x86-64")
+        pytest.skip("the program is for x86-64")
     script, code, note = STOP[name]
     done = start(sandbox, plain_shell, script)
     assert done.run.exit_code == code, done.run.stderr
@@ -151,7 +151,7 @@ def test_what_does_not_begin_is_noted(sandbox: AnySandbox, runtime: Runtime, pla
     assert (len(done.notes), note in "".join(done.notes)) == (int(bool(note)), True), done.notes
 
 
-# What compile.sh may do to run.sh, with its exit code and note.
+# What compile.sh may do to run.sh, with the exit code and the note.
 SPOILED = {
     "chmod 644 run.sh": (126, "run.sh is not executable any more"),
     "rm run.sh": (127, "there is no run.sh in the work directory"),
@@ -171,7 +171,7 @@ SPOILED = {
 
 @pytest.mark.parametrize("compile_sh", SPOILED)
 def test_what_compile_leaves_is_noted_as_it_is(run: Run, compile_sh: str) -> None:
-    """The supervisor looks at regular files alone, and as the job: nothing makes it wait, or lose what it reads."""
+    """The supervisor looks only at regular files, with the job's rights. Nothing makes it wait, or takes its input."""
     code, note = SPOILED[compile_sh]
     done = run("true", compile_sh=f"trap 'exit 0' EXIT; {compile_sh}", stdin=b"true")
     assert (done.compile.outcome, done.run.exit_code) == (Outcome.OK, code), done.run.stderr
@@ -193,7 +193,7 @@ def test_programs_beside_the_script_are_noted_where_it_fails(run: Run) -> None:
 
 
 def test_a_look_that_takes_long_is_given_up(run: Run, runtime: Runtime) -> None:
-    """Each of these would be looked for in each directory of PATH: 4 million times, by as long a way as it likes."""
+    """It would have to look for each of these in each directory of PATH, 4 million times, by a path of any length."""
     script = (
         "for n in {1..200}; do echo '#!/usr/bin/env nosuch' >$n; done; sleep 0.05; chmod +x *; cat * >seen; exit 127"
     )
@@ -222,7 +222,7 @@ def test_names_in_notes_are_cut_and_printable(run: Run) -> None:
     assert all(len(note) < 2000 for note in done.notes)
 
 
-# What a shell hook may do: what follows of "echo ran", and whether it is noted that run.sh was not started.
+# What a shell hook may do, the exit code, the output of "echo ran", and whether a note says that run.sh did not start.
 HOOKS = {
     "true": (0, "ran\n", False),
     "cd .": (0, "ran\n", False),

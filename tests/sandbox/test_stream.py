@@ -30,7 +30,7 @@ BOUNDS = Bounds(**{name: b"end" if kind == "bytes" else 1 for name, kind in Boun
 
 
 def sent(value: object) -> bytes:
-    """Return a value as if it were a message."""
+    """Return the frame of a value that need not be a message."""
     body = wire.encode(value)
     return len(body).to_bytes(4, "big") + body
 
@@ -69,13 +69,13 @@ def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     ],
 )
 def test_what_is_not_bencode_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 (which words does not matter)
+    with pytest.raises(ValueError):  # noqa: PT011 (any message will do)
         wire.decode(data)
 
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Stream, socket.socket]]:
-    """Yield a stream and the other end of it."""
+    """Yield a stream and its other end."""
     ours, theirs = socket.socketpair()
     stream = Stream(Attached(ours), threading.Event())
     yield stream, theirs

@@ -1,4 +1,4 @@
-"""The whole supervisor, made with the sanitizers, as a program of this host: jobs, and a wire that says anything."""
+"""The whole supervisor, compiled with sanitizers, as a program on this host: jobs, and arbitrary messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from spoold.sandbox.messages import (
 from spoold.sandbox.returned import NOTHING
 from tests.sandbox import inside
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 PATIENCE = 60.0  # seconds for an answer
 MIB = 1024 * 1024
@@ -61,7 +61,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Host:
-    """The host of one supervisor."""
+    """The host's end of one supervisor."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -70,7 +70,7 @@ class Host:
         self._to, self._from = process.stdin.fileno(), process.stdout.fileno()
 
     def say(self, *parts: Message | bytes) -> None:
-        """Send messages, and raw bytes; a supervisor that has ended hears no more."""
+        """Send messages and raw bytes. If the supervisor has ended, they are lost."""
         data = b"".join(part if isinstance(part, bytes) else wire.frame(part) for part in parts)
         try:
             while data:
@@ -79,12 +79,12 @@ class Host:
             pass
 
     def end(self) -> None:
-        """Say no more."""
+        """Close the way to the supervisor."""
         assert self.process.stdin
         self.process.stdin.close()
 
     def take(self, size: int) -> bytes:
-        """Return the next bytes, fewer at the end."""
+        """Return the next ``size`` bytes, or fewer at the end."""
         data = b""
         deadline = time.monotonic() + PATIENCE
         while len(data) < size:
@@ -96,7 +96,7 @@ class Host:
         return data
 
     def hear(self) -> Message | None:
-        """Return the next message, None at the end."""
+        """Return the next message, or None at the end."""
         head = self.take(4)
         if not head:
             return None
@@ -106,7 +106,7 @@ class Host:
 
 @contextmanager
 def started(program: Path, work: Path) -> Iterator[Host]:
-    """Yield the host of a supervisor for one job, which has greeted."""
+    """Yield the host of a supervisor for one job, after its greeting."""
     work.mkdir()
     os.chown(work, HOLDERS.start, HOLDERS.start)
     binds = ("--ro-bind", "/usr/lib64", "/usr/lib64", "--tmpfs", "/dev/shm", "--dir", "/dev/mqueue")
@@ -121,13 +121,13 @@ def started(program: Path, work: Path) -> Iterator[Host]:
 
 
 def parcel(files: dict[str, bytes], stdin: bytes = b"") -> list[Message | bytes]:
-    """Return what is sent of a job that has ``files``."""
+    """Return the messages for a job that has ``files``."""
     named = [File(name=name.encode(), mode=0o755, size=len(content)) for name, content in files.items()]
     return [Parcel(files=named, archive=0, stdin=len(stdin)), *files.values(), stdin]
 
 
 def order(script: str, limits: Bounds = LIMITS, outputs: Wanted = NOTHING, *, live: bool = False) -> Order:
-    """Return the order to run ``script`` by the host's own shell, with the words as its standard input."""
+    """Return the order to run ``script`` by the host's own shell. The descriptor of the words is 3."""
     argv = [b"/bin/sh", b"-c", script.encode()]
     return Order(
         argv=argv,
@@ -143,7 +143,7 @@ def order(script: str, limits: Bounds = LIMITS, outputs: Wanted = NOTHING, *, li
 
 
 def finished(host: Host) -> tuple[Done, bytes, bytes]:
-    """Return the account of a phase, and what was printed."""
+    """Return the account of a phase and its output."""
     done = host.hear()
     assert isinstance(done, Done), done
     return done, host.take(done.stdout), host.take(done.stderr)
@@ -189,7 +189,7 @@ def test_a_phase_is_cancelled_and_what_was_ordered_stays_known(program: Path, tm
 
 
 def test_files_that_have_no_room_are_refused(program: Path, tmp_path: Path) -> None:
-    """The rest of them is heard all the same: the host may be sending it."""
+    """The rest of the files is still read, because the host may be sending it."""
     with started(program, tmp_path / "work") as host:
         subprocess.run(["nsenter", "-t", str(child_of(host.process.pid)), "-m", "mount", "-t", "tmpfs", "-o",
                         "size=64k,mode=1777", "none", "/job"], check=True)  # fmt: skip
@@ -209,7 +209,7 @@ def test_files_that_cannot_be_written_through_no_fault_of_theirs_are_a_bug(progr
 
 
 def kept(host: Host, most: int = 8 * MIB) -> tuple[Kept, bytes]:
-    """Return what is said of the work directory that is kept, and it."""
+    """Let the supervisor keep the work directory. Return its answer and the archive."""
     host.say(Keep(most=most))
     said = host.hear()
     assert isinstance(said, Kept), said
@@ -274,7 +274,7 @@ def test_an_archive_that_is_none_is_a_bug(program: Path, tmp_path: Path, archive
 
 
 def child_of(pid: int) -> int:
-    """Return the innermost of the processes that come of ``pid`` one by one."""
+    """Follow first children from ``pid``, and return the last one."""
     while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         pid = int(children[0])
     return pid
@@ -324,7 +324,7 @@ PIECES = [
 
 
 def mutated(random_: random.Random) -> bytes:
-    """Return messages of which something is wrong."""
+    """Return messages with something wrong in them."""
     data = bytearray(b"".join(random_.choices(SAMPLES, k=random_.randint(1, 3))))
     for _ in range(random_.randint(1, 4)):
         at = random_.randrange(len(data))
@@ -337,7 +337,7 @@ def mutated(random_: random.Random) -> bytes:
                 data[at:at] = random_.choice(PIECES)
             case _:
                 data[at : at + 1] = random_.choice(PIECES)
-    if random_.random() < 0.7:  # the length is right, so what is in it is read
+    if random_.random() < 0.7:  # with the right length, the content is read
         data[:4] = max(0, len(data) - 4).to_bytes(4, "big")
     return bytes(data)
 
@@ -363,7 +363,7 @@ def test_whatever_the_wire_says_is_obeyed_or_told(program: Path, tmp_path: Path)
 
 SHOWING = b"#!/bin/sh\necho $0 $1; cat /proc/$$/environ"
 KNOWN = b"A=1\0B=2\0" + b"C=x\ny\0"
-# What a job has, and what is printed: by a shell that is /bin/echo here, where the way is the long one.
+# A job's files, and its output. Where the start takes the long way by a shell, /bin/echo stands for the shell.
 STARTS: dict[str, tuple[dict[str, bytes | None], bytes]] = {
     "an interpreter": ({"run.sh": SHOWING}, b"./run.sh x\nPATH=/bin\0A=1\0B=3=4\0C=x\ny\0PWD=/job\0SHLVL=1\0"),
     "none": ({"run.sh": b"echo hi\n"}, b"./run.sh x\n"),

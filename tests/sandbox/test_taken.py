@@ -1,4 +1,4 @@
-"""What a job would take from all of the host, or tell others by, and no control group counts: it has none of it."""
+"""Things of the whole host that no control group counts: a job can't use them up, or signal to others by them."""
 
 from __future__ import annotations
 

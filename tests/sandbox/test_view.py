@@ -38,7 +38,7 @@ Go = Callable[[Job], JobResult]
 
 
 def nix_store(settings: Settings, *arguments: str) -> list[str]:
-    """Run nix-store on the tests' store; return what it prints."""
+    """Run nix-store on the tests' store. Return its output."""
     environment = {key: value for key, value in os.environ.items() if key != "NIX_REMOTE"}
     command = ["nix-store", "--store", f"{settings.nix.state}/nix", *arguments]
     directory = Path(settings.nix.state, "nix/nix/store")
@@ -51,7 +51,7 @@ def nix_store(settings: Settings, *arguments: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def closure(nix_settings: Settings) -> Closure:
-    """Return a function from store paths to all that they need."""
+    """Return a function from store paths to their closure."""
     return lambda *paths: sorted(nix_store(nix_settings, "-qR", *paths))
 
 
@@ -97,7 +97,7 @@ def job(script: str, shell: str, paths: list[str]) -> Job:
 def test_a_job_sees_exactly_its_closure_and_the_runtimes(
     narrow: AnySandbox, whole: Runtime, closure: Closure, plain_shell: str, c_shell: str
 ) -> None:
-    for shell in (c_shell, plain_shell):  # the second job sees nothing of the first one's
+    for shell in (c_shell, plain_shell):  # the second job sees nothing of the first one's shell
         mine = closure(shell)
         phase = run(narrow, job("ls /nix/store", shell, mine)).run
         assert sorted(phase.stdout.split()) == names([*mine, *whole.closure])
@@ -156,7 +156,7 @@ def test_all_of_it_is_read_only_whatever_the_job_tries(narrow: AnySandbox, closu
     assert narrow.plan is not None
     made = make_job("python3 main.py " + python_shell, shell=python_shell, files={"main.py": CALLS.encode()})
     phase = run(narrow, replace(made, closure=closure(python_shell))).run
-    covered = 1 if narrow.plan.cells else 0  # without cells the whole store is gone
+    covered = 1 if narrow.plan.cells else 0  # without cells the whole store is covered
     assert (phase.stdout, phase.stderr) == (f"done {covered}\n", "")
 
 
@@ -217,12 +217,12 @@ def test_only_a_process_of_the_container_itself_is_touched(narrow: Any) -> None:
 
 
 def mounts_of_the_host() -> list[str]:
-    """Return what is mounted here as or on the store; engines and other tests mount elsewhere at any time."""
+    """Return the mounts here of the store and on it. Engines and other tests mount elsewhere at any time."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if any(word.startswith("/nix") for word in line.split()[3:5])]
 
 
-@pytest.mark.usefixtures("docker_host")  # its porter notices, before anything of the job is sent
+@pytest.mark.usefixtures("docker_host")  # with Docker, the porter notices before any part of the job is sent
 @pytest.mark.parametrize("mode", ["single-use"], indirect=True)
 def test_a_container_that_died_at_the_last_moment_is_replaced(
     narrow: AnySandbox, closure: Closure, plain_shell: str, monkeypatch: pytest.MonkeyPatch
@@ -264,7 +264,7 @@ def test_where_a_view_is_required_and_not_possible(engine_at: str, whole: Runtim
 
 @pytest.fixture
 def without_view(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
-    """Have the kernel refuse views, as one before 5.12 does, or an engine that gives the porter no rights."""
+    """Make views impossible, as on kernels before 5.12, or with an engine that gives the porter no rights."""
     configuration = Porter._configuration
 
     def powerless(self: Porter) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def test_what_is_wrong_with_us_opens_no_store(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No job is run, and the log has the reason."""
+    """No job runs, and the log has the reason."""
     runtime, words = whole, "left out"
     if wrong == "a bug":
         monkeypatch.setattr(program, "content", inside.without_views(tmp_path).read_bytes)

@@ -83,7 +83,7 @@ ATTEMPTS = [
 
 @pytest.fixture(scope="module")
 def refusals(sandbox: AnySandbox, plain_shell: str) -> dict[str, str]:
-    """Make all the attempts in one container; return what came of each."""
+    """Make all attempts in one container. Return the result of each."""
     lines = [f"( {attempt} ) >/dev/null 2>&1 && echo allowed || echo refused" for attempt in ATTEMPTS]
     job = make_job("#!/bin/bash\n" + "\n".join(lines), shell=plain_shell)
     result = sandbox.run(job, lambda *_: None, threading.Event())
@@ -190,7 +190,7 @@ for name, family in (("vsock", 40), ("alg", 38), ("packet", 17), ("netlink", 16)
 
 def test_dangerous_calls_are_refused(run: Run, python_shell: str, runtime: Runtime) -> None:
     if runtime.system != "x86_64-linux":
-        pytest.skip("the numbers of the calls are x86_64's")
+        pytest.skip("the numbers of the system calls are those of x86_64")
     phase = run("exec python3 main.py", files={"main.py": CALLS.encode()}, shell=python_shell).run
     assert phase.outcome is Outcome.OK
     assert [line for line in phase.stdout.splitlines() if not line.endswith("refused")] == []
@@ -213,7 +213,7 @@ print(socket.getaddrinfo("127.0.0.1", 80)[0][4])
 
 
 def test_sockets_are_for_unix_tcp_and_udp(run: Run, python_shell: str) -> None:
-    """Asking for another family or protocol would have the host load modules; netlink's buffers are nobody's memory."""
+    """Other families or protocols would make the host load modules, and buffers of netlink count for nobody."""
     phase = run("exec python3 main.py", files={"main.py": SOCKETS.encode()}, shell=python_shell).run
     assert phase.stderr == ""
     *errors, address = phase.stdout.splitlines()
@@ -222,7 +222,10 @@ def test_sockets_are_for_unix_tcp_and_udp(run: Run, python_shell: str) -> None:
 
 
 def test_sync_is_not_for_jobs(run: Run, python_shell: str) -> None:
-    """In a loop it would stall the host's disks. The kernel would refuse this descriptor; the filter asks nobody."""
+    """In a loop it would stall the host's disks.
+
+    The kernel would refuse this descriptor, but the filter just returns 0.
+    """
     program = b"import ctypes; print(ctypes.CDLL(None).syncfs(-1))"
     assert run("exec python3 main.py", files={"main.py": program}, shell=python_shell).run.stdout == "0\n"
 
@@ -257,7 +260,7 @@ import time; time.sleep(float(open("/job/wait").read()))
 def test_quotas_per_user_are_not_shared_between_jobs(
     engine_at: str, runtime: Runtime, tmp_path: Path, python_shell: str, mode: Mode
 ) -> None:
-    """inotify allows 128 instances per user; three jobs take 150."""
+    """inotify allows 128 instances per user. Three jobs take 150."""
     sandbox = made_sandbox(settings_for(engine_at, str(tmp_path), waiting=3, mode=mode), runtime)
     sandbox.prepare()
     results: list[str] = []
@@ -302,7 +305,7 @@ print(sum(map(int, re.findall(r"(?:TCP|UDP):.* mem (\\d+)", open("/proc/net/sock
 
 
 def test_sockets_take_little_memory_of_the_hosts(run: Run, python_shell: str) -> None:
-    """On cgroup v1 it is charged to nobody. Half a gigabyte without; the count in MiB is the host's."""
+    """cgroup v1 charges it to nobody. Without the limits it would be half a gigabyte. The host counts it, in MiB."""
     limits = replace(RUN, open_files=256, time=300, cpu_time=300)
     phase = run("exec python3 main.py", files={"main.py": BUFFERED.encode()}, shell=python_shell, limits=limits).run
     assert (phase.outcome, phase.stderr) == (Outcome.OK, ""), phase

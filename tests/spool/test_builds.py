@@ -1,4 +1,4 @@
-"""What an executor reads of builds again and again is read once, and never when it is something else by now."""
+"""Results of builds that an executor needs again are read once, and never after another file has taken their place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> BuildStore:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of the files that are read from now on."""
+    """Return a list to which the name of each file is added that is read from now on."""
     found: list[str] = []
     read = fsops.read
 
@@ -129,7 +129,7 @@ def test_no_build_goes_within_the_time_in_which_its_use_is_not_noted_again() -> 
 
 
 def test_what_is_asked_for_and_not_there_is_noted_each_time(store: BuildStore) -> None:
-    """Whose turn a build is goes by that, also where the build was forgotten a moment ago."""
+    """This decides whose turn a build is, even if the build was forgotten a moment ago."""
     store.queue.add(Entry(ID, 1), formats.encode(Dependencies(build_id=ID, expression="", nixpkgs="")))
     assert store.look(ID) == "queued"
     store.uses.note(ID, 7)

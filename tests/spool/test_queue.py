@@ -1,4 +1,4 @@
-"""Entries move by one operation that only one can do, and a lost lease cannot publish."""
+"""Entries move by one operation, which only one process can do. A worker that lost its lease cannot publish."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_an_entry_is_added_once(queue: OwnedQueue) -> None:
 
 
 def test_ids_of_one_owner_are_names_of_one_note(queue: OwnedQueue) -> None:
-    """To make a file for each takes longer than all else that is noted."""
+    """A file for each id would take longer than all other notes."""
     for entry in (Entry("a", 1, 1001), Entry("b", 1, 1001), Entry("c", 1, 1002)):
         assert queue.add(entry, b"entry")
     assert [os.readlink(queue.path("ids", id_)) for id_ in "abc"] == ["1001", "1001", "1002"]
     a, b, c = (os.lstat(queue.path("ids", id_)).st_ino for id_ in "abc")
     assert (a == b, a == c) == (True, False)
     queue.release_id("b")
-    assert queue.add(Entry("d", 1, 1001), b"entry"), "the last one is gone"
+    assert queue.add(Entry("d", 1, 1001), b"entry"), "the last link of the note is gone, so a new one is made"
     assert os.readlink(queue.path("ids", "d")) == "1001"
 
 
@@ -103,7 +103,7 @@ def test_an_id_is_found_by_what_is_noted_of_it(tmp_path: Path) -> None:
     assert queue.locate("a") == ("running", second)
     os.unlink(queue.path("ids", "a"))
     assert queue.locate("a") is None
-    assert queue.locate("a", entry) == ("running", second), "whoever has its name needs no note"
+    assert queue.locate("a", entry) == ("running", second), "with the entry's name no note is needed"
     queue.results.commit(second, State.RUNNING, b"result\n")
     assert queue.locate("a") == ("done", Entry("a", 1))
 
@@ -184,7 +184,7 @@ def test_a_holder_that_lost_its_lease_cannot_publish(queue: OwnedQueue) -> None:
 def test_a_claim_that_was_slow_renews_the_mtime_once_more(
     queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch, slow: float, renewed: bool
 ) -> None:
-    """Else its lease would begin too far in the past; one that was quick is spared that."""
+    """Otherwise its lease would begin too far in the past. A quick claim saves that."""
     queue.add(Entry("a", 1), b"entry")
     move = fsops.move
 
@@ -240,7 +240,7 @@ def test_a_heartbeat_renews_in_the_background(queue: OwnedQueue) -> None:
     assert os.stat(path).st_mtime > 1
     os.utime(path, (1, 1))
     heartbeat.beat()
-    assert os.stat(path).st_mtime == 1, "what is not held any more is not renewed"
+    assert os.stat(path).st_mtime == 1, "an entry that is not held any more is not renewed"
 
 
 def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: OwnedQueue) -> None:
@@ -249,7 +249,7 @@ def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Owne
     with first.holding(queue.entry_path(State.RUNNING, other)):
         pass
     holding = first.holding(queue.entry_path(State.RUNNING, entry))
-    holding.__enter__()  # and the process is killed
+    holding.__enter__()  # the process is killed here
     second = Heartbeat(1000, queue.path("tmp", "test.held"))
     assert second.start() == [entry]
     third = Heartbeat(1000, queue.path("tmp", "test.held"))
@@ -259,7 +259,7 @@ def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Owne
 
 
 def test_the_note_of_what_is_committed_is_the_next_ones_since_now(queue: OwnedQueue) -> None:
-    """To make a file and remove it for each job takes longer than all else that is noted."""
+    """Making and removing a file for each job would take longer than all other notes."""
     heartbeat = noting(queue, 1000)
     first, second = (queue.entry_path(State.RUNNING, claimed(queue, id_)) for id_ in ("a", "b"))
     note, later = (queue.path("tmp", f"test.held/{os.path.basename(path)}") for path in (first, second))
@@ -270,8 +270,8 @@ def test_the_note_of_what_is_committed_is_the_next_ones_since_now(queue: OwnedQu
     with heartbeat.holding(second):
         assert os.listdir(queue.path("tmp", "test.held")) == [os.path.basename(second)]
         assert os.lstat(later).st_ino == inode
-        assert os.lstat(later).st_mtime > 1, "it tells since when this one is held"
-    assert os.listdir(queue.path("tmp", "test.held")) == [], "what is not committed may be held by that name again"
+        assert os.lstat(later).st_mtime > 1, "the note has the time since when this entry is held"
+    assert os.listdir(queue.path("tmp", "test.held")) == [], "an entry without a commit may be held by that name again"
     heartbeat.stop()
 
 
@@ -364,7 +364,7 @@ def test_publication_never_replaces(queue: OwnedQueue) -> None:
 
 
 def test_nor_does_a_publication_by_rename(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux says that a name is taken before it says that a link is not allowed; a file server need not."""
+    """Linux checks for a taken name before it refuses the link. A file server may not."""
 
     def link(*_: object, **__: object) -> None:
         raise PermissionError
@@ -410,7 +410,7 @@ def test_a_finished_entry_is_found_and_can_be_read(queue: OwnedQueue) -> None:
 
 
 def test_an_entry_that_is_put_back_while_one_looks_is_found(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look into new/ and the one into running/ the entry goes back: the next look finds it."""
+    """The entry goes back between the look into new/ and the one into running/. The next look finds it."""
     entry = claimed(queue)
     exists = fsops.exists
 
@@ -444,13 +444,13 @@ def test_private_names_go_after_one_sync_for_many(queue: OwnedQueue, monkeypatch
     for entry in entries:
         queue.results.commit(entry, State.RUNNING, b"result", tidy=False)
     assert synced == ["tmp", "done"] * 3
-    assert len(names(queue, "done")) == 6  # all are shown
+    assert len(names(queue, "done")) == 6  # all are published
     assert len(names(queue, "tmp")) == 3
     queue.results.tidy()
     assert synced == ["tmp", "done"] * 3 + ["done"]
     assert not names(queue, "tmp")
     queue.results.tidy()
-    assert len(synced) == 7  # nothing was to do
+    assert len(synced) == 7  # there was nothing to do
 
 
 def test_private_names_do_not_pile_up(queue: OwnedQueue) -> None:
@@ -460,7 +460,7 @@ def test_private_names_do_not_pile_up(queue: OwnedQueue) -> None:
 
 
 def test_a_commit_whose_answer_was_lost_is_a_commit(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An NFS client that got no answer asks again, and is told that the old name is not there."""
+    """An NFS client that got no answer asks again, and is told that the old name doesn't exist."""
 
     def move_twice(source: str, target: str) -> bool:
         os.rename(source, target)
@@ -477,7 +477,7 @@ def test_a_commit_whose_answer_was_lost_is_a_commit(queue: OwnedQueue, monkeypat
 def test_a_commit_that_reports_an_error_is_one_where_it_was_made(
     queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch, done: bool
 ) -> None:
-    """The file server went away after it, or before."""
+    """The file server went away after the commit, or before it."""
 
     def move(source: str, target: str) -> bool:
         if done:
@@ -513,7 +513,7 @@ def test_a_commit_that_came_late_shows_nothing(
 def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
     queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its mtime is new in the moment of the rename, also where the holder is slow to set it again."""
+    """Its mtime is new from the moment of the rename on, even if the holder sets it late."""
     queue.add(Entry("a", 1), b"entry")
     os.utime(queue.path("new", "a.json"), (1, 1))
     seen = []
@@ -531,7 +531,7 @@ def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
 def test_a_lease_that_its_holder_lets_go_of_while_it_is_renewed(
     queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread that renews takes no harm, and the others' leases are renewed on."""
+    """The renewing thread is not harmed, and goes on to renew others' leases."""
     heartbeat = noting(queue, 60.0)
     first = queue.entry_path(State.RUNNING, claimed(queue, "a"))
     second = queue.entry_path(State.RUNNING, claimed(queue, "b"))

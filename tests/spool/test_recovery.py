@@ -1,4 +1,4 @@
-"""Dead workers are told from live ones by two clocks, and what a crash left half done is ended."""
+"""Two clocks tell dead workers from live ones. And work that a crash left half done is ended."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_returned_files_of_a_lost_attempt_are_not_shown(queue: OwnedQueue) -> No
 def test_returned_files_that_another_renamed_are_durable_before_their_response_is_seen(
     queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever renamed them died before it synced that. A loss of power could take them back, and not the response."""
+    """A process renamed them and died before the sync. A loss of power could undo that, but not the response."""
     Path(queue.path("done", "a.json")).write_bytes(b"entry")
     result(queue, 1)
     Path(queue.path("done", "a.outputs.tar")).write_bytes(b"tar")
@@ -229,7 +229,7 @@ def test_a_result_that_is_not_committed_stays_private(queue: OwnedQueue, clock: 
     for attempt in (1, 2):
         result(queue, attempt)
     publish_committed(queue, Log("test"))
-    assert os.listdir(queue.path("tmp")) == ["a@2.response.json"], "only the stale attempt's result goes"
+    assert os.listdir(queue.path("tmp")) == ["a@2.response.json"], "only the stale attempt's result is removed"
     assert os.listdir(queue.path("done")) == []
 
 
@@ -249,7 +249,7 @@ def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Ow
 
 
 def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, clock: SetClock) -> None:
-    """What an earlier use of the id left is another owner's; it says nothing of the one that is on its way."""
+    """A result of an earlier use of the id has another owner, and says nothing about the current submission."""
     layout.create(str(tmp_path))
     queue = OwnedQueue(str(tmp_path), attempts=3)
     mine, former = Entry("a", 1, 1001), Entry("a", 3, 1002)
@@ -265,7 +265,7 @@ def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, c
 def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
     queue: OwnedQueue, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The entry is committed; a disk that reports errors is not one without it."""
+    """The entry is committed. A disk that reports errors doesn't prove that it is gone."""
     entry = held(queue, clock)
     result = Path(queue.path("tmp", "a@1.response.json"))
     result.write_bytes(b"result\n")

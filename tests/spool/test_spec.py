@@ -1,4 +1,4 @@
-"""The tables and the objects of spool-layout.md and those in the code are the same."""
+"""The tables and objects in spool-layout.md are the same as those in the code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ STORED = (
     Environments,
 )
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
-# What a table has, by what is above it; every other object is written out as {"key", "key"}, or ["item", "item"].
+# The objects that tables describe, by heading. Every other object is written out as {"key", "key"}, or ["item",
+# "item"].
 TABLES = {
     Request: "\n## 3. The request\n",
     Case: "`notes` says why.\n",
@@ -106,12 +107,12 @@ OBJECTS = {each for kind in (Request, Response, PhaseLimits, *STORED) for each i
 
 
 def keys(kind: type[msgspec.Struct]) -> list[str]:
-    """Return the keys of a type, as they are written and in that order."""
+    """Return the keys of a type as they are written, in order."""
     return [field.encode_name for field in msgspec.structs.fields(kind)]
 
 
 def written_out(kind: type[msgspec.Struct]) -> str:
-    """Return a type as the spec has it: an object's keys, or what the items of a list are."""
+    """Return a type in the spec's notation: an object's keys, or the items of a list."""
     start, end = "[]" if kind.__struct_config__.array_like else "{}"
     return start + ", ".join(f'"{key}"' for key in keys(kind)) + end
 

@@ -1,4 +1,4 @@
-"""A tar of returned files is one that others read, the same each time."""
+"""Other programs can read a tar of returned files, which is the same each time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_cases_of_any_name_lie_below_where_it_is_unpacked(tmp_path: Path) -> Non
     assert found == dict(zip(places, NAMES, strict=True))
     assert {path.parent.parent for path in tmp_path.rglob("*") if path.is_file()} == {tmp_path}
     with tarfile.open(fileobj=io.BytesIO(b"".join(tar))) as read:
-        read.extraction_filter = getattr(tarfile, "data_filter", None)  # which refuses what leads elsewhere
+        read.extraction_filter = getattr(tarfile, "data_filter", None)  # refuses members that lead elsewhere
         read.extractall(tmp_path / "again")  # noqa: S202 - as above
     assert len(list((tmp_path / "again").iterdir())) == len(NAMES)
 

@@ -1,4 +1,4 @@
-"""No look takes any time here either."""
+"""The fixtures that keep looks from taking time, as for the actors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no state explains is named and mended; what the daemons work on never is, also while they do."""
+"""The check names and mends files that no state explains. It never touches what the daemons work on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
     for id_ in ("a", "b"):
         bench.drop(id_)
     bench.wait_for("a", "b")
-    bench.until(lambda: not bench.names("tmp"))  # a slot has something to tidy up still
+    bench.until(lambda: not bench.names("tmp"))  # a slot may still have something to tidy up
     bench.drop_bytes("bad", b"[]")
     bench.drop("a", "echo other")
     bench.backend.gate.clear()
@@ -86,7 +86,7 @@ def test_returned_files_are_explained_by_what_they_belong_to(bench: Bench) -> No
     assert found(bench) == {}
     put(bench, "done/a.response.json")
     put(bench, "done/a.outputs.tar")
-    assert found(bench) == {"done/a.response.json": Action.REMOVE}, "first, as retention would"
+    assert found(bench) == {"done/a.response.json": Action.REMOVE}, "the response goes first, as in retention"
     repair(bench)
     assert found(bench) == {"done/a.outputs.tar": Action.REMOVE}
     repair(bench)
@@ -134,7 +134,7 @@ def test_what_no_state_explains_is_named_and_mended(bench: Bench, path: str, act
     put(bench, path)
     inode = os.stat(bench.root / path).st_ino
     assert found(bench) == {path: action}
-    assert (bench.root / path).exists(), "to look changes nothing"
+    assert (bench.root / path).exists(), "a look changes nothing"
     repair(bench)
     assert (bench.root / path).exists() == (action is Action.LEAVE)
     aside = f"{path.replace('/', '-')}@{inode}"
@@ -186,7 +186,7 @@ def test_a_commit_whose_result_is_lost_is_answered_once(bench: Bench) -> None:
     os.rename(bench.root / "running" / named("a"), bench.root / "done" / "a.json")
     assert found(bench) == {"done/a.json": Action.ANSWER}
     put(bench, f"tmp/{result_named('a')}", old=False)
-    assert found(bench) == {}, "whoever comes next publishes it"
+    assert found(bench) == {}, "the next process publishes it"
     os.unlink(bench.root / "tmp" / result_named("a"))
     repair(bench)
     assert (bench.response("a")["status"], "again" in bench.response("a")["reason"]) == ("INTERNAL_ERROR", True)
@@ -219,10 +219,10 @@ def test_of_two_names_of_a_submission_the_later_state_counts(bench: Bench, first
 
 
 def test_what_cannot_be_looked_at_is_named_and_ends_no_check(bench: Bench) -> None:
-    """A user can mount something over a name that is theirs. Not even root can look at it then."""
+    """A user can mount something over a name of theirs, and then not even root can look at it."""
     bench.drop("a")
     bench.wait_for("a")
-    bench.until(lambda: not bench.names("tmp"))  # its private name goes after the publication
+    bench.until(lambda: not bench.names("tmp"))  # its private name is removed after the publication
     put(bench, "incoming/.mine")
     put(bench, "progress/a.json")
     put(bench, "new/notes.txt")
@@ -254,14 +254,15 @@ def test_a_repair_that_fails_ends_no_other(bench: Bench) -> None:
 
 
 def wait_long() -> None:
-    """Wait in steps, of which a machine that stands still skips one alone, so that others get their time too."""
+    """Wait in steps. A machine that stands still cuts only one of them short, so that others get their time."""
     for _ in range(100):
         time.sleep(0.02)
 
 
 def test_nothing_that_moves_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the daemons carry hundreds of submissions through, a check that goes round finds nothing to mend."""
-    # What moves may take its time: a disk is slow to sync. Who stood still looks again when others had theirs as well.
+    """While the daemons carry hundreds of submissions through, a check that runs all the time finds nothing to mend."""
+    # A move may take its time, because a disk may be slow to sync. After a standstill, the check looks again once the
+    # others have had their time.
     monkeypatch.setattr(checking, "time", SimpleNamespace(sleep=lambda _: wait_long()))
     stop = threading.Event()
     seen: list[object] = []

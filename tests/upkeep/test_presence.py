@@ -1,4 +1,4 @@
-"""A role's file says which host has it; the rest, with processes that stand for hosts, is in tests/test_hosts.py."""
+"""A role's file tells which host has the role. tests/test_hosts.py tests more, with processes that stand for hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spoold.spool import layout
 from spoold.upkeep.presence import Presence, elsewhere
 
 LEASE = LeaseSettings(renewal=0.05, limit=0.5)
-LONG = LeaseSettings(renewal=0.05, limit=60.0)  # where nobody has to wait for its end
+LONG = LeaseSettings(renewal=0.05, limit=60.0)  # for tests that don't wait for its end
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def on(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
 
 
 def test_a_host_takes_over_its_own_at_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was killed, and the lock on this host says that it is not running any more."""
+    """The daemon was killed, and the lock on this host tells that it no longer runs."""
     lost: list[str] = []
     first = presence(root, lost, LONG)
     first.take()
@@ -81,12 +81,12 @@ def test_one_that_lives_keeps_others_out_and_one_that_stalled_ends(root: str, mo
         assert time.monotonic() < deadline
         time.sleep(0.01)
     first.give_up()
-    assert Path(root, "tmp", "intake.host").read_text() == "two 2", "it is the other one's"
+    assert Path(root, "tmp", "intake.host").read_text() == "two 2", "the file is the other host's"
     second.give_up()
 
 
 def test_a_file_without_a_word_is_no_bug(root: str) -> None:
-    """A loss of power may leave it empty."""
+    """A loss of power may leave the file empty."""
     Path(root, "tmp", "intake.host").touch()
     made = presence(root, [])
     made.take()

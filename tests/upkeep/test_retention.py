@@ -1,4 +1,4 @@
-"""What is finished goes in time, in an order that a crash and a reader survive; nothing else does."""
+"""Finished submissions are removed in time, in an order that crashes and readers survive. Nothing else is."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Died(BaseException):
 
 
 def test_an_id_is_not_given_away_before_its_last_file_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash between the entry and the response: the old response must not become the answer of a new submission."""
+    """A crash falls between the entry and the response. The old response must not become a new submission's answer."""
     finish(bench, "a", at=OLD)
     remove = fsops.remove
 
@@ -180,7 +180,7 @@ def test_a_result_that_an_earlier_life_left_is_not_a_later_ones(bench: Bench) ->
 
 
 def test_an_answer_that_comes_late_is_kept_as_long_as_any(bench: Bench) -> None:
-    """The host was down for long before the commit, or before the publication."""
+    """The host was down for a long time before the commit, or before the publication."""
     queue, entry = bench.spool.queue, mine("a")
     bench.drop("a")
     queue.claim(entry, State.NEW, State.RUNNING)
@@ -292,7 +292,7 @@ def test_returned_files_are_archived(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_an_answer_that_cannot_be_looked_at_keeps_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """It counts by its entry meanwhile, and both go when it can be looked at."""
+    """It counts by its entry meanwhile. Both go once the answer can be looked at."""
     finish(bench, "a", "b", "c", at=OLD)
     with in_the_way("lstat", errno.EACCES, "a.response.json"):
         counted = {item.entry: item for item in items(everything(bench.spool, Seldom(log, bench.spool.clock)))}
@@ -352,7 +352,7 @@ def test_a_state_is_measured_without_what_cannot_be_looked_at(bench: Bench) -> N
 
 
 def test_a_side_file_in_the_way_stops_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """An owner to whom it was given can mount something over it. Then it can be neither replaced nor removed."""
+    """An owner who got the file can mount something over it. Then nobody can replace or remove it."""
     bench.backend.gate.clear()
     bench.drop("a", expression="# slow")
     bench.until(lambda: bench.progress("a") and bench.names("builds/building"))
@@ -386,7 +386,7 @@ def test_quarantine_is_kept_by_its_own_age(bench: Bench) -> None:
     for name in ("old.reason", "old.bytes"):
         os.utime(bench.root / "quarantine" / name, (OLD, OLD))
     (bench.root / "quarantine" / "x.json@1-2.directory" / "deep").mkdir(parents=True)
-    os.utime(bench.root / "quarantine" / "x.json@1-2.directory", (1, 1))  # which its client may do
+    os.utime(bench.root / "quarantine" / "x.json@1-2.directory", (1, 1))  # its client may set this time
     sweep(bench, quarantine_age=86400.0)
     assert bench.names("quarantine") == {"young.reason", "young.bytes", "x.json@1-2.directory"}
     bench.wait_for_a_tick()
@@ -432,12 +432,12 @@ def test_what_belongs_to_nothing_goes_a_little_at_a_time(bench: Bench, monkeypat
 
 
 def test_nobody_else_lists_what_is_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much lies in done/, a submission is none the slower for it."""
+    """However much lies in done/, no submission gets slower by that."""
     listed: list[str] = []
 
     def noting(real: Callable[[Any], object]) -> Callable[[Any], object]:
         def look(path: str | int) -> object:
-            if isinstance(path, str):  # others remove their temporary directories
+            if isinstance(path, str):  # other code removes its temporary directories
                 listed.append(os.path.relpath(path, bench.root))
             return real(path)
 
@@ -464,4 +464,4 @@ def test_health_sweeps_a_little_at_a_time(bench: Bench, monkeypatch: pytest.Monk
         steps += 1
     assert steps > 20
     assert bench.names("done") == set()
-    bench.health.step()  # the next one is due after the interval only
+    bench.health.step()  # the next sweep is due only after the interval

@@ -1,4 +1,4 @@
-"""What owners have is counted by the blocks of the disk, and nobody is given more than a share."""
+"""Owners' files are counted by the blocks of the disk, and nobody gets more than a share."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def request(size: int) -> Request:
 
 
 def count(settings: Settings, spool: Spool, person: Callable[[int], int] = lambda uid: uid) -> dict[int, Holding]:
-    """Count as health does, and return what others read then."""
+    """Count like health, and return what others then read."""
     Counter(settings, spool, person).step(1000.0)
     read = Shares(settings, spool)
     read.look()
@@ -55,7 +55,7 @@ def count(settings: Settings, spool: Spool, person: Callable[[int], int] = lambd
 
 
 def shares_of(settings: Settings, spool: Spool, **bounds: int) -> Shares:
-    """Return the shares that somebody reads who has seen a count, with these bounds."""
+    """Return shares with these bounds, after a look at a count."""
     made = Shares(msgspec.structs.replace(settings, share=ShareSettings(**bounds)), spool)
     Counter(settings, spool).step(1000.0)
     made.look()
@@ -83,14 +83,14 @@ def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_
     mine = [path for path in tmp_path.rglob("*") if path.name.startswith(("waits@", "held@", "bad@", "used@", "f"))]
     mine = [path for path in mine if path.parent.name != "used"]
     side_files = [tmp_path / "progress" / f"{id_}.json" for id_ in ("waits", "held")]
-    assert (had[ONE].entries, had[ONE].bytes) == (len(mine) - 1, blocks(*mine, *side_files)), "a build is one"
+    assert (had[ONE].entries, had[ONE].bytes) == (len(mine) - 1, blocks(*mine, *side_files)), "a build is one entry"
     assert had[ONE].kept == blocks(*(path for path in mine if path.parent.name not in ("new", "running")))
     assert len(mine) == 7
     assert had[OTHER].entries == 1
 
 
 def test_no_entry_is_read_to_tell_whose_it_is(settings: Settings, spool: Spool, tmp_path: Path) -> None:
-    """Its name tells. So a count costs the same whatever an entry holds, and even one that is damaged has an owner."""
+    """The name tells the owner. So a count costs the same whatever an entry holds, and works for damaged entries."""
     for state in ("new", "building", "running"):
         for uid in (ONE, OTHER):
             (tmp_path / state / f"{state}-{uid}@{uid}-1.json").write_bytes(b"{")
@@ -100,7 +100,7 @@ def test_no_entry_is_read_to_tell_whose_it_is(settings: Settings, spool: Spool, 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="answers are given to their owners")
 def test_an_answer_counts_by_what_it_takes_of_the_disk(settings: Settings, spool: Spool, tmp_path: Path) -> None:
-    """Who has it could make it as long as he likes without a byte on the disk."""
+    """Its owner could make the file longer without using a byte of the disk."""
     spool.refuse("a", "no", origin(ONE))
     before = count(settings, spool)[ONE]
     os.truncate(tmp_path / "done" / "a.response.json", 17 << 30)
@@ -141,7 +141,7 @@ def test_what_was_added_during_a_count_is_not_forgotten(settings: Settings, spoo
 
 def test_without_a_count_there_is_no_bound(settings: Settings, spool: Spool) -> None:
     shares = Shares(msgspec.structs.replace(settings, share=ShareSettings(bytes=0, entries=2)), spool)
-    assert not shares.has_room(ONE, 1), "but for what could never be"
+    assert not shares.has_room(ONE, 1), "a size that could never fit is refused"
     shares = Shares(msgspec.structs.replace(settings, share=ShareSettings(entries=2)), spool)
     for _ in range(5):
         shares.add(ONE, 1)
@@ -176,7 +176,7 @@ def test_a_count_goes_on_where_it_was(settings: Settings, spool: Spool, monkeypa
 
 
 def be_of(spool: Spool, moment: float) -> None:
-    """Have all been changed last in one moment."""
+    """Set the times of all directories to one moment."""
     for place in counting.PLACES:
         os.utime(spool.queue.path(place), (moment, moment))
 
@@ -184,7 +184,7 @@ def be_of(spool: Spool, moment: float) -> None:
 def test_what_comes_within_a_tick_of_the_clock_is_counted(
     settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Directories had their times already when the last count began."""
+    """The directories already had these times when the last count began."""
     monkeypatch.setattr(counting, "SOONEST", 0.0)
     monkeypatch.setattr(counting, "REST", 0.0)
     be_of(spool, 1.0)
@@ -222,23 +222,23 @@ def test_nothing_is_counted_where_nothing_changed(
 def test_who_is_far_from_the_end_of_a_share_is_counted_later(
     settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = 100 * MIB  # others use the disk of the tests as well
+    free = 100 * MIB  # set here, because others use the tests' disk too
     monkeypatch.setattr(machine, "room", lambda _: machine.Room(free, 0.5, None))
     counter = Counter(msgspec.structs.replace(settings, share=ShareSettings(bytes=MIB, entries=100)), spool)
     counter.step(1000.0)
     for id_, size in {"a": 1, "b": MIB // 2}.items():
         spool.accept(id_, request(size), origin(ONE))
         free -= size
-        counter._ended = spool.clock.monotonic() - counting.SOONEST - 1  # as if so much time had passed
+        counter._ended = spool.clock.monotonic() - counting.SOONEST - 1  # as if that much time had passed
         counter._took = 0.0
         counter.step(1000.0)
     shares = Shares(settings, spool)
     shares.look()
-    assert shares._had[ONE].entries == 2, "the disk has lost much since"
+    assert shares._had[ONE].entries == 2, "the disk has lost much since, so it was counted"
 
 
 def test_what_waits_keeps_itself_from_nothing(settings: Settings, spool: Spool) -> None:
-    """Only what is kept has an owner's entries wait: else these could never begin, nor make room."""
+    """Only finished entries hold an owner's waiting ones back. Otherwise these could never begin, nor make room."""
     for number in range(3):
         spool.accept(f"a{number}", request(MIB), origin(ONE))
     shares = shares_of(settings, spool, bytes=MIB, entries=1)

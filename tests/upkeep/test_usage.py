@@ -1,4 +1,4 @@
-"""What executors note of who used their slots, and what is made of it."""
+"""The executors' notes of who used their slots, and what they lead to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_executors_are_added_up_and_old_notes_fade(root: Path) -> None:
 
 
 def test_so_many_are_named_and_all_others_are_one(root: Path) -> None:
-    """Whoever may choose uids, as a client's host of a file server, does not make it grow."""
+    """A person who can choose uids, on a file server's client, cannot make it grow."""
     path = note(root, "executor-a", {uid: 1000.0 - uid for uid in range(1000)})
     assert len(path.read_text().splitlines()) == usage.MOST + 1
     noted = usage.noted(str(root), NOW)
@@ -53,7 +53,7 @@ def test_what_is_no_note_is_nothing(root: Path, content: bytes) -> None:
 
 
 def test_no_link_fifo_or_huge_file_is_followed_or_waited_for(root: Path) -> None:
-    """Every daemon can write there, and a person reads it as root."""
+    """Every daemon can write there, and an operator reads it as root."""
     (root / "secret").write_text("1001 1.000\n")
     (root / "tmp" / "executor-a.usage").symlink_to(root / "secret")
     os.mkfifo(root / "tmp" / "executor-b.usage")

@@ -56,7 +56,7 @@ def main() -> None:
         sys.exit(f"contrib/development/bench: {error}")
     report.show(measured, console)
     given.json.write_text(json.dumps(measured, indent=2) + "\n")
-    written = f"the same as JSON: {given.json}"
+    written = f"the report as JSON: {given.json}"
     if "results" in measured:
         about = measured["machine"]
         engine = f"Docker {about['docker']} with {about['runtime']}"

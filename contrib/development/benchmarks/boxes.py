@@ -18,7 +18,7 @@ from benchmarks.ways import WORKERS, MeasuringError
 from spoold.model.limits import COMPILE_DEFAULT, MIB
 
 LIMITS = COMPILE_DEFAULT
-ADDRESS_SPACE = "no control groups: its limit of memory is one of address space"
+ADDRESS_SPACE = "no control groups here: its limit of memory bounds each process's address space"
 GROUPS = Path("/sys/fs/cgroup")
 GROUP = f"spoold-bench-{os.getpid()}"  # the parent of nsjail's
 

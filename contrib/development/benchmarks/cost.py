@@ -63,7 +63,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--state")
     given = parser.parse_args()
     if min(given.jobs, given.rounds) < 1:
-        parser.error("--jobs and --rounds are 1 or more")
+        parser.error("--jobs and --rounds must be 1 or more")
     given.trees = dict(given.tree) or {"here": given.root}
     return given
 
@@ -72,7 +72,7 @@ def _tree(word: str) -> tuple[str, Path]:
     name, given, path = word.partition("=")
     tree = Path(path).absolute()
     if not given or not name.isalnum() or not (tree / "spoold").is_dir():
-        raise argparse.ArgumentTypeError(f"{word}: NAME=DIRECTORY is needed, of letters, and of a copy of spoold")
+        raise argparse.ArgumentTypeError(f"{word}: give NAME=DIRECTORY, a name of letters and a copy of spoold")
     return name, tree
 
 

@@ -85,5 +85,5 @@ class Daemons:
     def said(self) -> str:
         """Return the end of the daemons' log, as text that follows an error."""
         with contextlib.suppress(OSError):
-            return "; their log ends with:\n" + self._log.read_text()[-3000:]
+            return ". Their log ends with:\n" + self._log.read_text()[-3000:]
         return ""

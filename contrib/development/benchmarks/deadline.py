@@ -50,7 +50,7 @@ class Deadline:
         if (usual + later) * self.pace <= self.left:
             return True
         needed, left = usual * self.pace, max(0.0, self.left - later * self.pace)
-        self.leave_out(name, f"it takes about {needed:.0f} s at this load, and {left:.0f} s were left for it")
+        self.leave_out(name, f"it takes about {needed:.0f} s at this load, but only {left:.0f} s were left for it")
         return False
 
     def leave_out(self, name: str, why: str) -> None:
@@ -63,4 +63,4 @@ class Deadline:
         if self.left >= 0:
             return ""
         steps = ", ".join(f"{name} {seconds:g} s" for name, seconds in self.spent.items())
-        return f"{self.seconds - self.left:.0f} s, not the {self.seconds:.0f} s that are for measuring: {steps}"
+        return f"{self.seconds - self.left:.0f} s instead of {self.seconds:.0f} s: {steps}"

@@ -53,7 +53,7 @@ def scaling(served: Served, sizes: list[int], seconds: float) -> dict[str, dict[
         began = time.monotonic()
         served.daemons.launch("executor")
         if not served.arrivals.take(RESPONSE_TIMEOUT):
-            raise MeasuringError(f"no answer in {RESPONSE_TIMEOUT:g} s with {size} waiting{served.daemons.said()}")
+            raise MeasuringError(f"no response in {RESPONSE_TIMEOUT:g} s with {size} waiting{served.daemons.said()}")
         first, answered = time.monotonic(), 0
         while time.monotonic() < first + seconds:
             arrived = len(served.arrivals.take(1.0))
@@ -97,5 +97,5 @@ def _over_new_environments(served: Served, count: int, environments: int) -> flo
     taken = served.burst([programs[number % environments] for number in range(count)])
     made = (len(os.listdir(builds)) - before) // 2
     if made != environments:
-        raise MeasuringError(f"{made} builds were made of {environments} environments")
+        raise MeasuringError(f"{environments} environments needed {environments} builds, but {made} were made")
     return taken

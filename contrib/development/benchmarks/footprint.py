@@ -28,13 +28,13 @@ def listener_of(url: str) -> int:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     inodes = _listening_on(port)
     if not _is_here(parts.hostname or "") or not inodes:
-        raise UnknownError(f"no process of this machine listens at {url}; give its pid with --pid")
+        raise UnknownError(f"no process of this machine listens at {url}. If it runs here, give its pid with --pid")
     for pid, _, name in processes():
         if inodes & _sockets_of(pid):
             if name == PROXY:
-                raise UnknownError(f"a container listens at {url}; give the pid of its first process with --pid")
+                raise UnknownError(f"a container listens at {url}. Give the pid of its first process with --pid")
             return pid
-    raise UnknownError(f"whoever listens at {url} is not ours to see; give its pid with --pid")
+    raise UnknownError(f"this user cannot see which process listens at {url}. Give its pid with --pid")
 
 
 def memory_of(pid: int) -> float:

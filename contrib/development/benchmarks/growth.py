@@ -132,7 +132,7 @@ def _environments(served: Served) -> dict[str, dict[str, Any]]:
     """Return the seconds until a new environment's first answer, and those of jobs in a known one, by paths."""
     made: list[tuple[Row, Row, Program]] = []
     for paths in PATHS:
-        say(f"an environment of {paths} paths more than the shell")
+        say(f"building an environment of {paths} paths more than the shell's")
         program = Program("", TRIVIAL.output, TRIVIAL.files | {"cutor.nix": _many_paths(paths)})
         new = Row(paths, served)
         new.measure(lambda program=program: served.burst([program]), last=True)  # type: ignore[misc] # mypy cannot infer it
@@ -172,7 +172,7 @@ def _closure(served: Served, mark: str) -> int:
         closure = json.loads(path.read_bytes())["result"]["closure"]
         if any(mark in each for each in closure):
             return len(closure)
-    raise MeasuringError(f"no build has paths called {mark}{served.daemons.said()}")
+    raise MeasuringError(f"no build has paths that are called {mark}{served.daemons.said()}")
 
 
 def _answers(served: Served) -> dict[str, dict[str, Any]]:
@@ -214,7 +214,7 @@ class Kept:
 
     def fill(self, count: int) -> None:
         """Add answers until there are ``count``."""
-        say(f"{count} answers in done/")
+        say(f"filling done/ with {count} responses")
         for ending in (".response.json", ".json"):  # responses first: an entry without one looks unanswered
             source = self._done / f"{self._given}{ending}"
             first = source
@@ -262,5 +262,5 @@ def show(growth: dict[str, dict[str, Any]], console: Console) -> None:
         memory, peak = (" ".join(f"{sum(each.values()):.0f}" for each in row[key]) for key in ("memory_mb", "peak_mb"))
         table.add_row(name, sizes, seconds, f"{row['slope']}{'!' if row['slope'] > STEEP else ''}", memory, peak)
     console.print(table)
-    console.print(f"slope: of the logarithms, 1 is growth in proportion; !: above {STEEP}")
+    console.print(f"slope: that of the logarithms. 1 is growth in proportion. !: above {STEEP}")
     console.print()

@@ -30,25 +30,25 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--docker")
     parser.add_argument("--nixpkgs")
     parser.add_argument("--state")
-    parser.add_argument("--spent", type=float, default=0.0, help="seconds that went by before")
+    parser.add_argument("--spent", type=float, default=0.0, help="seconds that the script took before this program")
     options = parser.parse_args(words)
     options.chart = options.chart or options.json.with_suffix(".svg")
     options.pids = dict(options.pid)
     if options.rate <= 0:
-        parser.error("--rate is more than 0")
+        parser.error("--rate must be more than 0")
     for name in options.pids:
         if not getattr(options, name.replace("-", "_")):
             parser.error(f"--pid {name}={options.pids[name]} needs --{name}")
     for path in (options.json, options.chart):
         if not path.absolute().parent.is_dir():
-            parser.error(f"{path.absolute().parent} is no directory")
+            parser.error(f"{path.absolute().parent} is not a directory")
     return options
 
 
 def _pid(word: str) -> tuple[str, int]:
     name, _, pid = word.partition("=")
     if name not in PEERS_WITH_URL or not pid.isdecimal():
-        raise argparse.ArgumentTypeError(f"{word}: NAME=PID is needed, NAME one of {', '.join(PEERS_WITH_URL)}")
+        raise argparse.ArgumentTypeError(f"{word}: give NAME=PID, where NAME is one of {', '.join(PEERS_WITH_URL)}")
     return name, int(pid)
 
 

@@ -104,7 +104,7 @@ class DockerSdk(OnStore):
 class Bubblewrap(OnStore):
     """bubblewrap: all namespaces, no limits."""
 
-    about = "no limits, since it has none"
+    about = "no limits, because bubblewrap has none"
 
     def run(self, program: Program) -> str:
         """See :class:`Peer`."""

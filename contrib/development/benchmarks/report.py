@@ -95,11 +95,11 @@ def show(report: dict[str, Any], console: Console) -> None:
         ("memory of the daemons, MB", report.get("memory_mb")),
         ("memory of the engine, MB", report.get("engine_mb")),
         ("memory of the peers, MB", report.get("peers_mb")),
-        ("from kill -9 to an answer, s", report.get("recovery_s")),
+        ("from kill -9 to the next response, s", report.get("recovery_s")),
         *((f"new environments, {name}", row) for name, row in report.get("environments", {}).items()),
         *((f"{waiting} waiting", row) for waiting, row in report.get("scaling", {}).items()),
         *((f"{count} executors of one slot", row) for count, row in report.get("executors", {}).items()),
-        *((f"runs otherwise, {name}", {"with": about}) for name, about in report.get("peers", {}).items()),
+        *((f"{name} runs differently", {"with": about}) for name, about in report.get("peers", {}).items()),
     ):
         if values:
             console.print(f"{title}: ", _pairs(values))
@@ -109,7 +109,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         console.print(f"not measured: {name}: {why}")
     console.print("machine: ", _pairs(report["machine"]))
     if report["late"]:
-        console.print(f"took longer than promised: {report['late']}")
+        console.print(f"measuring took longer than promised: {report['late']}")
 
 
 def _show_results(report: dict[str, Any], console: Console) -> None:
@@ -132,7 +132,7 @@ def _show_results(report: dict[str, Any], console: Console) -> None:
         console.print()
     console.print(f"ratios: to {REFERENCE} with the same program")
     if any(row["turns"] < FEW for row in report["results"].values()):
-        console.print(f"*: the rates are of fewer than {FEW} turns, so what else the machine did is in them")
+        console.print(f"*: rates of fewer than {FEW} turns. Other work of the machine may have changed them")
 
 
 def _pairs(values: dict[str, Any]) -> str:

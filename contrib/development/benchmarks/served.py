@@ -77,7 +77,7 @@ class Served:
         """Raise :class:`MeasuringError` unless the response is what it should be."""
         response: Any = json.loads((self.spool / "done" / f"{id_}.response.json").read_bytes())
         if (response["status"], response["run"]["stdout"]) != (Status.COMPLETED, program.output):
-            raise MeasuringError(f"{id_}: not what was expected: {response}{self.daemons.said()}")
+            raise MeasuringError(f"{id_}: unexpected response: {response}{self.daemons.said()}")
 
     def burst(self, programs: Sequence[Program]) -> float:
         """See :class:`benchmarks.ways.Way`."""

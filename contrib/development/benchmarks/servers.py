@@ -31,7 +31,7 @@ class GoJudge(Peer):
         self._shell, self._paths = f"{served.runtime.bash}/bin/bash", {each: served.path(each) for each in PROGRAMS}
         if self._asked("exit 0", self._paths[TRIVIAL])["status"] != "Accepted":
             self._shell, self._paths = "/bin/sh", dict.fromkeys(PROGRAMS, "/usr/local/bin:/usr/bin:/bin")
-            self.about = "programs of its own, since its containers do not have the store"
+            self.about = "programs of its own, because its containers do not have the store"
 
     def run(self, program: Program) -> str:
         """See :class:`Peer`."""

@@ -93,7 +93,7 @@ def start(
     for served in spools.values():
         served.daemons.ready()
         for program in served.programs:
-            say(f"building what {served.name}{program.suffix} needs")
+            say(f"building the packages of {served.name}{program.suffix}")
             served.burst([program])
     settle(spools.values())
     return spools

@@ -131,7 +131,7 @@ def measure(ways: Sequence[Way], effort: Effort, deadline: Deadline) -> list[Cel
     for number, cell in enumerate(turns):
         left = began + effort.seconds - time.monotonic()
         if left <= 0:
-            say(f"no time for {len(turns) - number} of {len(turns)} turns")
+            say(f"no time is left for {len(turns) - number} of {len(turns)} turns")
             break
         say(f"turn {number + 1} of {len(turns)}: {cell.name}")
         cell.turn(left * cell.weight / weight, effort)
@@ -147,7 +147,7 @@ def warmed_up(ways: Sequence[Way], end: float, deadline: Deadline) -> list[Cell]
             if program in way.programs:
                 cell = Cell(way, program)
                 if time.monotonic() >= end:
-                    deadline.leave_out(cell.name, "the time for warming up was over")
+                    deadline.leave_out(cell.name, "no time was left to warm it up")
                     continue
                 say(f"warming up {cell.name}")
                 cell.warm_up()

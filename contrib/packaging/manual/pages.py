@@ -73,17 +73,15 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
     if name == "spoolctl":
         page.item(r"\fBSPOOLD_SPOOL\fR", "The spool, where --spool names none.")
         page.item(r"\fBSPOOLD_SSH\fR", "The command that reaches another host, with its options. [default: ssh]")
-        page.item(
-            r"\fBXDG_CONFIG_HOME\fR", "Where the directory spoold with one's own settings is. [default: ~/.config]"
-        )
-        page.item(r"\fBXDG_STATE_HOME\fR", "Where the directory spoold with records is. [default: ~/.local/state]")
+        page.item(r"\fBXDG_CONFIG_HOME\fR", "The directory whose spoold/ has your languages. [default: ~/.config]")
+        page.item(r"\fBXDG_STATE_HOME\fR", "The directory whose spoold/ has your records. [default: ~/.local/state]")
     page.heading("FILES")
     page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "The settings, see **spoold.toml**(5).")
     page.item(rf"\fI{escaped(Settings().spool.path)}\fR", "The spool, see **spool-layout**(5).")
     if name == "spoolctl":
         page.item(rf"\fI{escaped(tongues.OF_THE_HOST)}\fR", "Languages of `spoolctl run`, see LANGUAGES.")
-        page.item(r"\fI~/.config/spoold/languages.toml\fR", "One's own, which are laid over these.")
-        page.item(r"\fI~/.local/state/spoold/\fR", "Records of what one submitted, for `spoolctl list`.")
+        page.item(r"\fI~/.config/spoold/languages.toml\fR", "Languages of your own. They are laid over these.")
+        page.item(r"\fI~/.local/state/spoold/\fR", "Records of your submissions, for `spoolctl list`.")
     _see_also(page, name)
     return page.text()
 
@@ -142,13 +140,14 @@ def of_settings() -> str:
     page = _page("spoold.toml", 5, "settings of spoold")
     page.heading("DESCRIPTION")
     page.paragraph(
-        f"The daemons and **spoolctl**(1) read their settings from one file in TOML: that of --config, else of "
-        f"$SPOOLD_CONFIG, else `{DEFAULT_PATH}`, else there are none but the defaults. What a file does not name keeps "
-        "its default; what it names and spoold does not know is an error. `spoolctl config` prints what is in force."
+        "The daemons and **spoolctl**(1) read their settings from one file in TOML. It is the file of --config, else "
+        f"of $SPOOLD_CONFIG, else `{DEFAULT_PATH}`. Settings that the file does not name have their defaults. A name "
+        "that spoold does not know is an error. Without a file all settings have their defaults. `spoolctl config` "
+        "prints the settings in force."
     )
     page.paragraph(
-        "Some are taken over while the daemons run, by `systemctl reload` or SIGHUP, where it says so; all others "
-        "need a restart. `spoolctl config --defaults` prints a file with all of them, commented out."
+        "Running daemons take over some settings by `systemctl reload` or SIGHUP. The text of a setting says so. All "
+        "others need a restart. `spoolctl config --defaults` prints a file with all settings, commented out."
     )
     page.heading("SETTINGS")
     for section in describe(Settings()):
@@ -162,7 +161,7 @@ def of_settings() -> str:
     page.code(["[spool]", 'path = "/srv/spool"', "", "[sandbox]", 'mode = "recycled"', "", "[limits.run.default]"])
     page.code(["time = 5", "", "[nixpkgs]", 'default = "/srv/nixpkgs-24.11.tar.gz"'])
     page.heading("FILES")
-    page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "Where it is looked for.")
+    page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "The file that is read unless another is named.")
     _see_also(page, "spoold.toml")
     return page.text()
 

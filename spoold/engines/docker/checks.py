@@ -59,7 +59,7 @@ def _limits(information: dict[str, Any], *, rootless: bool) -> Finding:
     if missing:
         return what.refused(
             f"the engine cannot enforce limits ({' and '.join(missing)} off)",
-            "it needs the cgroup controllers memory and pids: boot with cgroup_enable=memory, or delegate them",
+            "the engine needs the cgroup controllers memory and pids: boot with cgroup_enable=memory, or delegate them",
         )
     return what.fine(f"cgroup v{version}")
 
@@ -70,11 +70,11 @@ def _shares(information: dict[str, Any], *, pinned: bool) -> Finding:
     if pinned and not information.get("CPUSet"):
         return what.refused(
             "sandbox.pin_cpus is set, but the engine cannot bind a container to a CPU (CPUSet off)",
-            "it needs the cgroup controller cpuset: delegate it, or unset sandbox.pin_cpus",
+            "the engine needs the cgroup controller cpuset: delegate it, or unset sandbox.pin_cpus",
         )
     if not information.get("CPUShares"):
         return what.warning(
-            "the engine gives containers none (CPUShares off): a job with many processes takes the CPU from other "
+            "the engine shares out no CPU time (CPUShares off): a job with many processes takes the CPU from other "
             "jobs, which may then meet their limits of wall-clock time",
             "it needs the cgroup controller cpu: boot without cgroup_disable=cpu, or delegate it to the engine's user",
         )
@@ -114,14 +114,14 @@ def _users(options: set[str]) -> Finding:
         return what.fine("userns-remap: root in a container is nobody on the host")
     return what.note(
         "root in a container (the supervisor, never a job) is root on the host, with only three capabilities",
-        'one more wall: {"userns-remap": "default"} in /etc/docker/daemon.json',
+        'for one more wall, set {"userns-remap": "default"} in /etc/docker/daemon.json',
     )
 
 
 def _apparmor(options: set[str], mode: str) -> Finding:
     what = Subject("AppArmor")
     if "apparmor" not in options:
-        return what.note("the engine has none; the other walls do not depend on it")
+        return what.note("the engine has none. The other walls do not depend on it")
     if mode == "recycled":
         return what.note("recycled containers run without a profile, which would forbid the mounts of their cells")
     return what.fine("containers run under the engine's profile")

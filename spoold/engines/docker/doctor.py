@@ -47,14 +47,14 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         yield trial_of_jobs.no_runtime()
         return
     tried = DockerSandbox(trial_of_jobs.on_trial(settings), runtime)
-    yield from trial_of_jobs.examine(tried, settings, runtime, "look into the engine's own log")
+    yield from trial_of_jobs.examine(tried, settings, runtime, "read the engine's own log")
 
 
 def _socket(where: str) -> Iterator[Finding]:
     if not where.startswith("unix://"):
         yield Subject(f"Docker at {where}").warning(
-            "every client that may use this address can become root on the engine's host",
-            "use the Unix socket, or TLS with client certificates, and a firewall",
+            "every client that can reach this address can become root on the engine's host",
+            "use the Unix socket, or use TLS with client certificates and a firewall",
         )
         return
     path = where.removeprefix("unix://")
@@ -79,10 +79,10 @@ def _reach(path: str, found: os.stat_result) -> Iterator[Finding]:
     what = Subject(f"Docker's socket, for {EXECUTOR}")
     groups = accounts.groups_of(EXECUTOR) | {accounts.gid_of(DOCKER)}  # the unit adds the latter
     if found.st_uid == uid or (found.st_gid in groups and found.st_mode & stat.S_IWGRP):
-        yield what.fine("can be used")
+        yield what.fine("is open to the executor")
     else:
-        remedy = f"chgrp {DOCKER} {path}; chmod g+rw {path} (or start the engine again)"
-        yield what.warning("is closed", remedy)
+        remedy = f"chgrp {DOCKER} {path}; chmod g+rw {path} (or restart the engine)"
+        yield what.warning("is closed to the executor", remedy)
 
 
 def _versions(version: dict[str, Any]) -> Iterator[Finding]:
@@ -110,10 +110,10 @@ def _age(version: dict[str, Any]) -> Finding:
     try:
         built = datetime.fromisoformat(str(version.get("BuildTime"))[:10]).replace(tzinfo=UTC)
     except ValueError:
-        return what.unknown("it does not say when it was built")
+        return what.unknown("the engine does not say when it was built")
     if datetime.now(UTC) - built > OLD:
         return what.warning(
-            f"built on {built:%Y-%m-%d}, so its security holes are probably no longer mended",
-            "upgrade Docker, or the distribution that it comes from",
+            f"built on {built:%Y-%m-%d}: a version so old probably gets no more security fixes",
+            "upgrade Docker, or the distribution that ships it",
         )
     return what.fine(f"built on {built:%Y-%m-%d}")

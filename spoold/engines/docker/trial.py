@@ -33,7 +33,7 @@ def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> D
             if isinstance(error, ImageGoneError):
                 raise
             log.info(
-                "no container starts in this way; trying a plainer one", runtime=variant.oci or "default", error=error
+                "no container starts in this way. Trying a plainer way", runtime=variant.oci or "default", error=error
             )
     return _probe(engine, plainest)
 
@@ -76,7 +76,7 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
             of_docker.of_container(container.transport.ready, asked, plan.settings.docker), f"Docker at {engine.where}"
         )
         if plan.line and not container.transport.has_line:
-            log.info("supervisors cannot use a socket of their own; all data goes through the engine", runtime=plan.oci)
+            log.info("supervisors cannot use a socket of their own. All data goes through the engine", runtime=plan.oci)
             plan = replace(plan, line=False)
         if plan.settings.docker.runtime and not _resizes(container, plan):
             plan = replace(plan, resizable=False)
@@ -94,7 +94,7 @@ def _start(engine: DockerConnection, plan: DockerPlan) -> Runner[Container]:
             raise
         own = plan.settings.docker.runtime
         raise OperatorError(
-            'sandbox.mode = "recycled" is not possible here: it needs user namespaces within containers (see sysctl '
+            'sandbox.mode = "recycled" is not possible here. It needs user namespaces within containers (see sysctl '
             f"{checks.SWITCHES}{f', and docker.runtime = {own!r}' if own else ''}): {error}"
         ) from error
 

@@ -15,7 +15,7 @@ from spoold.model.job import Runtime
 from spoold.sandbox import trial_of_jobs
 
 LIMITS = Subject("limits of memory and processes")
-REMEDY = "see the last words above, and the executor's log"
+REMEDY = "see the runtime's last words above, and the executor's log"
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
@@ -48,7 +48,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
 def _version(program: str) -> Finding:
     name, version = host.version(program)
     if not version:
-        return Subject(program).unknown("it does not say which version it is")
+        return Subject(program).unknown("the runtime does not say which version it is")
     return holes.finding(name, version, packages.version_of(name))
 
 
@@ -57,9 +57,9 @@ def _shares(made: groups.Groups) -> Finding:
     if made.has("cpu"):
         return what.fine("each job is weighed as one, however many processes it has")
     return what.warning(
-        "control groups here have none: a job with many processes takes the CPU from other jobs, which may then meet "
-        "their limits of wall-clock time",
-        "delegate the controller cpu to the executor's group",
+        "the control groups here share out no CPU time: a job with many processes takes the CPU from other jobs, which "
+        "may then meet their limits of wall-clock time",
+        "delegate the controller cpu to the executor's control group",
     )
 
 
@@ -69,7 +69,7 @@ def _users() -> Finding:
     if ids is None:
         return what.note(
             "root in a container (the supervisor, never a job) is root on the host, with only three capabilities",
-            "one more wall: run the executor as an ordinary user with subordinate ids, see Engines in the operator's "
-            "page",
+            "for one more wall, run the executor as an ordinary user with subordinate ids: see Engines in "
+            "contrib/docs/operator.md",
         )
-    return what.fine("root in a container is this user, and jobs are users who own nothing on the host")
+    return what.fine("root in a container is this user. Jobs run as users who own nothing on the host")

@@ -1,4 +1,4 @@
-"""The supervisor and its parts as programs on this host, made with the sanitizers, in a root of their own."""
+"""The supervisor and its parts as programs on this host, compiled with sanitizers, in a root of their own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def supervisor(place: Path) -> Path:
 
 
 def units(place: Path) -> Path:
-    """Compile the program of its parts into ``place``."""
+    """Compile a program of the supervisor's parts into ``place``."""
     target = place / "units"
-    included = ("main.c", "apart.c", "cell.c", "live.c", "obstacles.c", "outputs.c", "snapshot.c")  # but for main.c
+    # units.c includes these, except main.c
+    included = ("main.c", "apart.c", "cell.c", "live.c", "obstacles.c", "outputs.c", "snapshot.c")
     others = [path for path in program.sources() if path.name not in included]
     program.compile_to(target, flags=STRICT, code=[*others, UNITS])
     return target
@@ -40,7 +41,7 @@ def without_views(place: Path, *flags: str) -> Path:
 
 
 def in_a_root(tried: Path, work: Path, *, binds: Sequence[str] = ()) -> list[str]:
-    """Return the command that starts ``tried`` in a root with little but ``work``, which is its /job."""
+    """Return the command that starts ``tried`` in a small root, with ``work`` as its /job."""
     return [
         *("bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--die-with-parent", "--cap-add", "ALL"),
         *("--tmpfs", "/", "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--dir", "/nix/store"),
@@ -52,13 +53,13 @@ def in_a_root(tried: Path, work: Path, *, binds: Sequence[str] = ()) -> list[str
 
 
 class Parts:
-    """Parts of the supervisor that obey."""
+    """Parts of the supervisor that obey orders."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
     def __call__(self, order: str) -> str:
-        """Return the answer to an order."""
+        """Give an order, and return the answer."""
         self.say(order)
         return self.answer()
 
@@ -69,7 +70,7 @@ class Parts:
         self.process.stdin.flush()
 
     def has_answered(self, patience: float = 0.0) -> bool:
-        """Tell whether the answer to an order comes in so many seconds."""
+        """Tell whether an answer comes within ``patience`` seconds."""
         assert self.process.stdout
         return bool(select.select([self.process.stdout], [], [], patience)[0])
 
@@ -79,13 +80,13 @@ class Parts:
         return self.process.stdout.readline().rstrip("\n")
 
     def numbers(self, order: str) -> list[int]:
-        """Return the numbers of an answer."""
+        """Give an order, and return the numbers of the answer."""
         return list(map(int, self(order).split()))
 
 
 @contextmanager
 def parts(command: list[str]) -> Iterator[Parts]:
-    """Yield the parts that ``command`` starts; they have to end well."""
+    """Yield the parts that ``command`` starts. They must end without an error."""
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="backslashreplace"
     ) as process:

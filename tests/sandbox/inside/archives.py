@@ -1,4 +1,4 @@
-"""Work directories and their archives, as a test sees them: without anything of the program that makes them."""
+"""Work directories and their archives as tests see them, without code of the program that makes them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ DIRECTORY, LEAVE, REGULAR, SYMLINK, LINK = range(1, 6)
 
 
 class Seen(NamedTuple):
-    """What there is to see of a file."""
+    """Everything that a test can see of a file."""
 
     mode: int
     size: int
     changed: int  # nanoseconds since the epoch
-    read: int  # likewise; 0 where it is no regular file
-    names: tuple[str, ...]  # all of a file that is no directory
-    content: str  # of a link its target, of a file a digest, of a directory its names in their order
-    pieces: tuple[tuple[int, int], ...]  # of a file, without its holes
+    read: int  # likewise; 0 for files that are not regular
+    names: tuple[str, ...]  # all names of a file that is not a directory
+    content: str  # a link's target, a file's digest, or a directory's names in their order
+    pieces: tuple[tuple[int, int], ...]  # pieces of a file between its holes
 
 
 @contextlib.contextmanager
 def as_job() -> Iterator[None]:
-    """Be the job's user."""
+    """Act as the job's user."""
     groups = os.getgroups()
     os.setgroups([])
     os.setegid(JOB_UID)
@@ -47,7 +47,7 @@ def as_job() -> Iterator[None]:
 
 
 def listing(root: Path) -> dict[str, Seen]:
-    """Return all that is below ``root``, by path, and the directory itself."""
+    """Return everything below ``root``, and the directory itself, by path."""
     paths: defaultdict[int, list[Path]] = defaultdict(list)
     statuses = {}
     for path in (root, *_below(root)):
@@ -84,7 +84,7 @@ def _seen(path: Path, status: os.stat_result, names: tuple[str, ...]) -> Seen:
 def _content(path: Path, size: int) -> tuple[str, tuple[tuple[int, int], ...]]:
     digest, pieces, end = hashlib.sha256(), [], 0
     file = os.open(path, os.O_RDONLY | os.O_NOATIME | os.O_NOFOLLOW)
-    with contextlib.suppress(OSError):  # there is no more
+    with contextlib.suppress(OSError):  # no data follows
         while end < size:
             begin = os.lseek(file, end, os.SEEK_DATA)
             end = os.lseek(file, begin, os.SEEK_HOLE)
@@ -96,7 +96,7 @@ def _content(path: Path, size: int) -> tuple[str, tuple[tuple[int, int], ...]]:
 
 
 def empty(root: Path) -> None:
-    """Remove all that is below ``root``."""
+    """Remove everything below ``root``."""
     for path in root.iterdir():
         if _is_directory(path):
             empty(path)
@@ -106,12 +106,12 @@ def empty(root: Path) -> None:
 
 
 def archive(*parts: bytes) -> bytes:
-    """Return an archive of these records, between those of the work directory."""
+    """Return an archive of these records, between the records of the work directory."""
     return whole(record(DIRECTORY, mode=0o755), *parts, record(LEAVE))
 
 
 def whole(*parts: bytes) -> bytes:
-    """Return an archive of nothing but these records."""
+    """Return an archive of exactly these records."""
     content = b"".join(parts)
     return HEAD.pack(MAGIC, FORMAT, HEAD.size + len(content)) + content
 
@@ -119,12 +119,12 @@ def whole(*parts: bytes) -> bytes:
 def record(
     kind: int, name: bytes = b"", *, mode: int = 0o755, size: int = 0, nanoseconds: int = 5, shared: bool = False
 ) -> bytes:
-    """Return a record, without what is to follow."""
+    """Return a record without the data that follows it."""
     return RECORD.pack(kind, shared, len(name), mode, size, 1, nanoseconds, 1, 5) + name
 
 
 def regular(name: bytes, content: bytes = b"", *, shared: bool = False, mode: int = 0o644) -> bytes:
-    """Return a regular file."""
+    """Return the records of a regular file."""
     pieces = extent(0, content) if content else b""
     return record(REGULAR, name, mode=mode, size=len(content), shared=shared) + pieces + extent(0)
 
@@ -135,5 +135,5 @@ def extent(at: int, content: bytes = b"") -> bytes:
 
 
 def symlink(name: bytes, target: bytes, *, shared: bool = False) -> bytes:
-    """Return a symbolic link."""
+    """Return the record of a symbolic link."""
     return record(SYMLINK, name, mode=0o777, size=len(target), shared=shared) + target

@@ -1,4 +1,4 @@
-/* In the place of store.c: what goes wrong with a view, by a bug of ours or an end of the program (-DENDS). */
+/* Takes the place of store.c, and makes every view fail: by a bug of ours, or by an end of the program (-DENDS). */
 
 #include "inside.h"
 

@@ -1,13 +1,13 @@
-/* Parts of the supervisor, one at a time, for the tests: each line of stdin is an order, and gets one line on stdout. */
+/* Runs parts of the supervisor alone, for the tests. Each line of stdin is an order and gets one line on stdout. */
 
 #include "inside.h"
-#include "cell.c" /* for what is their own, as are those below */
+#include "cell.c" /* the tests need its static functions. The same holds for the files below */
 
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 
-#define FOUND 99 /* how a process ends in which a sanitizer found something */
+#define FOUND 99 /* the exit code of a process in which a sanitizer found an error */
 
 const char *__asan_default_options(void)
 {
@@ -19,7 +19,7 @@ const char *__ubsan_default_options(void)
     return "exitcode=99";
 }
 
-/* A process apart has no descriptor on which a sanitizer would be heard. */
+/* A process apart has no descriptor to which a sanitizer could print. */
 static pid_t await_apart(pid_t pid, int *status)
 {
     pid = waitpid(pid, status, 0);
@@ -36,7 +36,7 @@ static pid_t await_apart(pid_t pid, int *status)
 #include "snapshot.c"
 #include "outputs.c"
 
-_Noreturn void serve(enum stage stage, bool in_cell) /* of main.c, which is not here */
+_Noreturn void serve(enum stage stage, bool in_cell) /* in place of that of main.c, which is left out here */
 {
     (void)stage, (void)in_cell;
     BROKEN("there is no job here");
@@ -87,7 +87,7 @@ static void answer_obstacles(const char *rest)
     printf("\n");
 }
 
-/* Whether what a process that looked says is taken of it. */
+/* Tell whether the supervisor accepts what a process reports of an obstacle. */
 static void answer_told(const char *rest)
 {
     struct obstacle said = {.kind = ""};
@@ -99,7 +99,7 @@ static void answer_told(const char *rest)
     printf("%d\n", is_sound(&said));
 }
 
-/* The same of a cell. */
+/* Tell how many of the names of its view a cell accepts. */
 static void answer_names(const char *rest)
 {
     unsigned long size;
@@ -118,7 +118,7 @@ static void answer_names(const char *rest)
     told = NULL;
 }
 
-/* Answer with what this process is, or not as it should. */
+/* Answer with the facts of this process, or misbehave. */
 static void errand(const void *about)
 {
     char text[4096] = "";
@@ -161,7 +161,7 @@ static void answer_snapshot(int failed, const struct snapshot *told)
                (unsigned long long)told->pipes, (unsigned long long)told->sockets, (unsigned long long)told->devices);
 }
 
-/* Copy all of a file; a test's archives have up to some hundred megabytes. */
+/* Copy a whole file. The archives of the tests have up to some hundred megabytes. */
 static void copy_all(int from, int to)
 {
     off_t size = MUST(lseek(from, 0, SEEK_END)), at = 0;
@@ -169,7 +169,7 @@ static void copy_all(int from, int to)
         MUST(sendfile(to, from, &at, size - at));
 }
 
-/* Take a snapshot of at most so many bytes, and write the archive to a file where that is well. */
+/* Take a snapshot of at most `most` bytes. If that works, write the archive to a file. */
 static void answer_take(const char *rest)
 {
     char path[4096];
@@ -186,7 +186,7 @@ static void answer_take(const char *rest)
         if (pwrite(archive, "x", 1, 0) > 0 || !ftruncate(archive, 0) || !ftruncate(archive, 1L << 40))
             BROKEN("the archive can be changed");
     } else if (lseek(archive, 0, SEEK_END)) {
-        BROKEN("a half of an archive is left");
+        BROKEN("a part of an archive is left");
     }
     close(archive);
     errno = number;
@@ -209,13 +209,13 @@ static void answer_restore(const char *path)
     MUST(fcntl(archive, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL));
     int failed = snapshot_restore(archive, &told), number = errno;
     if (MUST(lseek(archive, 0, SEEK_CUR)) != before)
-        BROKEN("who else reads it would go on from somewhere else");
+        BROKEN("another reader of the archive would go on at another offset");
     close(archive);
     errno = number;
     answer_snapshot(failed, &told);
 }
 
-/* Say of archives that are not as they must be what is said of them. */
+/* Print the errors for archives that must be refused: without seals, a plain file, and one that cannot be sealed. */
 static void answer_unfit(const char *path)
 {
     struct snapshot told;
@@ -230,7 +230,7 @@ static void answer_unfit(const char *path)
     close(not_to_be_sealed);
 }
 
-/* Answer as no packing does. */
+/* Answer as no process that packs an archive does. */
 static void lie(const void *about)
 {
     static struct result result;
@@ -248,7 +248,7 @@ static void answer_lie(const char *how)
     answer_snapshot(failed, &told);
 }
 
-/* Tell whether the end of an output of `size` bytes is right, of which `cap` are kept, and that is read in pieces. */
+/* Tell whether the end of an output of `size` bytes is right. It is read in pieces, and `cap` of its bytes are kept. */
 static bool tail_is_right(size_t cap, size_t size, size_t piece)
 {
     static char all[8 * TAIL], kept[8 * TAIL], space[TAIL + BESIDE], wanted[TAIL + BESIDE];
@@ -271,7 +271,8 @@ static bool tail_is_right(size_t cap, size_t size, size_t piece)
     return told.size == right.size && !memcmp(space, wanted, right.size);
 }
 
-/* Say how many pages are there of what output on the way takes, of how many: before a phase that asks for it, and with it. */
+/* Print how many pages of the room for live output are in memory: before a phase that asks for it, in that phase,
+ * and at most. */
 static void answer_touched(void)
 {
     static unsigned char seen[sizeof live / 4096 + 2];
@@ -279,7 +280,7 @@ static void answer_touched(void)
     char *from = (char *)((uintptr_t)&live & ~4095UL);
     size_t pages = ((char *)(&live + 1) - from + 4095) / 4096, before = 0, after = 0;
     MUST(mincore(from, pages * 4096, seen));
-    for (size_t page = 1; page < pages - 1; page++)  /* of the first and the last others have a part */
+    for (size_t page = 1; page < pages - 1; page++)  /* the first and the last hold other data too */
         before += seen[page] & 1;
     live_begin(outputs);
     MUST(mincore(from, pages * 4096, seen));
@@ -288,7 +289,8 @@ static void answer_touched(void)
     printf("%zu %zu %zu\n", before, after, pages - 2);
 }
 
-/* Let time pass and things happen, and say whether a message comes of it, which the host takes unless one is under way. */
+/* Let time pass, output come and CPU time go by. Print whether the supervisor sends a message. The host takes it,
+ * unless one is under way. */
 static void answer_news(const char *rest)
 {
     static char kept[64];
@@ -323,9 +325,9 @@ static void answer_tail(const char *rest)
     printf("%s\n", tail_is_right(cap, size, piece) ? "right" : "wrong");
 }
 
-/* Do as the supervisor does where files are to come back, and have what it would tell the host in a file. `how` is whether
- * the process that collects is itself, with time or without, or which of these it is: one that ends amid a file, one that
- * tells what was not asked for, one that takes its time. */
+/* Answer as a process that collects files must not. `about` names the fault: a file that is too large and ends early
+ * ("large", "total"), a pattern that was not asked for ("unasked"), a file without a name ("unnamed"), with a name that
+ * is too long ("long") or of an unknown kind ("odd"), too many files ("many"), or no answer for a minute ("silent"). */
 static void deceive(const void *about)
 {
     struct collected head = {.kind = A_FILE, .mode = 0644, .matched = 1, .name_size = 1, .size = 100000};

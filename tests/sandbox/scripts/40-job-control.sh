@@ -5,6 +5,6 @@ jobs | sed 's/  */ /g'
 kill %1 2>/dev/null || echo "no job"
 read -ra stat </proc/$$/stat; sleep 60 & read -ra child </proc/$!/stat
 ((child[4] == stat[4])) || echo "a group of its own"
-# Waited for, or whether bash tells of its end depends on which comes first.
+# Wait for it. Otherwise a race decides whether bash tells of its end.
 { kill $!; wait $!; } 2>/dev/null
 echo $?

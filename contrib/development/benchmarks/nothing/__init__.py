@@ -55,4 +55,4 @@ def make(settings: Settings, runtime: Runtime) -> Sandbox:
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     """Yield a finding that there is nothing to check."""
     del settings, runtime
-    yield Subject("an engine that does nothing").note("no job is run: each has the same answer, at once")
+    yield Subject("an engine that does nothing").note("it runs no job: each gets the same result at once")
