@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,12 +20,12 @@ from spoold.host.clock import Clock
 from spoold.host.spill import Spill
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import CacheError, OperatorError, TemporaryError
-from spoold.model.job import BuildResult, Job, JobResult, Runtime
+from spoold.model.job import BuildResult, Job, JobCase, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.outputs import Left, Returned
 from spoold.model.response import SKIPPED_PHASE, Fetching, Outcome, Package, Phase, Stream, finished_phase
 from spoold.model.tails import phase_so_far
-from spoold.sandbox import Judge, RunCancelledError
+from spoold.sandbox import Check, Judge, RunCancelledError, Talked
 from tests import returned
 
 PATH = os.environ["PATH"]
@@ -43,7 +44,8 @@ class PlainSandbox:
     There is no isolation, so only our own scripts may run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, joined: Joined | None = None) -> None:
+        self.joined = joined
         self.jobs: list[Job] = []
         self.notes: list[str] = []
         self.gate = threading.Event()
@@ -90,7 +92,16 @@ class PlainSandbox:
                 files = self._run_cases(job, directory, cancelled, judge)
                 return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=self.notes, of_cases=files)
             script = ["run.sh", *job.args]
-            ran = _phase(directory, script, job.run, stdin=job.stdin, env=job.env, cancelled=cancelled, tell=tell)
+            ran = _phase(
+                directory,
+                script,
+                job.run,
+                stdin=job.stdin,
+                env=job.env,
+                cancelled=cancelled,
+                tell=tell,
+                joined=self.joined,
+            )
             on_phase("run", ran)
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)
@@ -106,6 +117,10 @@ class PlainSandbox:
             with tempfile.TemporaryDirectory() as above:
                 own = shutil.copytree(directory, Path(above, "job"), symlinks=True)
                 script, env = ["run.sh", *case.args], job.env | case.env
+                if job.talks:
+                    assert job.checker
+                    judge.talked(number, _talk(str(own), case, env, job.checker, judge.meets(number)))
+                    continue
                 ran = _phase(str(own), script, case.limits, stdin=case.stdin, env=env, cancelled=cancelled, tell=None)
                 if left and ran.outcome is not Outcome.CANCELLED and (wanted := left.of(case.outputs)):
                     files[number] = returned.of_directory(own, wanted, contents)
@@ -154,6 +169,7 @@ def _phase(
     env: dict[str, str],
     cancelled: threading.Event,
     tell: Callable[[str, Phase], None] | None,
+    joined: Joined | None = None,
 ) -> Phase:
     began = looked = time.monotonic()
     spent = 0.0
@@ -164,11 +180,13 @@ def _phase(
             ["/bin/sh", *script],
             cwd=directory,
             env={"PATH": PATH, **env},
-            stdin=given,
-            stdout=subprocess.PIPE,
+            stdin=joined.stdin if joined else given,
+            stdout=joined.stdout if joined else subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,
         )
+    if joined:
+        joined.begin()
     ended, told = None, -1
     while True:
         try:
@@ -193,6 +211,8 @@ def _phase(
             if ended is Outcome.TIME_LIMIT and process.returncode != -signal.SIGKILL:
                 ended = None  # it ended by itself while this process stood still
             break
+    if joined:
+        stdout = joined.end()
     code = process.returncode
     return finished_phase(
         stdout=_stream(stdout, limits.stdout),
@@ -202,6 +222,59 @@ def _phase(
         signal="SIGKILL" if ended else signal.Signals(-code).name if code < 0 else "",
         exit_code=None if ended or code < 0 else code,
     )
+
+
+class Joined:
+    """The ends of a program that reads what another prints. ``printed`` gets all that this one prints."""
+
+    def __init__(self, stdin: int, to: int, silent: list[Joined]) -> None:
+        self.stdin, self._to, self._silent = stdin, to, silent
+        self._from, self.stdout = os.pipe()
+        self.printed = b""
+        self._thread = threading.Thread(target=self._copy)
+        self.has_begun = False
+
+    def begin(self) -> None:
+        self.has_begun = True
+        os.close(self.stdin)
+        os.close(self.stdout)
+        self._thread.start()
+
+    def _copy(self) -> None:
+        while data := os.read(self._from, 65536):
+            self.printed += data
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._to, data)
+        self._silent.append(self)
+        os.close(self._from)
+        os.close(self._to)
+
+    def end(self) -> bytes:
+        self._thread.join()
+        return self.printed
+
+
+def _talk(directory: str, case: JobCase, env: dict[str, str], interactor: Job, check: Check) -> Talked:
+    """Run a program and its interactor, joined by pipes."""
+    (of_program, to_program), (of_interactor, to_interactor) = os.pipe(), os.pipe()
+    silent: list[Joined] = []
+    program, other = Joined(of_program, to_interactor, silent), Joined(of_interactor, to_program, silent)
+    found: list[JobResult] = []
+
+    def interact() -> None:
+        job = msgspec.structs.replace(
+            interactor, files=[*interactor.files, *check.files], args=check.args, outputs=check.outputs
+        )
+        found.append(PlainSandbox(other).run(job, lambda *_: None, threading.Event()))
+        if not other.has_begun:  # it was not compiled
+            other.begin()
+
+    thread = threading.Thread(target=interact)
+    thread.start()
+    script = ["run.sh", *case.args]
+    ran = _phase(directory, script, case.limits, env=env, cancelled=threading.Event(), tell=None, joined=program)
+    thread.join()
+    return Talked(ran, [], found[0], silent[0] is other, f">{program.printed.decode()}<{other.printed.decode()}")
 
 
 def _outcome(code: int, stdout: bytes, stderr: bytes, limits: PhaseLimits) -> Outcome:

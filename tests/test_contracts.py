@@ -13,12 +13,13 @@ import pytest
 from spoold import engines
 from spoold.actors.builder import Backend
 from spoold.config import DockerSettings, OciSettings, SandboxSettings, Settings, SpoolSettings
+from spoold.model.checkers import files_for_talk
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobCase, JobFile, JobResult
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
 from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome, Phase
-from spoold.sandbox import Check, RunCancelledError, Sandbox
+from spoold.sandbox import Check, RunCancelledError, Sandbox, Talked
 from tests.engines import need_oci
 from tests.returned import contents
 from tests.sandbox.test_cases import All
@@ -227,6 +228,7 @@ class Heard:
         self.runs: list[tuple[int, Phase]] = []
         self.checks: dict[int, Check] = {}
         self.results: dict[int, JobResult] = {}
+        self.talks: dict[int, Talked] = {}
 
     def wants(self, number: int) -> bool:
         self.asked.append(number)
@@ -239,6 +241,12 @@ class Heard:
 
     def checked(self, number: int, result: JobResult) -> None:
         self.results[number] = result
+
+    def meets(self, number: int) -> Check:
+        return Check(files_for_talk(b"%d\n" % number, b"right\n"), b"", ["judge/input", "x"], well={42})
+
+    def talked(self, number: int, talked: Talked) -> None:
+        self.talks[number] = talked
 
     @property
     def printed(self) -> list[tuple[int, object, str]]:
@@ -348,6 +356,25 @@ def test_a_checker_that_cannot_be_compiled_fails_no_case(engine: tuple[Sandbox, 
     for result in judge.results.values():
         assert (result.compile.exit_code, result.compile.stderr, result.run.outcome) == (4, "words\n", Outcome.SKIPPED)
     assert sorted(judge.results) == [0, 1]
+
+
+def test_a_program_and_its_interactor_read_what_the_other_prints(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    judge = Heard(0, 1, 2)
+    script = 'cat judge/input made; read -r word; [ "$word" = "$2$(cat "$1")" ] && exit 42; echo "$word" >&2; exit 43'
+    interactor = job(shell, script, "echo made > made")
+    program = 'read -r number; read -r made; [ $number != 1 ] || { echo "$made"; exit 4; }; echo "x$number"; cat'
+    many = job(shell, program, "echo of the program > made", cases=[case(0), case(1), case(2)], checker=interactor)
+    result = sandbox.run(msgspec.structs.replace(many, talks=True), lambda *_: None, threading.Event(), judge)
+    assert (result.compile.outcome, judge.runs, sorted(judge.talks)) == (Outcome.OK, [], [0, 1, 2])
+    seen = [(talked.run.stdout, talked.run.exit_code) for talked in judge.talks.values()]
+    assert seen == [("x0\n", 0), ("made\n", 4), ("x2\n", 0)]
+    found = [talked.result.run for talked in judge.talks.values() if talked.result]
+    assert [(run.exit_code, run.stdout, run.stderr) for run in found] == [
+        (42, "0\nmade\n", ""),
+        (43, "1\nmade\n", "made\n"),
+        (42, "2\nmade\n", ""),
+    ]
 
 
 def test_what_a_live_job_prints_is_told_while_it_runs(engine: tuple[Sandbox, str]) -> None:

@@ -181,6 +181,34 @@ def test_what_is_shown_on_the_way_is_no_answer_where_its_executor_is_killed(serv
     served.assert_nothing_is_left()
 
 
+def test_a_talk_whose_executor_is_killed_begins_anew_and_is_answered_once(served: Served) -> None:
+    talk = 'echo hello; read -r word; [ "$word" = hello ] && exit 42; exit 43'
+    script = f'read -r word; [ "$1" = quick ] || ({NAP}; true) 2>/dev/null; echo "$word"'
+    cases = [{"name": "one", "args": ["quick"]}, {"name": "two"}]
+    served.drop(
+        "talk",
+        script,
+        cases=cases,
+        interactor={"files": [{"name": "run.sh", "content": talk}]},
+        limits={"run": {"time": 600}},
+    )
+    side_file = served.spool / "progress" / "talk.json"
+
+    def has_begun() -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return len(json.loads(side_file.read_bytes()).get("cases", [])) == 1
+        return False
+
+    until(has_begun)
+    served.processes["executor"].send_signal(signal.SIGKILL)
+    served.processes["executor"].wait()
+    served.start(["executor"])
+    until(lambda: wake() or (served.spool / "done" / "talk.response.json").exists())  # type: ignore[func-returns-value] # it is None
+    response = served.response("talk")
+    assert (response["status"], response["attempt"], response["summary"]["accepted"]) == ("COMPLETED", 2, 2), response
+    served.assert_nothing_is_left()
+
+
 def test_an_executor_that_is_stopped_past_its_lease_has_lost(served: Served, tmp_path: Path, docker_host: str) -> None:
     """Another executor answers. The first one continues, publishes nothing and removes its container."""
     first = served.processes["executor"]

@@ -88,7 +88,7 @@ def _shells(path: Path, pin: str, max_files: int) -> Iterator[Shell]:
         yield Shell(_text(file) if file.is_file() else DEFAULT_EXPRESSION, pin)
     elif path.suffix == ".json":
         request = _request(path, max_files)
-        for program in (request, request.checker):
+        for program in (request, request.grader):
             if program:
                 yield Shell(program.expression(), request.nixpkgs)
     else:

@@ -65,6 +65,7 @@ class _Options(TypedDict, total=False):
     cases: list[dict[str, Any]]
     compare: dict[str, Any]
     checker: dict[str, Any]
+    interactor: dict[str, Any]
     stop_on_failure: bool | Literal["group"]
     outputs: list[Output]
     nixpkgs: str

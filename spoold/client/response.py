@@ -95,6 +95,7 @@ class Case(_Part, frozen=True):
     run: Phase = Phase()
     difference: Difference | None = None
     message: str | None = None
+    interaction: str | None = None
     outputs: list[ReturnedFile] | None = None
     outputs_missing: list[str] = []
 

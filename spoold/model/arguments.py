@@ -17,7 +17,7 @@ WIRE_OVERHEAD = 64
 def check_arguments(args: list[str], env: dict[str, str], below: str = "") -> None:
     """Raise :class:`ClientError` where a program could not get these arguments and variables.
 
-    ``below`` is the part of the request that has them, as its keys begin: "" or ``checker.``.
+    ``below`` is the part of the request that has them, as its keys begin: "", ``checker.`` or ``interactor.``.
     """
     check_total(size_of_args(args, below), size_of_env(env, below), below)
 

@@ -63,14 +63,15 @@ def check_cases(request: Request) -> None:
         )
     for key, most in (("args", MAX_IN_ALL), ("env", MAX_IN_ALL), ("outputs", MAX_PATTERNS)):
         _bound(key, most, (getattr(case, key) or () for case in request.cases))
-    if request.checker and (request.compare or any(case.compare for case in request.cases)):
-        raise ClientError("compare: there is a checker, which decides what is right: leave out one of the two")
+    if request.grader and (request.compare or any(case.compare for case in request.cases)):
+        kind = request.grader.KIND
+        raise ClientError(f"compare: the {kind} decides what is right: leave out one of the two")
     if request.compare:
         rules_for(request.compare)
 
 
 def _require_no_other_key(request: Request) -> None:
-    for key in ("compare", "stop_on_failure", "checker"):
+    for key in ("compare", "stop_on_failure", "checker", "interactor"):
         if getattr(request, key):
             raise ClientError(f"{key}: there are no cases to judge: leave it out")
 

@@ -18,6 +18,7 @@ MOST_POINTS = 1e9
 HIGHEST_EXIT = 255
 ENDS = (True, False, "group")
 Protocol = Literal["kattis", "testlib", "cms"]  # between a judge and a checker
+TalkProtocol = Literal["kattis", "testlib"]  # between a judge and an interactor
 StopOnFailure = bool | Literal["group"]
 
 

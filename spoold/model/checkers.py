@@ -1,7 +1,7 @@
-"""Checkers: the files and arguments that they get, and what their end means, by the protocols of other judges.
+"""Checkers and interactors: their files and arguments, and what their end means, by the protocols of other judges.
 
-Spec: spool-layout.md, "Checkers". Sources: the Kattis problem package format (output validators), testlib.h 0.9.45,
-CMS' documentation of checkers ("standard manager output").
+Spec: spool-layout.md, "Checkers" and "Interactors". Sources: the Kattis problem package format (output validators),
+testlib.h 0.9.45, CMS' documentation of checkers ("standard manager output").
 """
 
 from __future__ import annotations
@@ -36,11 +36,19 @@ TESTLIB = {0: Verdict.ACCEPTED, 1: Verdict.WRONG_ANSWER, 2: Verdict.WRONG_ANSWER
 NO_FEEDBACK: Mapping[str, bytes] = MappingProxyType({})
 WITH_POINTS = 7
 PART, PARTS = 50, 200  # the first exit code for a part of the points, and how many steps make the whole
+# The exit codes by which an interactor says that the program may be right, at least in part.
+WELL = {"kattis": frozenset({42}), "testlib": frozenset({0, WITH_POINTS, *range(PART + 1, PART + PARTS + 1)})}
 
 
 def files_for(stdin: bytes, answer: bytes, output: bytes) -> list[JobFile]:
     """Return the files that lie beside a checker when it runs."""
     named = {INPUT: stdin, ANSWER: answer, OUTPUT: output, FEEDBACK: b""}
+    return [JobFile(name, content, 0o644) for name, content in named.items()]
+
+
+def files_for_talk(stdin: bytes, answer: bytes) -> list[JobFile]:
+    """Return the files that lie beside an interactor when it runs."""
+    named = {INPUT: stdin, ANSWER: answer, FEEDBACK: b""}
     return [JobFile(name, content, 0o644) for name, content in named.items()]
 
 
@@ -50,7 +58,7 @@ def arguments_for(protocol: Protocol, args: list[str]) -> list[str]:
 
 
 def feedback_of(protocol: Protocol) -> Wanted | None:
-    """Return which files of a checker come back. None where its protocol has none."""
+    """Return which files of a checker or interactor come back. None where its protocol has none."""
     if protocol != "kattis":
         return None
     outputs = [Output(path=path) for path in (SCORE, PART_OF_SCORE, *WORDS)]
@@ -58,12 +66,22 @@ def feedback_of(protocol: Protocol) -> Wanted | None:
 
 
 def judgement(
-    protocol: Protocol, run: Phase, of_points: float, feedback: Mapping[str, bytes] = NO_FEEDBACK
+    protocol: Protocol,
+    run: Phase,
+    of_points: float,
+    feedback: Mapping[str, bytes] = NO_FEEDBACK,
+    who: str = "checker",
 ) -> Judgement:
     """Return what a checker found, by its ``run``. ``of_points`` is what the case is worth.
 
-    ``feedback`` has the contents of those files of :func:`feedback_of` that the checker left, by name.
+    ``feedback`` has the contents of those files of :func:`feedback_of` that the checker left, by name. ``who`` is what
+    a message calls it.
     """
+    found = _judgement(protocol, run, of_points, feedback)
+    return found._replace(message=f"{who}: {found.message}") if found.verdict is Verdict.JUDGE_ERROR else found
+
+
+def _judgement(protocol: Protocol, run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> Judgement:
     if run.outcome not in (Outcome.OK, Outcome.NONZERO_EXIT) or not isinstance(run.exit_code, int):
         return _failed(run, f"it ended with {run.outcome}")
     if run.stdout_truncated is True or run.stderr_truncated is True:
@@ -88,20 +106,19 @@ def _by_kattis(run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> J
     return _partial(number, of_points, words) if name == SCORE else _part(number, of_points, words)
 
 
-def not_compiled(result: JobResult) -> Judgement:
+def not_compiled(result: JobResult, who: str = "checker") -> Judgement:
     """Return the judgement where a checker could not be compiled. Only the checker is to blame."""
     words = "; ".join(result.notes)
-    return _failed(
-        result.compile, f"its compile.sh ended with {result.compile.outcome}" + (f": {words}" if words else "")
-    )
+    why = f"{who}: its compile.sh ended with {result.compile.outcome}"
+    return _failed(result.compile, why + (f": {words}" if words else ""))
 
 
-def why_lost(build: BuildResult) -> str:
+def why_lost(build: BuildResult, who: str = "checker") -> str:
     """Return why a checker cannot be run after this build of its dependencies, "" where it can."""
     if build.shell:
         return ""
     words = _words(build.phase.stderr.strip().rpartition("\n")[2])
-    return f"checker: its dependencies cannot be installed ({build.phase.outcome}): {words}"
+    return f"{who}: its dependencies cannot be installed ({build.phase.outcome}): {words}"
 
 
 def _by_testlib(run: Phase, of_points: float) -> Judgement:
@@ -151,7 +168,7 @@ def _number(text: str) -> float | None:
 
 def _failed(run: Phase, why: str) -> Judgement:
     last = _words(_said(run).strip().rpartition("\n")[2])
-    return Judgement(Verdict.JUDGE_ERROR, message=f"checker: {why}" + (f"; its last words: {last}" if last else ""))
+    return Judgement(Verdict.JUDGE_ERROR, message=why + (f"; its last words: {last}" if last else ""))
 
 
 def _said(run: Phase) -> str:

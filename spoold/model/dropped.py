@@ -27,7 +27,7 @@ from spoold.model.encodings import decode
 from spoold.model.errors import ClientError, IncompleteError
 from spoold.model.lenient import TWICE, as_meant
 from spoold.model.outputs import DOT, Output, with_plain_path
-from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, Checker, File, Program, Request
+from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, Checker, File, Interactor, Program, Request
 from spoold.model.unfinished import why_not_json
 from spoold.model.words import shown
 
@@ -60,8 +60,10 @@ def read_request_for_any_pin(data: bytes, *, max_files: int) -> Request:
     request = _with_plain_names(msgspec.convert(as_meant(_parse(data), Request), Request))
     check_arguments(request.args, request.env)
     _check_files(request, max_files)
-    if request.checker:
-        _check_checker(request.checker, max_files - len(request.files))
+    if request.checker and request.interactor:
+        raise ClientError("interactor: there is a checker too, and each of them says what is right: leave out one")
+    if request.grader:
+        _check_grader(request.grader, max_files - len(request.files))
     check_outputs(request.outputs)
     if request.kind == "list-dependencies":
         if request.files:
@@ -151,6 +153,8 @@ def _with_plain_names(request: Request) -> Request:
     """Return the request with plain names of files: ``./run.sh`` becomes ``run.sh``."""
     if request.checker:
         request = replace(request, checker=replace(request.checker, files=_plain(request.checker.files)))
+    if request.interactor:
+        request = replace(request, interactor=replace(request.interactor, files=_plain(request.interactor.files)))
     cases = [case if not case.outputs else replace(case, outputs=_asked(case.outputs)) for case in request.cases]
     return replace(request, files=_plain(request.files), outputs=_asked(request.outputs), cases=cases)
 
@@ -163,15 +167,16 @@ def _asked(outputs: list[Output]) -> list[Output]:
     return [with_plain_path(output) for output in outputs]
 
 
-def _check_checker(checker: Checker, max_files: int) -> None:
-    check_arguments(checker.args, {}, "checker.")
-    _check_files(checker, max_files, "checker.")
-    _check_scripts(checker, "checker.")
-    for index, file in enumerate(checker.files):
+def _check_grader(program: Checker | Interactor, max_files: int) -> None:
+    kind = program.KIND
+    check_arguments(program.args, {}, f"{kind}.")
+    _check_files(program, max_files, f"{kind}.")
+    _check_scripts(program, f"{kind}.")
+    for index, file in enumerate(program.files):
         if file.name.partition("/")[0].casefold() in RESERVED:
             raise ClientError(
-                f"checker.files[{index}].name: {shown(file.name)}: "
-                f"{' and '.join(RESERVED)} are given to a checker: choose another name"
+                f"{kind}.files[{index}].name: {shown(file.name)}: "
+                f"{' and '.join(RESERVED)} are given to the {kind}: choose another name"
             )
 
 

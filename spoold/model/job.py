@@ -54,8 +54,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of the user who dropped the submission.
     ``memory`` is the most bytes that its container may take, 0 where nobody counted them. Where there are ``cases``,
     they run in place of the job itself, each from the files that compile.sh left. A ``checker`` is a job of its own. It
-    is compiled once, and runs after each case whose output is to be checked. After ``cases_time`` seconds of cases, no
-    other case is begun. The output of a ``live`` job is told while it runs, except for its cases. ``outputs`` says
+    is compiled once, and runs after each case whose output is to be checked. A checker that ``talks`` is an interactor:
+    it runs together with the program of each case. After ``cases_time`` seconds of cases, no other case is begun. The
+    output of a ``live`` job is told while it runs, except for its cases. ``outputs`` says
     which files come back. They may lie in the directory ``scratch`` for a while ("" is the host's own). Where there are
     ``cases``, ``outputs`` bounds what all of them may have together.
     """
@@ -76,6 +77,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cases: list[JobCase] = []
     cases_time: float = math.inf
     checker: Job | None = None
+    talks: bool = False
     live: bool = False
     outputs: Wanted | None = None
     scratch: str = ""

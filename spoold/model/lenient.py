@@ -26,6 +26,7 @@ ELSEWHERE = {
     "cases": ("tests", "testcases", "test_cases", "testCases"),
     "expected": ("expected_output", "answer", "output", "outputs", "expected_stdout"),
     "checker": ("validator", "output_validator", "grader", "special_judge", "spj"),
+    "interactor": ("interactive", "interaction", "interactive_judge"),
     "points": ("score", "weight", "worth"),
     "group": ("subtask", "groups"),
     "hidden": ("secret", "private"),
@@ -66,11 +67,6 @@ ELSEWHERE = {
     "stack": ("stack_limit", "stack_size"),
     "nixpkgs": ("pin", "channel"),
 }
-NO_TALK = (
-    "there are no interactive programs: a case has all of its input before it begins, and what it prints is looked at "
-    "when it has ended, by comparing or by a checker"
-)
-TALK = ("interactor", "interactive", "interaction")
 NO_LANGUAGES = (
     "there are no languages: cutor.nix among the files names the packages, compile.sh compiles and run.sh runs"
 )
@@ -166,8 +162,6 @@ def _unknown(key: str, path: str, fields: Iterable[str]) -> str:
     plain = _plain(key)
     if not path and plain in map(_plain, LANGUAGES):
         return f"{place}: {NO_LANGUAGES}"
-    if plain in TALK:
-        return f"{place}: {NO_TALK}"
     ours = _meant(plain, path, known) or difflib.get_close_matches(plain, known, n=1)
     hint = f" Is {ours[0]} meant?" if ours else ""
     return f"{place}: there is no such key.{hint} There are {', '.join(known)}"

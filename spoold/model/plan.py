@@ -25,7 +25,7 @@ def builds_of(request: Request, runtime: Runtime) -> dict[str, str]:
     pin = runtime.nixpkgs.get(request.nixpkgs)
     if pin is None:
         return {}
-    programs = [request, request.checker] if request.checker else [request]
+    programs = [request, request.grader] if request.grader else [request]
     expressions = [program.expression() for program in programs]
     return {ids.build_id(each, pin, runtime.system, runtime.nix): each for each in expressions}
 
@@ -42,8 +42,8 @@ def plan_job(
 ) -> tuple[Job, list[str]]:
     """Return the job, and a note for the client for each wish that the operator's limits did not allow.
 
-    ``build`` is the outcome of the program's build, and ``checker`` that of its checker's build, where there is a
-    checker that can be run. ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
+    ``build`` is the outcome of the program's build, and ``checker`` that of the build of its checker or interactor,
+    where there is one that can be run. ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
     """
     compile_, run, notes = _limits_of(request, request.limits, limits, "limits")
     stdin = request.stdin()
@@ -67,14 +67,16 @@ def plan_job(
         live=request.progress,
         outputs=_wanted(request, cases, limits),
     )
-    if request.checker and checker and checker.shell:
-        compile_, run, more = _limits_of(request.checker, request.checker.limits, limits, "checker.limits")
-        notes += unused_wishes(request.checker.limits.dependencies, "checker.limits", but="") + more
+    grader = request.grader
+    if grader and checker and checker.shell:
+        where = f"{grader.KIND}.limits"
+        compile_, run, more = _limits_of(grader, grader.limits, limits, where)
+        notes += unused_wishes(grader.limits.dependencies, where, but="") + more
         own = msgspec.structs.replace(
             job,
-            files=request.checker.job_files(),
+            files=grader.job_files(),
             stdin=b"",
-            args=request.checker.args,
+            args=grader.args,
             env={},
             compile=compile_,
             run=run,
@@ -84,7 +86,7 @@ def plan_job(
             live=False,
             outputs=None,
         )
-        job = msgspec.structs.replace(job, checker=own)
+        job = msgspec.structs.replace(job, checker=own, talks=request.interactor is not None)
     return job, notes
 
 

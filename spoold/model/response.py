@@ -183,7 +183,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(StrEnum):
-    """The verdict on a case. ``partial`` comes from a checker alone. ``judge_error`` is not the program's fault."""
+    """The verdict on a case. ``partial`` comes from a grader's program. ``judge_error`` is not the program's fault."""
 
     ACCEPTED = "accepted"
     WRONG_ANSWER = "wrong_answer"
@@ -213,7 +213,8 @@ class ReturnedFile(msgspec.Struct, frozen=True, kw_only=True):
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one case. ``difference`` tells where its output is wrong, and ``message`` explains the verdict.
 
-    ``outputs`` are its files that came back, and ``outputs_missing`` the required patterns that matched none.
+    ``interaction`` is what its program and the interactor said to each other. ``outputs`` are its files that came back,
+    and ``outputs_missing`` the required patterns that matched none.
     """
 
     name: str
@@ -222,6 +223,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     run: Phase
     difference: Difference | UnsetType = UNSET
     message: str | UnsetType = UNSET
+    interaction: str | UnsetType = UNSET
     outputs: list[ReturnedFile] | UnsetType = UNSET
     outputs_missing: list[str] | UnsetType = UNSET
 

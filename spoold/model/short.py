@@ -15,13 +15,16 @@ PHASES = ("dependencies", "compile", "run")
 
 
 def in_short(response: Response) -> Response:
-    """Return ``response`` with at most the first ``SHOWN`` bytes of each output, and no output of cases.
+    """Return ``response`` with at most the first ``SHOWN`` bytes of each output, and no output and talk of cases.
 
     An output that was cut is marked as truncated.
     """
     short: dict[str, object] = {name: phase_in_short(getattr(response, name)) for name in PHASES}
     if isinstance(response.cases, list):
-        short["cases"] = [msgspec.structs.replace(case, run=phase_in_short(case.run, 0)) for case in response.cases]
+        short["cases"] = [
+            msgspec.structs.replace(case, run=phase_in_short(case.run, 0), interaction=msgspec.UNSET)
+            for case in response.cases
+        ]
     return msgspec.structs.replace(response, **short)
 
 

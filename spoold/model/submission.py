@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from spoold.model.cases import Case, Protocol, StopOnFailure
+from spoold.model.cases import Case, Protocol, StopOnFailure, TalkProtocol
 from spoold.model.compare.rules import Compare
 from spoold.model.encodings import Encoding, decode
 from spoold.model.formats import Stored
@@ -90,7 +90,19 @@ class Program(_Part, frozen=True):
 class Checker(Program, frozen=True):
     """The grader's own program. It tells whether an output is right, by a ``protocol`` that other judges use too."""
 
+    KIND: ClassVar[str] = "checker"
+
     protocol: Protocol = "kattis"
+    args: list[str] = []
+    limits: LimitRequests = LimitRequests()
+
+
+class Interactor(Program, frozen=True):
+    """The grader's own program that talks with the program of a case while both run, and tells what came of it."""
+
+    KIND: ClassVar[str] = "interactor"
+
+    protocol: TalkProtocol = "kattis"
     args: list[str] = []
     limits: LimitRequests = LimitRequests()
 
@@ -111,7 +123,13 @@ class Request(Program, frozen=True):
     compare: Compare | None = None
     stop_on_failure: StopOnFailure = False
     checker: Checker | None = None
+    interactor: Interactor | None = None
     priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
+
+    @property
+    def grader(self) -> Checker | Interactor | None:
+        """Return the grader's own program: a checker or an interactor. A request has one of them at most."""
+        return self.checker or self.interactor
 
     def stdin(self) -> bytes:
         """Return the exact bytes that the program reads on standard input."""
@@ -141,7 +159,7 @@ class Origin(_Part, frozen=True):
 class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):
     """An entry of the spool. It is written once, at acceptance. ``Request`` is null for a refused file."""
 
-    NEWEST: ClassVar[int] = 5
+    NEWEST: ClassVar[int] = 6
 
     Submission_id: str
     Request: Request | None

@@ -74,6 +74,20 @@ def checked(case: Case, so_far: CaseResult, found: Judgement) -> CaseResult:
     return replace(so_far, verdict=found.verdict, points=points, message=UNSET if case.hidden or not said else said)
 
 
+def talked(case: Case, run: Phase, notes: Sequence[str], found: Judgement, *, is_decided: bool) -> CaseResult:
+    """Return the result of a ``case`` whose program talked with an interactor, which ``found`` what it tells.
+
+    ``is_decided`` says that the interactor was done with the program before that ended. How the program ended after a
+    wrong answer is then no failure of its own.
+    """
+    alone = judged(case, None, run, notes)
+    if found.verdict is Verdict.JUDGE_ERROR or alone.verdict is Verdict.ACCEPTED:
+        return checked(case, alone, found)
+    if found.verdict is Verdict.WRONG_ANSWER and is_decided:
+        return checked(case, replace(alone, message=UNSET), found)
+    return alone
+
+
 def skipped(case: Case) -> CaseResult:
     """Return the result of a ``case`` that was not run."""
     return CaseResult(name=case.name, verdict=Verdict.SKIPPED, points=0.0, run=SKIPPED_PHASE)

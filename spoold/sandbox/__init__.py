@@ -6,7 +6,7 @@ This package knows nothing of the spool, of Nix, or of any engine. Each engine i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
 from spoold.model.errors import SpooldError
@@ -22,13 +22,29 @@ class RunCancelledError(SpooldError):
 class Check(NamedTuple):
     """The input of one run of a job's checker: the files beside it, its standard input and its arguments.
 
-    ``outputs`` says which of its files come back.
+    ``outputs`` says which of its files come back. An interactor gets no standard input from here. Its program may go on
+    after it has ended with one of the exit codes ``well``.
     """
 
     files: list[JobFile]
     stdin: bytes
     args: list[str]
     outputs: Wanted | None = None
+    well: Collection[int] = ()
+
+
+class Talked(NamedTuple):
+    """What came of a talk: the run of the program with notes, the interactor's result, and what both said.
+
+    There is no ``result`` where the program could not be begun. ``is_decided`` tells that the interactor was done with
+    the program before the program ended.
+    """
+
+    run: Phase
+    notes: list[str]
+    result: JobResult | None
+    is_decided: bool
+    transcript: str
 
 
 class Judge(Protocol):
@@ -42,6 +58,12 @@ class Judge(Protocol):
 
     def checked(self, number: int, result: JobResult) -> None:
         """Hear the result of a check. Where compiling the checker failed, the ``run`` of the result is ``skipped``."""
+
+    def meets(self, number: int) -> Check:
+        """Return what the interactor of a case gets. Only a job whose checker ``talks`` asks for this."""
+
+    def talked(self, number: int, talked: Talked) -> None:
+        """Hear how the program of a case and its interactor ended. A cancelled case is told to ``ended``."""
 
 
 class Sandbox(Protocol):

@@ -17,7 +17,8 @@ from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import Check
 from spoold.sandbox.archive import Archive
-from spoold.sandbox.parts import WHOLE, Part, Runs
+from spoold.sandbox.parts import Part, Runs
+from spoold.sandbox.talk import Side
 
 MOST, ROOM = 32, 32 * 1024 * 1024  # how many checkers are kept, and how many bytes in all
 NOT_COMPILED = JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)
@@ -61,19 +62,32 @@ class Checker:
         self._job, self._checkers, self._run = job, checkers, run
         self._compiled: Compiled | None = None
 
-    def check(self, check: Check) -> JobResult:
-        """Run the checker once; raises what running a job raises, except for a fault of the checker's own."""
+    def is_compiled(self) -> bool:
+        """Tell whether it can be run. Compile it where that was not yet tried; raises what running a job raises."""
         assert self._job  # noqa: S101 - for mypy: a judge asks for no check where there is no checker
         if self._compiled is None:
             self._compiled = self._compile(self._job)
+        return self._compiled.result.compile.outcome in (Outcome.OK, Outcome.SKIPPED)
+
+    def check(self, check: Check, side: Side | None = None, more: float = 0.0) -> JobResult:
+        """Run the checker once; raises what running a job raises, except for a fault of the checker's own.
+
+        As a ``side`` of a talk it may take ``more`` seconds than its own limit.
+        """
+        is_compiled = self.is_compiled()
+        assert self._job  # noqa: S101 - for mypy, as above
+        assert self._compiled  # noqa: S101 - for mypy, as above
         before, archive = self._compiled.result.compile, self._compiled.archive
-        if before.outcome not in (Outcome.OK, Outcome.SKIPPED):
+        if not is_compiled:
             return self._compiled.result
         files = check.files if archive.size else [*self._job.files, *check.files]
         job = msgspec.structs.replace(
             self._job, files=files, stdin=check.stdin, args=check.args, compile=None, outputs=check.outputs
         )
-        result = self._run_own(job, Part(before=archive) if archive.size else WHOLE)
+        if side:
+            limits = msgspec.structs.replace(job.run, time=job.run.time + more)
+            job = msgspec.structs.replace(job, run=limits)
+        result = self._run_own(job, Part(before=archive if archive.size else None, side=side))
         return msgspec.structs.replace(result, compile=before)
 
     def _compile(self, job: Job) -> Compiled:

@@ -14,6 +14,7 @@ EXACT = 1024 * 1024  # bytes by which a measured size may be wrong; a phase is o
 
 TAIL = 64 * 1024  # bytes of each output that a supervisor reports during a phase, at most, see ``inside/live.c``
 PACE = 1  # seconds between two such reports, at least
+WINDOW = 64 * 1024  # bytes that a program in a talk may be ahead of the other, see ``inside/talk.c``
 
 SOCKET = 512 * 1024  # bytes that a socket may hold at most, see BUFFERS and net.core.rmem_default
 
@@ -57,4 +58,5 @@ NUMBERS = {
     "SOCKET": SOCKET,
     "TAIL": TAIL,
     "PACE": PACE,
+    "WINDOW": WINDOW,
 }

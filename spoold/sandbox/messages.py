@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 # The limit that a phase met, or the cancel that ended it; "" is none.
 Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
 Some = TypeVar("Some", bound="Message")
-VERSION = 8  # of all messages together; the supervisor sends its own first, and the host compares
+VERSION = 9  # of all messages together; the supervisor sends its own first, and the host compares
 LARGEST = 1 << 64  # all numbers lie between this and its negative
 
 
@@ -159,7 +159,7 @@ class Order(Message):
 
     ``script`` is the file of the job that is started in the end. ``input`` is 1 where it gets the job's input. ``last``
     is 1 for the last phase. After that one the supervisor makes room for another job unasked. Where ``live`` is 1,
-    output is reported while the phase runs (``Live``).
+    output is reported while the phase runs (``Live``). Where ``talks`` is 1, the phase is one side of a talk.
     """
 
     argv: list[bytes]
@@ -169,12 +169,29 @@ class Order(Message):
     input: int
     last: int
     live: int
+    talks: int
     limits: Bounds
     outputs: Wanted
 
 
 class Cancel(Message):
     """End the phase that runs now, and report it as usual. Nothing is ordered afterwards: the container is removed."""
+
+
+class Hear(Message):
+    """In a talk: what the other program said, to be read by this one. Without ``data`` nothing more comes."""
+
+    data: bytes
+
+
+class Passed(Message):
+    """In a talk: the other program has taken ``size`` bytes more of what this one said."""
+
+    size: int
+
+
+class Over(Message):
+    """The last word on a talk, after the account of the phase. The supervisor drops what comes before it."""
 
 
 class Keep(Message):
@@ -256,6 +273,22 @@ class Live(Message):
     stdout_total: int
     stderr: bytes
     stderr_total: int
+
+
+class Begun(Message):
+    """The program of a talk runs. From now on it can be told what the other says."""
+
+
+class Said(Message):
+    """In a talk: what the program printed. Without ``data`` it has closed its output."""
+
+    data: bytes
+
+
+class Took(Message):
+    """In a talk: the program has taken ``size`` bytes more of what the other said, or nobody will ever read them."""
+
+    size: int
 
 
 class Done(Message):

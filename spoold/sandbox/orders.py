@@ -32,7 +32,7 @@ def parcel(job: Job, before: Archive | None) -> Iterator[bytes]:
     yield job.stdin
 
 
-def order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: bool) -> Order:
+def order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: bool, talks: bool = False) -> Order:
     words = [
         job.shell,
         *(f"{key}={value}" for key, value in job.env.items()),
@@ -49,6 +49,7 @@ def order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: b
         input=int(name == "run"),
         last=int(last),
         live=int(job.live),
+        talks=int(talks),
         limits=_bounds(limits),
         outputs=returned.order_of(job.outputs if name == "run" else None),
     )

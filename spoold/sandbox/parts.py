@@ -9,6 +9,7 @@ from spoold.host.spill import Spill
 from spoold.model.job import Job, JobResult
 from spoold.model.response import Phase
 from spoold.sandbox.archive import Archive
+from spoold.sandbox.talk import Side
 
 OnPhase = Callable[[str, Phase], None]
 
@@ -18,12 +19,14 @@ class Part(NamedTuple):
 
     The part begins with the work directory ``before``, where that is given. Where ``after`` is given, the part ends
     with compile.sh, and what compile.sh left goes to ``after``. The contents of files that come back are added to
-    ``contents``. Without ``contents``, they get a place of their own.
+    ``contents``. Without ``contents``, they get a place of their own. Where ``side`` is given, the run is that side of
+    a talk.
     """
 
     before: Archive | None = None
     after: Archive | None = None
     contents: Spill | None = None
+    side: Side | None = None
 
     @property
     def beside(self) -> int:

@@ -117,7 +117,8 @@ class PooledSandbox(Generic[Carrier, Planned]):
             raise TemporaryError("the sandbox is not prepared")
         with self._turn(self._pool, cancelled, on_output) as turn:
             if job.cases:
-                return run_cases(job, judge, turn.run, on_phase, self._checkers)
+                with self._turn(self._pool, cancelled, None) as beside:
+                    return run_cases(job, judge, turn.run, on_phase, self._checkers, beside=beside.run)
             return turn.run(job, WHOLE, on_phase)
 
     def _turn(self, pool: Pool[Carrier], cancelled: threading.Event, on_output: OnOutput | None) -> Turn[Carrier]:

@@ -24,6 +24,7 @@ from spoold.model.job import Job, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.outputs import Returned
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
+from spoold.model.verdicts import printed
 from spoold.sandbox import RunCancelledError, obstacles, returned, wire
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import EXACT
@@ -34,6 +35,7 @@ from spoold.sandbox.orders import order, parcel
 from spoold.sandbox.parts import WHOLE, OnPhase, Part
 from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
+from spoold.sandbox.talk import Side
 from spoold.sandbox.transport import Transport, UnusableError
 from spoold.sandbox.verdict import is_possible, judge, killed_whole
 
@@ -133,6 +135,8 @@ class Runner(Generic[Carrier]):
         stream.cancelled = cancelled
         self.reusable = self.light = self._slow = False
         self._await_supervisor(stream)
+        if part.side:
+            part.side.meet(cancelled)
         self._jobs, self._owner, self.closure = self._jobs + 1, job.owner, job.closure
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
         shown = [wire.frame(show)] if self.plan.cells else []
@@ -185,9 +189,13 @@ class Runner(Generic[Carrier]):
                 size = self.plan.size(limits, beside)
                 self.transport.resize(replace(size, memory=min(size.memory, most)))
             self._left = self.plan.recycled and name == "run"
-            parts = chain(parts, [wire.frame(order(self.plan.runtime, job, name, limits, last=self._left))])
+            side = part.side if name == "run" else None
+            said = order(self.plan.runtime, job, name, limits, last=self._left, talks=side is not None)
+            parts = chain(parts, [wire.frame(said)])
             unseen = self._unseen
-            ran = self._phase(stream, parts, name, limits, Hearing(name, on_output, live=job.live))
+            ran = self._phase(stream, parts, name, limits, side or Hearing(name, on_output, live=job.live))
+            if side:
+                side.ended(printed(ran.phase))
             self._unseen = ran.unseen
             if part.after and ran.phase.outcome is Outcome.OK:
                 try:
@@ -201,7 +209,7 @@ class Runner(Generic[Carrier]):
             self._slow = beside > HEAVY or ran.entries > MANY
             self.light = beside <= LIGHT
             on_phase(name, phases[name])
-            if phases[name].outcome is Outcome.CANCELLED:
+            if phases[name].outcome is Outcome.CANCELLED and not (side and side.stopped):
                 raise RunCancelledError("cancelled")
             if name == "run" and job.outputs:
                 contents = returned.room(job.scratch) if part.contents is None else part.contents
@@ -237,7 +245,9 @@ class Runner(Generic[Carrier]):
             raise TemporaryError(f"the sandbox was lost: {error}") from error
         return ran._replace(notes=[*ran.notes, *of_kept(said)])
 
-    def _phase(self, stream: Stream, parts: Iterable[bytes], name: str, limits: PhaseLimits, hearing: Hearing) -> Ran:
+    def _phase(
+        self, stream: Stream, parts: Iterable[bytes], name: str, limits: PhaseLimits, hearing: Hearing | Side
+    ) -> Ran:
         started = time.monotonic()
         try:
             try:
@@ -271,7 +281,7 @@ def _usual(result: JobResult) -> bool:
     return Outcome.MEMORY_LIMIT not in (result.compile.outcome, result.run.outcome)
 
 
-def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float, hearing: Hearing) -> Ran:
+def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float, hearing: Hearing | Side) -> Ran:
     """End a phase as a limit would. Where the supervisor does not report it soon, its output is left out."""
     deadline = time.monotonic() + ENDING_TIMEOUT
     with stream.heedless():

@@ -99,9 +99,10 @@ def _rounded(size: int) -> int:
 
 
 def asked(limits: Limits, job: Job) -> int:
-    """Return the bytes that the container of ``job`` has in its largest phase."""
+    """Return the bytes that the containers of ``job`` have at one time, at most."""
     if job.cases:
-        return max(_of_cases(limits, job), _of_checker(limits, job))
+        both = (_of_cases(limits, job), _of_checker(limits, job))
+        return sum(both) if job.talks else max(both)  # an interactor has its container at the same time
     if job.compile is None:
         return memory_for(limits, job.run, held(job))
     # The most that compile.sh can leave as files in memory. ``limits.most`` bounds both phases, so where the files take
@@ -121,7 +122,7 @@ def _of_checker(limits: Limits, job: Job) -> int:
     checker = job.checker
     if checker is None:
         return 0
-    given = max(len(case.stdin) + case.answer + 2 * case.limits.stdout for case in job.cases)
+    given = max(len(case.stdin) + case.answer + (0 if job.talks else 2 * case.limits.stdout) for case in job.cases)
     run = memory_for(limits, checker.run, held(checker) + _laid(limits, checker) + given)
     return run if checker.compile is None else max(run, memory_for(limits, checker.compile, held(checker)))
 

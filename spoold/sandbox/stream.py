@@ -77,13 +77,14 @@ class Pipe(Protocol):
 
 
 class Stream:
-    """The messages over one pipe. One thread uses it."""
+    """The messages over one pipe. One thread uses it, but for ``pass_on``."""
 
     def __init__(self, pipe: Pipe, cancelled: threading.Event) -> None:
         self._pipe = pipe
         self.cancelled = cancelled
         self._stdout = bytearray()
         self._stderr = bytearray()
+        self._sending = threading.Lock()
 
     def send(self, parts: Iterable[bytes], patience: float, *, regardless: bool = False) -> None:
         """Send ``parts``. Stop once the supervisor speaks, which it does only to refuse. ``patience`` is seconds.
@@ -91,19 +92,39 @@ class Stream:
         With ``regardless`` they are sent even then, since the supervisor may be reporting a phase on the way.
         """
         deadline = time.monotonic() + patience
-        for part in _joined(parts):
-            view = memoryview(part)
+        with self._sending:
+            for part in _joined(parts):
+                view = memoryview(part)
+                while view:
+                    if self._wait(deadline, to_send=True):
+                        self._receive_what_is_there()
+                    if self._stdout and not regardless:
+                        return
+                    view = self._send_some(view)
+
+    def pass_on(self, data: bytes, patience: float) -> None:
+        """Send a whole message from any thread, and receive nothing. The supervisor reads it while its phase runs."""
+        deadline = time.monotonic() + patience
+        with self._sending:
+            view = self._send_some(memoryview(data))
             while view:
-                if self._wait(deadline, to_send=True):
-                    self._receive_what_is_there()
-                if self._stdout and not regardless:
-                    return
-                try:
-                    view = view[self._pipe.send(view) :]
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    raise ClosedError(f"cannot send to the sandbox: {error.strerror}") from error
+                writer = self._pipe.writer()
+                left = deadline - time.monotonic()
+                if writer < 0 or left <= 0:
+                    raise ClosedError("the sandbox takes nothing more")
+                poll = select.poll()
+                poll.register(writer, select.POLLOUT)
+                poll.poll(min(left, ATTENTION) * 1000)
+                view = self._send_some(view)
+
+    def _send_some(self, view: memoryview) -> memoryview:
+        """Send what the pipe takes now; return the rest."""
+        try:
+            return view[self._pipe.send(view) :]
+        except BlockingIOError:
+            return view
+        except OSError as error:
+            raise ClosedError(f"cannot send to the sandbox: {error.strerror}") from error
 
     def greeting(self, patience: float) -> Ready:
         """Return the message by which a program says that it waits.
@@ -136,6 +157,20 @@ class Stream:
         if isinstance(found, Broken):
             raise BrokenError(text(found.story))
         return found
+
+    def is_due(self, patience: float) -> bool:
+        """Wait ``patience`` seconds at most; tell whether there is something to do: a message or a cancel.
+
+        Raises :class:`ClosedError` at the end of the stream.
+        """
+        reader = self._pipe.reader()
+        if self._stdout or self.cancelled.is_set() or reader < 0:
+            return True
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        if poll.poll(patience * 1000):
+            self._receive_what_is_there()
+        return bool(self._stdout)
 
     def take(self, size: int, deadline: float) -> bytes:
         """Return exactly ``size`` bytes of the supervisor's stdout."""

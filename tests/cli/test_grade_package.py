@@ -103,8 +103,7 @@ def test_limits_of_both_formats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("validation: custom interactive", "x: interactive problems cannot be graded here"),
-        ("problem_format_version: 2025-09\ntype: interactive", "interactive problems cannot"),
+        ("problem_format_version: 2025-09\ntype: [interactive, multi-pass]", "multi-pass problems cannot"),
         ("problem_format_version: 2025-09\ntype: [scoring, multi-pass]", "multi-pass problems cannot"),
         ("problem_format_version: 2025-09\ntype: pass-fail submit-answer", "submit-answer problems cannot"),
         ("problem_format_version: 2031-01", "problem_format_version: '2031-01' is not supported"),

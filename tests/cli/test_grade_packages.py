@@ -170,9 +170,9 @@ DIVISION = "ZeroDivisionError: integer division or modulo by zero"
 
 
 def test_what_cannot_be_graded_is_said(bench: Bench, tmp_path: Path) -> None:
-    talks = write(tmp_path / "talks", {"problem.yaml": "validation: custom interactive"})
-    assert "talks: interactive problems cannot be graded here" in grade(bench, talks, code=exits.FAILED).stderr
     files = {"problem.yaml": "name: x", "data/secret/1.in": "", "data/secret/1.ans": ""}
+    silent = write(tmp_path / "silent", files | {"problem.yaml": "problem_format_version: 2025-09\ntype: interactive"})
+    assert "silent: it is interactive, but has no output_validator" in grade(bench, silent, code=exits.FAILED).stderr
     empty = write(tmp_path / "empty", files)
     assert (
         "neither a time limit nor accepted submissions"
@@ -193,3 +193,60 @@ def test_a_submission_in_an_unknown_language_keeps_no_other_from_being_graded(be
     found = graded(bench, older, code=exits.REFUSED)
     assert (found["accepted/a.a68"]["verdict"], found["accepted/a.a68"]["as_expected"]) == ("rejected", None)
     assert found["accepted/right.py"]["as_expected"]
+
+
+# Guess the number in the test data by 10 questions.
+GUESSED = """
+import sys
+secret = int(open(sys.argv[1]).read())
+for guess in range(10):
+    line = sys.stdin.readline()
+    if not line: sys.exit(43)
+    number = int(line)
+    if number == secret:
+        print("right", flush=True)
+        sys.exit(42)
+    print("higher" if number < secret else "lower", flush=True)
+open(sys.argv[3] + "judgemessage.txt", "w").write(f"10 guesses did not find {secret}")
+sys.exit(43)
+"""
+HALVES = """
+low, high = 1, 1000
+while True:
+    print((low + high) // 2, flush=True)
+    match input():
+        case "right": break
+        case "higher": low = (low + high) // 2 + 1
+        case "lower": high = (low + high) // 2 - 1
+"""
+COUNTS = "for n in range(1, 1001):\n    print(n, flush=True)\n    if input() == 'right': break\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ("validation: custom interactive\n", "output_validators/talk.py"),
+        ("problem_format_version: 2023-07\ntype: interactive\nlimits: {time_limit: 1}\n", "output_validator/talk.py"),
+    ],
+)
+def test_submissions_to_an_interactive_problem_talk_with_its_validator(
+    bench: Bench, tmp_path: Path, said: str, place: str
+) -> None:
+    files = {
+        "problem.yaml": f"name: Guess\n{said}",
+        place: GUESSED,
+        "submissions/accepted/halves.py": HALVES,
+        "submissions/wrong_answer/counts.py": COUNTS,
+        "submissions/wrong_answer/stops.py": "print(500, flush=True)",
+        "submissions/run_time_error/crash.py": "print(500, flush=True)\n1 / 0",
+    }
+    files |= {f"data/secret/{n}{end}": text for n in (7, 617) for end, text in ((".in", f"{n}\n"), (".ans", ""))}
+    found = graded(bench, write(tmp_path / "guess", files))
+    assert {name: (each["verdict"], each["as_expected"]) for name, each in found.items()} == {
+        "accepted/halves.py": ("accepted", True),
+        "wrong_answer/counts.py": ("wrong_answer", True),
+        "wrong_answer/stops.py": ("wrong_answer", True),
+        "run_time_error/crash.py": ("runtime_error", True),
+    }
+    cases = found["wrong_answer/counts.py"]["response"]["cases"]
+    assert [case["message"] for case in cases] == ["10 guesses did not find 617", None]

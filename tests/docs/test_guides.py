@@ -23,7 +23,8 @@ from tests.served import Served
 from tests.waiting import until
 
 DOCS = REPOSITORY / "contrib/docs"
-DESK = ("how-to/autograder.md", "how-to/picture.md", "how-to/sweep.md", "how-to/warm.md")  # these need only a spool
+# These need a spool, and no more.
+DESK = tuple(f"how-to/{name}.md" for name in ("autograder", "interactive", "picture", "sweep", "warm"))
 REAL = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(900)]
 LEASE = LeaseSettings(renewal=0.5, limit=60.0, check=0.5, pause=0.5)  # long, because a machine may stand still
 

@@ -61,9 +61,9 @@ def test_unknown_keys_are_ignored_at_any_depth() -> None:
 @pytest.mark.parametrize("also", [{}, {"Request": 7}, {"Spool": {"uid": "root"}}])
 def test_a_higher_number_is_not_for_this_reader(also: dict[str, object]) -> None:
     plain = json.loads(formats.encode(SUBMISSION)) | also | {"format": Submission.NEWEST + 1}
-    with pytest.raises(NewerFormatError, match=r"/spool/new/a\.json .* format 6, .* up to 5.* upgrade") as raised:
+    with pytest.raises(NewerFormatError, match=r"/spool/new/a\.json .* format 7, .* up to 6.* upgrade") as raised:
         formats.decode(json.dumps(plain).encode(), Submission, "/spool/new/a.json")
-    assert (raised.value.path, raised.value.format) == ("/spool/new/a.json", 6)
+    assert (raised.value.path, raised.value.format) == ("/spool/new/a.json", 7)
 
 
 @pytest.mark.parametrize(

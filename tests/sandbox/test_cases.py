@@ -13,7 +13,7 @@ from spoold.engines.docker.container import Container
 from spoold.model.job import Job, JobCase, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome, Phase
-from spoold.sandbox import Check, RunCancelledError
+from spoold.sandbox import Check, RunCancelledError, Talked
 from spoold.sandbox.runner import Ran, Runner
 from tests.sandbox.cells import Make, make
 from tests.sandbox.conftest import COMPILE, RUN, AnySandbox, make_job, notes_of
@@ -43,6 +43,12 @@ class All:
 
     def checked(self, number: int, result: JobResult) -> None:
         raise AssertionError(number, result)
+
+    def meets(self, number: int) -> Check:
+        raise AssertionError(number)
+
+    def talked(self, number: int, talked: Talked) -> None:
+        raise AssertionError(number, talked)
 
     @property
     def outcomes(self) -> list[object]:

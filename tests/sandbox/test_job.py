@@ -330,8 +330,8 @@ def test_a_bug_of_ours_between_fork_and_exec_is_not_the_jobs_failure(
 ) -> None:
     order = orders.order
 
-    def with_another_program(*given: Any, last: bool) -> Order:
-        fields: dict[str, Any] = order(*given, last=last).fields() | {"argv": program}
+    def with_another_program(*given: Any, **more: Any) -> Order:
+        fields: dict[str, Any] = order(*given, **more).fields() | {"argv": program}
         return Order(**fields)
 
     monkeypatch.setattr(runner, "order", with_another_program)

@@ -138,7 +138,16 @@ def test_a_program_that_speaks_another_version_is_not_listened_to(ends: tuple[St
 
 def test_a_message_has_all_its_fields_and_no_other() -> None:
     order = Order(
-        argv=[b"x"], words=[], env=[b"A=b"], script=b"", input=1, last=0, live=0, limits=BOUNDS, outputs=NOTHING
+        argv=[b"x"],
+        words=[],
+        env=[b"A=b"],
+        script=b"",
+        input=1,
+        last=0,
+        live=0,
+        talks=0,
+        limits=BOUNDS,
+        outputs=NOTHING,
     )
     assert parse(wire.decode(wire.encode(order.value())), Order) == order
     assert order.limits.stack == BOUNDS.stack

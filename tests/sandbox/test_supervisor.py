@@ -15,22 +15,28 @@ from typing import Any
 import pytest
 
 from spoold.sandbox import wire
-from spoold.sandbox.facts import HOLDERS
+from spoold.sandbox.facts import HOLDERS, WINDOW
 from spoold.sandbox.messages import (
+    Begun,
     Bounds,
     Broken,
     Cancel,
     Done,
     End,
     File,
+    Hear,
     Keep,
     Kept,
     Live,
     Message,
     Order,
+    Over,
     Parcel,
+    Passed,
     Ready,
     Refused,
+    Said,
+    Took,
     Wanted,
     parse_any,
 )
@@ -101,7 +107,7 @@ class Host:
         if not head:
             return None
         value = wire.decode(self.take(int.from_bytes(head, "big")))
-        return parse_any(value, Ready, Live, Done, Refused, Kept, Broken)
+        return parse_any(value, Ready, Live, Begun, Said, Took, Done, Refused, Kept, Broken)
 
 
 @contextmanager
@@ -126,7 +132,9 @@ def parcel(files: dict[str, bytes], stdin: bytes = b"") -> list[Message | bytes]
     return [Parcel(files=named, archive=0, stdin=len(stdin)), *files.values(), stdin]
 
 
-def order(script: str, limits: Bounds = LIMITS, outputs: Wanted = NOTHING, *, live: bool = False) -> Order:
+def order(
+    script: str, limits: Bounds = LIMITS, outputs: Wanted = NOTHING, *, live: bool = False, talks: bool = False
+) -> Order:
     """Return the order to run ``script`` by the host's own shell. The descriptor of the words is 3."""
     argv = [b"/bin/sh", b"-c", script.encode()]
     return Order(
@@ -137,6 +145,7 @@ def order(script: str, limits: Bounds = LIMITS, outputs: Wanted = NOTHING, *, li
         input=1,
         last=0,
         live=int(live),
+        talks=int(talks),
         limits=limits,
         outputs=outputs,
     )
@@ -186,6 +195,103 @@ def test_a_phase_is_cancelled_and_what_was_ordered_stays_known(program: Path, tm
         done, _, _ = finished(host)
         assert (done.hit, done.clean) == (b"cancel", 1)
         assert [each.file for each in done.obstacles] in ([], [b"run.sh"])
+
+
+MORE: dict[str, Any] = LIMITS.fields() | {"stdout": MIB}
+MUCH = Bounds(**MORE)
+
+
+def said(host: Host, size: int) -> bytes:
+    """Return the next bytes that the program of a talk says, ``size`` at least."""
+    found = b""
+    while len(found) < size:
+        message = host.hear()
+        assert isinstance(message, Said), message
+        found += message.data
+    return found
+
+
+def account(host: Host) -> tuple[Done, bytes, bytes]:
+    """Return the account of a program that talks, and what it printed, once it has ended."""
+    while not isinstance(message := host.hear(), Done):
+        assert isinstance(message, (Said, Took)), message
+    return message, host.take(message.stdout), host.take(message.stderr)
+
+
+def test_a_program_talks_and_late_words_disturb_nobody(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("read x; echo got $x; cat >&2; exit 3", talks=True))
+        assert isinstance(host.hear(), Begun)
+        host.say(Hear(data=b"one\n"))
+        assert said(host, 8) == b"got one\n"
+        host.say(Hear(data=b"two\0\n"), Hear(data=b""))
+        done, stdout, stderr = account(host)
+        assert (os.WEXITSTATUS(done.status), stdout, stderr) == (3, b"got one\n", b"two\0\n")
+        host.say(Hear(data=b"late"), Passed(size=8), Cancel(), Over(), order("echo next"))
+        assert finished(host)[1] == b"next\n"
+
+
+def test_no_program_of_a_talk_is_further_ahead_than_the_other_allows(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "work") as host:
+        script = "exec <&-; head -c 300000 /dev/zero; exec >&-; sleep 600"
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order(script, MUCH, talks=True))
+        assert isinstance(host.hear(), Begun)
+        assert host.process.stdout
+        for before in range(0, 300000 - WINDOW, WINDOW):
+            assert said(host, WINDOW) == bytes(WINDOW), before
+            assert not select.select([host.process.stdout], [], [], 0.1)[0]  # more would come at once
+            host.say(Passed(size=WINDOW))
+        assert said(host, 300000 % WINDOW) == bytes(300000 % WINDOW)
+        end = host.hear()
+        assert isinstance(end, Said)
+        assert end.data == b""
+        for _ in range(4):  # nobody reads it, and all of it counts as taken
+            host.say(Hear(data=bytes(WINDOW)))
+            taken = host.hear()
+            assert isinstance(taken, Took)
+            assert taken.size == WINDOW
+        host.say(Cancel())
+        done, stdout, _ = account(host)
+        assert (done.hit, len(stdout)) == (b"cancel", 300000)
+
+
+def test_what_is_printed_byte_by_byte_is_said_together(program: Path, tmp_path: Path) -> None:
+    """Each message costs the host more than the program. So there is one in half a millisecond at most."""
+    with started(program, tmp_path / "work") as host:
+        script = "dd if=/dev/zero bs=1 count=20000 2>/dev/null"
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order(script, MUCH, talks=True))
+        assert isinstance(host.hear(), Begun)
+        messages = 0
+        while not isinstance(done := host.hear(), Done):
+            assert isinstance(done, Said)
+            messages += 1
+        assert (len(host.take(done.stdout)), host.take(done.stderr)) == (20000, b"")
+        assert messages <= done.time / 500_000 + 2
+
+
+@pytest.mark.parametrize("script", ["sleep 600", "exit 0"])
+def test_the_end_of_the_host_is_the_end_of_a_talk(program: Path, tmp_path: Path, script: str) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order(script, talks=True))
+        assert isinstance(host.hear(), Begun)
+        if script == "exit 0":
+            account(host)  # it waits for the last word
+        host.end()
+        assert host.hear() is None
+        assert host.process.wait(PATIENCE) == 0
+
+
+def test_a_host_that_is_further_ahead_than_it_may_be_is_a_bug(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("sleep 600", talks=True))
+        assert isinstance(host.hear(), Begun)
+        host.say(Hear(data=bytes(WINDOW)), Hear(data=bytes(WINDOW)))  # a pipe holds less than this
+        host.say(Hear(data=bytes(WINDOW)))
+        found = host.hear()
+        while isinstance(found, Took):
+            found = host.hear()
+        assert isinstance(found, Broken)
+        assert b"further ahead" in found.story
 
 
 def test_files_that_have_no_room_are_refused(program: Path, tmp_path: Path) -> None:

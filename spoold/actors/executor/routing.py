@@ -110,7 +110,7 @@ class Routing:
         job, _ = plan_job(
             place.entry, request, limits, build=build.result, checker=checker.result, nixpkgs="", owner=owner
         )
-        lost = why_lost(checker.result)
+        lost = why_lost(checker.result, request.grader.KIND if request.grader else "")
         ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest, lost)
         for arrival, other in self._line.ready(ready, owner, request.priority, submission.Spool.arrival):
             self._backlog.add(other.state, other.entry, arrival)

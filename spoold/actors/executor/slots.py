@@ -211,8 +211,8 @@ class Slots:
         self._builds.uses.note_again(record.build_id, submission.Spool.uid)
         owner = submission.Spool.uid
         limits = self._settings.limits
-        checker = self._checker(request, runtime, owner) if request.checker and runtime and not taken.lost else None
-        if request.checker and not (checker or taken.lost):
+        checker = self._checker(request, runtime, owner) if request.grader and runtime and not taken.lost else None
+        if request.grader and not (checker or taken.lost):
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             return
         theirs = checker.result if checker else None
@@ -241,7 +241,10 @@ class Slots:
         self._showing.soon(progress)
         try:
             final, result = Running(sandbox, progress, self._showing, lease).outcome_of(
-                job, request, response, why_lost(theirs) if theirs else taken.lost
+                job,
+                request,
+                response,
+                why_lost(theirs, request.grader.KIND) if theirs and request.grader else taken.lost,
             )
         finally:
             self._showing.over(progress)
@@ -253,7 +256,7 @@ class Slots:
         lease.ended = True
 
     def _checker(self, request: Request, runtime: Runtime, owner: int) -> BuildRecord | None:
-        """Return the last build that a request needs, which is its checker's. None where it was collected."""
+        """Return the last build that a request needs: its checker's or interactor's. None where it was collected."""
         last = list(builds_of(request, runtime))[-1]
         self._builds.uses.note_again(last, owner)
         return self._builds.result(last)

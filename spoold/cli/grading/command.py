@@ -155,8 +155,8 @@ def grade(
     A PACKAGE is a directory with problem.yaml, as for Kattis, ICPC contests and DOMjudge. Each SUBMISSION is graded by
     the cases, groups, limits and validator of the package. If no SUBMISSION is named, those in submissions/ are graded.
     The command then says whether each result is what its directory, or submissions.yaml, expects. If the package has no
-    time limit, the limit is the time of the slowest accepted submission, times a factor from the package. Interactive
-    and multi-pass problems are refused.
+    time limit, the limit is the time of the slowest accepted submission, times a factor from the package. The validator
+    of an interactive problem talks with the submission. Multi-pass problems are refused.
 
     After an interruption it goes on like `spoolctl batch`: a graded solution is not run again, unless the solution or
     the cases have changed.

@@ -180,19 +180,28 @@ def replaced(files: Sequence[File], constants: Mapping[str, str]) -> Sequence[Fi
 
 
 def checker(package: Package, finder: Finder) -> dict[str, Any] | None:
-    """Return the output validator as a request has it; None where a package uses the default one."""
+    """Return the output validator as a request has its checker or interactor; None where a package uses the default."""
     top = next((found for name in VALIDATORS if (found := package.path / name).is_dir()), None)
     if not package.has_validator or top is None:
         if package.has_validator and not package.is_newer:
             raise ClientError(
                 f"{printable(package.path.name)}: its validation is custom, but it has no output_validators"
             )
+        _require_no_talk(package)
         return None
     program = _validator(package, finder, inside(package, top))
     if program is None:
+        _require_no_talk(package)
         return None
     files = _scored(replaced(_validator_files(package, finder, program), package.constants))
     return {"files": files, "protocol": "kattis", "limits": checker_limits(package)}
+
+
+def _require_no_talk(package: Package) -> None:
+    """Raise :class:`ClientError` where the programs of a package without a validator are to talk with it."""
+    if package.is_interactive:
+        name = printable(package.path.name)
+        raise ClientError(f"{name}: it is interactive, but has no {VALIDATORS[1]} that talks with programs: add one")
 
 
 def _scored(files: Sequence[File]) -> list[File]:

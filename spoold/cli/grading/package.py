@@ -24,7 +24,6 @@ LEGACY = ("legacy", "legacy-icpc")
 NEWER = re.compile(r"2023-07(-draft)?|2025-09(-draft)?|draft")
 TYPES = ("pass-fail", "scoring", "interactive", "multi-pass", "submit-answer")
 REFUSED = {
-    "interactive": "its programs talk with a judge while they run",
     "multi-pass": "its programs are run several times, with input that a judge makes in between",
     "submit-answer": "submissions are answers, not programs",
 }
@@ -41,6 +40,7 @@ MIB = 1 << 20
 # Memory that a program's code and libraries take. Tools for packages count it, and spoold does not, so the limit is
 # lowered by it. It is more than the 2 MiB to which a limit is exact.
 OF_ITSELF = 4.0  # MiB
+TALKING = 5.0  # seconds on the wall clock for the validator of an interactive problem, within each case
 
 
 class Limits(NamedTuple):
@@ -70,7 +70,8 @@ class Limits(NamedTuple):
 class Package(NamedTuple):
     """A package. ``flags`` are the validator flags for all test data. ``has_validator``: it may have its own validator.
 
-    ``custom_scores`` says that the validator determines the points.
+    ``custom_scores`` says that the validator determines the points. ``is_interactive``: the validator talks with the
+    program while both run.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class Package(NamedTuple):
     constants: dict[str, str]
     grading: Document
     minimizes: bool = False
+    is_interactive: bool = False
 
 
 def load(path: Path) -> Package:
@@ -115,6 +117,7 @@ def load(path: Path) -> Package:
         constants=_constants(document) if newer else {},
         grading=grading,
         minimizes=grading.text("objective", "max") == "min",
+        is_interactive="interactive" in types,
     )
 
 
@@ -165,9 +168,11 @@ def below(top: Path, path: Path) -> Path:
 def run_limits(package: Package, seconds: float) -> dict[str, object]:
     """Return the limits of a request that give each case ``seconds`` of CPU time."""
     limits = package.limits
+    talking = {"time": 2 * seconds + TALKING} if package.is_interactive else {}
     return {
         "run": {
             "cpu_time": seconds,
+            **talking,
             "memory": int(max(limits.memory - OF_ITSELF, 1) * MIB),
             "stack": int(limits.memory * MIB),
             "stdout": int(limits.output * MIB),

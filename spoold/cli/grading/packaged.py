@@ -40,7 +40,7 @@ def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wan
         data = testdata.compared(data)
     judge = Judge(package, data)
     own, left_out = expected.find(package, is_older=data.is_older, endings=finder.endings)
-    suite = Suite(judge.tests, checker=checker, hide=wanted.hide)
+    suite = Suite(judge.tests, checker=checker, talks=package.is_interactive, hide=wanted.hide)
     grading = _Grading(runner, finder, judge, own=own, suite=suite, wanted=wanted)
     if given:
         return grading.of_given(finder.find(given).solutions)

@@ -27,12 +27,13 @@ Chunk = tuple[int, ...]  # the cases of a request, by their places
 class Suite(NamedTuple):
     """The cases, and the keys of requests that say how to judge them. ``hide``: responses tell little of hidden cases.
 
-    ``checker`` has no ``args``, because each case has its own.
+    ``checker`` has no ``args``, because each case has its own. Where it ``talks``, it is an interactor.
     """
 
     tests: Sequence[Test]
     compare: Mapping[str, Any] | None = None
     checker: Mapping[str, Any] | None = None
+    talks: bool = False
     stop: bool | str = False
     hide: bool = False
     keys: Mapping[str, Any] = {}
@@ -97,7 +98,8 @@ class Requests:
         if self.suite.compare is not None and not self.suite.checker:
             request["compare"] = self.suite.compare
         if self.suite.checker is not None:
-            request["checker"] = {**self.suite.checker, "args": self.suite.tests[chunk[0]].checker_arguments}
+            kind = "interactor" if self.suite.talks else "checker"
+            request[kind] = {**self.suite.checker, "args": self.suite.tests[chunk[0]].checker_arguments}
         if self.suite.stop:
             request["stop_on_failure"] = self.suite.stop
         return as_bytes(request)

@@ -111,7 +111,7 @@ struct wanted {
 struct order {
     struct list argv, words, env;
     struct string script;
-    bool input, last, live;
+    bool input, last, live, talks;
     struct bounds limits;
     struct wanted outputs;
 };
@@ -122,7 +122,7 @@ struct view {
     struct list paths;
 };
 
-enum what { PARCEL = 1, ORDER = 2, END = 4, CANCEL = 8, GIVE_VIEW = 16, SHOW = 32, KEEP = 64 };
+enum what { PARCEL = 1, ORDER = 2, END = 4, CANCEL = 8, GIVE_VIEW = 16, SHOW = 32, KEEP = 64, HEAR = 128, PASSED = 256, OVER = 512 };
 
 struct message {
     enum what what;
@@ -132,12 +132,14 @@ struct message {
         struct order order;
         struct view view;
         uint64_t keep;  /* bytes at most */
+        uint64_t passed;
+        struct string hear;  /* without a NUL after it */
     };
 };
 
 void wire_begin(void);
 const struct message *next_message(int expected);         /* waits; the result is good until the next call */
-void hear_cancel(void);                                   /* waits for that message; the one before stays good */
+void hear_word(int expected, void (*take)(const struct message *));  /* waits for one; the message before stays good */
 size_t raw(const char **piece, size_t most);              /* waits for the next of the bytes that a message announced */
 void send_bytes(const char *from, size_t size);
 size_t send_some(const char *from, size_t size);           /* what the host takes now; returns 0 if that is nothing */
@@ -293,12 +295,25 @@ struct output {
     char *ring;  /* the last bytes after those, where they are told on the way; else NULL */
 };
 
-void live_begin(struct output outputs[2]);
+void live_begin(struct output outputs[2], bool told);
 char *live_room(const struct output *output, size_t *room);
 void live_look(const struct usage *usage, const struct output outputs[2], int64_t at);
 bool live_under_way(void);
 void live_send(void);
 void live_finish(void);
+struct text live_message(void);         /* the place for another message, where none is under way */
+void live_put(const struct text *body);  /* Begin to send it. */
+
+/* -- talk.c: a phase that talks with another program, which the host passes on */
+
+int talk_begin(void);
+size_t talk_room(const struct output *output);
+int talk_feed(void);
+int64_t talk_due(const struct output *output);
+void talk_take(const struct message *message);
+void talk_on(const struct output *output);
+void talk_end(void);
+void talk_over(void);
 
 /* -- obstacles.c: what keeps a program from being started */
 

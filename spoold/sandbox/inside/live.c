@@ -25,12 +25,12 @@ static struct {
     size_t printed;
 } live;
 
-/* Keep the ends of these outputs, of a phase that is about to begin. */
-void live_begin(struct output outputs[2])
+/* Keep the ends of these outputs, of a phase that is about to begin. A phase that talks only needs the message. */
+void live_begin(struct output outputs[2], bool told)
 {
     memset(&live, 0, sizeof live);
     live.cpu = -NEWS;  /* the first message is news */
-    for (int number = 0; number < 2; number++)
+    for (int number = 0; number < 2 && told; number++)
         outputs[number].ring = live.rings[number];
 }
 
@@ -54,9 +54,21 @@ static void put_tail(struct text *to, const char *key, const struct output *outp
     put(to, output->ring + wrapped - newest, newest);
 }
 
+struct text live_message(void)
+{
+    return (struct text){live.message, BEFORE, sizeof live.message};
+}
+
+void live_put(const struct text *body)
+{
+    put_length(live.message, body->size - BEFORE);
+    live.size = body->size;
+    live.sent = 0;
+}
+
 static void put_message(const struct usage *usage, const struct output outputs[2], int64_t at, int64_t cpu)
 {
-    struct text to = {live.message, BEFORE, sizeof live.message};
+    struct text to = live_message();
     put(&to, "d", 1);
     put_integer(&to, "cpu", cpu);
     put_string(&to, "event", "Live", 4);
@@ -67,9 +79,7 @@ static void put_message(const struct usage *usage, const struct output outputs[2
     put_integer(&to, "stdout_total", outputs[0].total);
     put_integer(&to, "time", at - usage->started);
     put(&to, "e", 1);
-    put_length(live.message, to.size - BEFORE);
-    live.size = to.size;
-    live.sent = 0;
+    live_put(&to);
 }
 
 /* Begin a message where one is due, none is under way, and there is something to tell. */

@@ -69,6 +69,12 @@ static void begin_output(struct output *output, size_t cap)
     madvise(output->kept, cap, MADV_NOHUGEPAGE);  /* else a byte would take two mebibytes of the job's */
 }
 
+/* Return how many more bytes of an output may be read now. */
+static size_t readable(const struct output *output)
+{
+    return phase.order->talks && output == &phase.outputs[0] ? talk_room(output) : SIZE_MAX;
+}
+
 static size_t kept(const struct output *output)
 {
     return output->total < output->cap ? output->total : output->cap;
@@ -79,15 +85,19 @@ static bool drain(struct output *output)
 {
     static char rest[CHUNK];
     for (int turn = 0; turn < 16; turn++) {
-        size_t room = output->cap - kept(output);
+        size_t room = output->cap - kept(output), most = readable(output);
         char *to = rest;
+        if (!most)
+            break;
         if (room)
             to = output->kept + output->total;
         else if (output->ring)
             to = live_room(output, &room);
         else
             room = CHUNK;
-        ssize_t size = read(output->reader, to, room < CHUNK ? room : CHUNK);
+        if (most > CHUNK)
+            most = CHUNK;
+        ssize_t size = read(output->reader, to, room < most ? room : most);
         if (size <= 0)
             return size < 0 && (errno == EAGAIN || errno == EINTR);
         output->total += size;
@@ -98,8 +108,9 @@ static bool drain(struct output *output)
 
 static bool ends_for_its_output(void)
 {
-    return phase.order->limits.end_on_output &&
-           (phase.outputs[0].total > phase.outputs[0].cap || phase.outputs[1].total > phase.outputs[1].cap);
+    bool ends = phase.order->limits.end_on_output;
+    return ((ends || phase.order->talks) && phase.outputs[0].total > phase.outputs[0].cap) ||
+           (ends && phase.outputs[1].total > phase.outputs[1].cap);
 }
 
 /* Read what dead processes left in the pipes: at most a pipe's capacity each, since no writer lives. */
@@ -160,32 +171,62 @@ static void tell(void)
     phase.usage.looking_cpu += own_cpu() - began;
 }
 
+/* Pass on what both programs of a talk say. Only reading the output counts as the phase's. */
+static void talk(void)
+{
+    int64_t began = usage_count_draining(&phase.usage);
+    talk_on(&phase.outputs[0]);
+    phase.usage.looking_cpu += own_cpu() - began;
+}
+
+static void take_word(const struct message *message)
+{
+    if (message->what != CANCEL)
+        talk_take(message);
+    else if (phase.status == -1)
+        phase.usage.hit = HIT_CANCEL;
+}
+
+/* During a phase nothing else is due from the host, except its end. */
+static void hear_host(void)
+{
+    int64_t began = usage_count_draining(&phase.usage);
+    hear_word(CANCEL | (phase.order->talks ? HEAR | PASSED : 0), take_word);
+    phase.usage.looking_cpu += own_cpu() - began;
+}
+
 static void await(int64_t until)
 {
+    bool talks = phase.order->talks;
     struct output *outputs = phase.outputs;
     struct pollfd waiting[] = {
         {children, POLLIN, 0},
         {0, POLLIN, 0},
-        {outputs[0].ended ? -1 : outputs[0].reader, POLLIN, 0},
+        {outputs[0].ended || !readable(&outputs[0]) ? -1 : outputs[0].reader, POLLIN, 0},
         {outputs[1].ended ? -1 : outputs[1].reader, POLLIN, 0},
         {network_calls, POLLIN, 0},
-        {phase.order->live && live_under_way() ? 1 : -1, POLLOUT, 0},
+        {(phase.order->live || talks) && live_under_way() ? 1 : -1, POLLOUT, 0},
+        {talks ? talk_feed() : -1, POLLOUT, 0},
     };
+    if (talks && talk_due(&outputs[0]) < until)
+        until = talk_due(&outputs[0]);
     int64_t left = until - now();
     struct timespec time = {left > 0 ? left / SECOND : 0, left > 0 ? left % SECOND : 0};
-    if (ppoll(waiting, COUNT(waiting), &time, NULL) <= 0)
+    if (ppoll(waiting, COUNT(waiting), &time, NULL) <= 0) {
+        if (talks)
+            talk();
         return;
-    if (waiting[1].revents) {
-        hear_cancel();  /* during a phase nothing else is due from the host, except its end */
-        if (phase.status == -1)
-            phase.usage.hit = HIT_CANCEL;
     }
+    if (waiting[1].revents)
+        hear_host();
     for (int number = 0; number < 2; number++)
         if (waiting[2 + number].revents)
             outputs[number].ended = !drain(&outputs[number]);
     if (waiting[4].revents)
         let_network_call();
-    if (waiting[5].revents)
+    if (talks)
+        talk();
+    else if (waiting[5].revents)
         tell();
     if (waiting[0].revents) {
         struct signalfd_siginfo who;
@@ -202,6 +243,8 @@ static void watch(void)
     struct usage *usage = &phase.usage;
     int64_t end = usage->started + phase.order->limits.time, next_look = usage->started + FIRST_TICK, pause = FIRST_TICK;
     usage->watching_since = own_cpu();
+    if (phase.order->talks)
+        talk();
     while (phase.status == -1 && !usage->hit) {
         int64_t at = now();
         if (at >= (next_look < end ? next_look : end)) {
@@ -344,14 +387,18 @@ void run_phase(const struct order *order, int input)
     prepare_child(order);
     for (int number = 0; number < 2; number++)
         begin_output(&phase.outputs[number], order->limits.output[number]);
-    if (order->live)
-        live_begin(phase.outputs);
+    if (order->live || order->talks)
+        live_begin(phase.outputs, order->live);
+    if (order->talks)
+        input = talk_begin();
     large_begin(&phase.large, order->limits.file_size);
     usage_begin(&phase.usage, &order->limits);
     obstacles_forget(order->script.at);
     phase.pid = start(input, &told);
     for (int number = 0; number < 2; number++)
         close(phase.outputs[number].writer);
+    if (order->talks)
+        close(input);
     watch();
     bool clean = end_all();
     sockets_end(&phase.usage.sockets);
@@ -359,6 +406,8 @@ void run_phase(const struct order *order, int input)
         free(reserve);  /* files in memory may still fill it, and the report needs some */
         reserve = NULL;
     }
+    if (order->talks)
+        talk_end();
     drain_rest();
     size_t size = last_words(told, said, sizeof said);
     if (size)
@@ -370,4 +419,6 @@ void run_phase(const struct order *order, int input)
         munmap(phase.outputs[number].kept, phase.outputs[number].cap ? phase.outputs[number].cap : 1);
     if (order->outputs.patterns.count && clean && !size)
         send_outputs(&order->outputs);
+    if (order->talks)
+        talk_over();
 }

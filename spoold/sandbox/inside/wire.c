@@ -291,7 +291,7 @@ static struct wanted wanted(const struct value *all)
 
 static struct order order(const struct value *all)
 {
-    const struct value *limits = dictionary(of(dictionary(all, 10), "limits", 'd'), 9);
+    const struct value *limits = dictionary(of(dictionary(all, 11), "limits", 'd'), 9);
     struct string policy = string(limits, "on_output_limit");
     return (struct order){
         .argv = strings(all, "argv"),
@@ -301,6 +301,7 @@ static struct order order(const struct value *all)
         .input = integer(all, "input"),
         .last = integer(all, "last"),
         .live = integer(all, "live"),
+        .talks = integer(all, "talks"),
         .outputs = wanted(of(all, "outputs", 'd')),
         .limits = {
             .time = a_size(limits, "time"),
@@ -346,7 +347,7 @@ static void read_message(struct message *found, int expected)
 {
     static const struct { enum what what; const char *name; } names[] = {
         {PARCEL, "Parcel"}, {ORDER, "Order"}, {END, "End"}, {CANCEL, "Cancel"}, {GIVE_VIEW, "GiveView"},
-        {SHOW, "Show"}, {KEEP, "Keep"},
+        {SHOW, "Show"}, {KEEP, "Keep"}, {HEAR, "Hear"}, {PASSED, "Passed"}, {OVER, "Over"},
     };
     take_body();
     size_t root = value(DEPTH);
@@ -364,7 +365,9 @@ static void read_message(struct message *found, int expected)
     case ORDER: found->order = order(all); break;
     case GIVE_VIEW: found->view = view(all); break;
     case KEEP: found->keep = a_size(dictionary(all, 2), "most"); break;
-    case END: case CANCEL: dictionary(all, 1); break;
+    case HEAR: found->hear = of(dictionary(all, 2), "data", 's')->string; break;
+    case PASSED: found->passed = a_size(dictionary(all, 2), "size"); break;
+    case END: case CANCEL: case OVER: dictionary(all, 1); break;
     default: BROKEN("a message is none of those that are due");
     }
 }
@@ -377,13 +380,14 @@ const struct message *next_message(int expected)
     return &found;
 }
 
-/* Take the message that may come during a phase. The message before stays good. */
-void hear_cancel(void)
+/* Take a message that comes during a phase. The message before stays good. */
+void hear_word(int expected, void (*take)(const struct message *))
 {
     __typeof__(came) before = came;
     struct message found;
     memset(&came, 0, sizeof came);
-    read_message(&found, CANCEL);
+    read_message(&found, expected);
+    take(&found);
     forget_message();
     came = before;
 }

@@ -255,7 +255,7 @@ static bool tail_is_right(size_t cap, size_t size, size_t piece)
     struct output outputs[2] = {{.cap = cap, .kept = kept}, {.cap = cap, .kept = kept}}, *output = &outputs[1];
     struct text told = {space, 0, sizeof space}, right = {wanted, 0, sizeof wanted};
     size_t end = size < TAIL ? size : TAIL;
-    live_begin(outputs);
+    live_begin(outputs, true);
     for (size_t at = 0; at < size; at++)
         all[at] = (at * 7 + at / 251) % 251;
     while (output->total < size) {
@@ -282,7 +282,7 @@ static void answer_touched(void)
     MUST(mincore(from, pages * 4096, seen));
     for (size_t page = 1; page < pages - 1; page++)  /* the first and the last hold other data too */
         before += seen[page] & 1;
-    live_begin(outputs);
+    live_begin(outputs, true);
     MUST(mincore(from, pages * 4096, seen));
     for (size_t page = 1; page < pages - 1; page++)
         after += seen[page] & 1;
@@ -304,7 +304,7 @@ static void answer_news(const char *rest)
     if (sscanf(rest, "%lf %lu %lld %15s", &seconds, &printed, &cpu, more) < 3)
         BROKEN("which news?");
     if (!at) {
-        live_begin(outputs);
+        live_begin(outputs, true);
         at = usage.started = now();
     }
     at += (int64_t)(seconds * 1e9);
