@@ -105,8 +105,8 @@ def _note(name: str, wanted: Sequence[Host], passages: Sequence[Passage]) -> str
             return f"{name}: {each.host} answers {each.status} for {each.target[:200]}"
     if others:
         return (
-            f"{name}: {_all_of(reached)} did not deliver it, as the lines above say. It may come from "
-            f"{_all_of(others)} too, which `[nix] fetch` does not allow"
+            f"{name}: {_all_of(reached)} was reached, and the lines above say why that was not enough. It may come "
+            f"from {_all_of(others)} too, which `[nix] fetch` does not allow"
         )
     if not passages:
         return (

@@ -28,8 +28,8 @@ def test_no_host_is_listed() -> None:
 def test_a_mirror_that_is_not_listed_is_not_why_a_listed_host_failed() -> None:
     """nixpkgs' fetchurl asks its own mirror before the host of the URL."""
     assert note(MIRROR, REACHED) == (
-        "x: github.com did not deliver it, as the lines above say. It may come from mirror.example too, which "
-        "`[nix] fetch` does not allow"
+        "x: github.com was reached, and the lines above say why that was not enough. It may come from mirror.example "
+        "too, which `[nix] fetch` does not allow"
     )
     assert note(MIRROR, Passage(host="github.com", status=404, target="/a")) == "x: github.com answers 404 for /a"
 
