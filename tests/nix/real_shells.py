@@ -191,17 +191,10 @@ SHELLS = (
     ),
     Shell(
         "a hook of several lines",
-        DERIVATION % "shellHook = ''\n  export A=$(${pkgs.jq}/bin/jq -n 6*7)\n  greet() { echo $A; }\n'';",
+        DERIVATION % "shellHook = ''\n  export A=$(${pkgs.jq}/bin/jq -n '6*7')\n  greet() { echo $A; }\n'';",
         "echo $A",
         "42",
         "pkgs ? jq",
-    ),
-    Shell(
-        "lib.fileset",
-        DERIVATION % "SRC = pkgs.lib.fileset.toSource { root = ./.; fileset = ./cutor.nix; };",
-        "ls $SRC",
-        "cutor.nix",
-        "pkgs.lib ? fileset",
     ),
     Shell(
         "a filter of sources",
@@ -214,7 +207,8 @@ SHELLS = (
         "symlinkJoin with a step",
         DERIVATION
         % """buildInputs = [ (pkgs.symlinkJoin
-        { name = "a"; paths = [ pkgs.jq ]; postBuild = "ln -s jq $out/bin/mine"; }) ];""",
+        { name = "a"; paths = [ pkgs.jq ];
+          postBuild = "mkdir -p $out/bin; ln -s ${pkgs.jq}/bin/jq $out/bin/mine"; }) ];""",
         "mine -n 6*7",
         "42",
         "pkgs ? symlinkJoin && pkgs ? jq",
