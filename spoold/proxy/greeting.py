@@ -2,7 +2,7 @@
 
 A server that serves many hosts chooses by the name in this message (SNI, RFC 6066). So a program could ask for a tunnel
 to a listed host, and in it for another host at the same address. The name has to be that of the tunnel, then. An
-encrypted name (ECH, RFC 9849) cannot be compared, so it is refused too. A host that is named only later, inside TLS,
+encrypted name (ECH) cannot be compared, so it is refused too. A host that is named only later, inside TLS,
 is seen by nobody here: see contrib/docs/threat-model.md.
 """
 
