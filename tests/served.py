@@ -112,9 +112,9 @@ class Served:
         data = json.dumps({"files": files, **more}).encode()
         subprocess.run(["sh", "-c", script], user=uid, group=uid, extra_groups=[], cwd="/", input=data, check=True)
 
-    def response(self, id_: str) -> dict[str, Any]:
+    def response(self, id_: str, patience: float = PATIENCE) -> dict[str, Any]:
         path = self.spool / "done" / f"{id_}.response.json"
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not path.exists():
             assert time.monotonic() < deadline, f"{id_}: no response; {self.said()}"
             time.sleep(0.01)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from spoold.config import Settings
 from spoold.host.clock import Clock
 from spoold.host.spill import Spill
 from spoold.model.collection import Collected, StoreSizes
@@ -323,6 +324,10 @@ class PlainBackend:
         self.gate.set()
         self.failures = self.cache_failures = 0
         self.away = False
+        self.settings: Settings | None = None
+
+    def apply_settings(self, settings: Settings) -> None:
+        self.settings = settings
 
     def prepare(self, pins: dict[str, str]) -> Runtime:
         if self.away:

@@ -164,6 +164,8 @@ library_directory() {
 repair_elf() {
   local file=$1 libraries interpreter old library where path= changes=
   libraries=$(patchelf --print-needed "$file" 2> /dev/null) || return 0 # static, or an object file
+  # Repaired already, by another name of it: unzip and zipinfo are one file.
+  case $libraries in *"${library_of_redirect:-none}"*) return 0 ;; esac
   interpreter=$(patchelf --print-interpreter "$file" 2> /dev/null) || interpreter=
   if [ -n "$interpreter" ]; then
     interpreter=${glibc:-$out}/lib/${interpreter##*/}

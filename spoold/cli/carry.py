@@ -98,6 +98,8 @@ def unpack(file: BinaryIO, directory: Path) -> Environments:
                 content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
                 if content is None or not _is_known(member.name):
                     raise ClientError(f"{member.name!a} is no file that an export has")
+                if member.size > MOST and not _NAR.fullmatch(member.name):
+                    raise ClientError(f"{member.name} has {member.size} bytes, and at most {MOST} are read")
                 if member.name == LIST:
                     environments = decode(content.read(MOST), Environments, LIST)
                     continue

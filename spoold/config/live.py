@@ -20,6 +20,8 @@ LIVE = (
     "lease.check",
     "executor.drain",
     "builder.failure_memory",
+    "nix.fetch",
+    "nix.fetch_inside",
     "limits.compile",
     "limits.run",
     "gc",

@@ -51,6 +51,14 @@ class NixBuilder:
         self._locations: dict[str, str] = {}  # locations of pins, by name
         self._rooted: dict[str, float] = {}  # by build id: when its root was last added
 
+    def apply_settings(self, settings: Settings) -> None:
+        """Use other settings, as far as they are those that daemons take over while they run.
+
+        A build that runs uses the hosts that are listed now for its next download.
+        """
+        self.settings = settings
+        self.store.settings = settings.nix
+
     def prepare(self, pins: dict[str, str] | None = None) -> Runtime:
         """Make everything that builds and sandboxes need. This is quick when it is there already.
 

@@ -36,7 +36,7 @@ SOCKET = "SPOOLD_FETCH_PROXY"  # the variable of the environment that names the 
 ANSWER_TIME = 30.0  # seconds within which a proxy has to start, and later to report
 LARGEST = 4 * 1024**2  # bytes of a report
 VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
-CERTIFICATES_NAME = "NIX_SSL_CERT_FILE"
+CERTIFICATES = ("NIX_SSL_CERT_FILE", "NIX_GIT_SSL_CAINFO")  # the second one is for nixpkgs' fetchers that use git
 _LIMITS = {Ended.BYTES: proc.Limit.OUTPUT, Ended.TIME: proc.Limit.WALL}
 _START = "import sys; sys.path[:] = sys.argv[1].split(':'); from spoold.proxy.serving import main; main()"
 # 0x8914 is SIOCSIFFLAGS. It sets IFF_UP of lo, see netdevice(7).
@@ -80,7 +80,7 @@ class Door:
         """Return the variables by which programs find the proxy, and the certificates if the host has any."""
         proxy = {name: f"http://127.0.0.1:{PORT}" for each in VARIABLES for name in (each, each.upper())}
         has_certificates = bool(confine.certificates(self._authorities))
-        return proxy | ({CERTIFICATES_NAME: confine.CERTIFICATES} if has_certificates else {})
+        return proxy | (dict.fromkeys(CERTIFICATES, confine.CERTIFICATES) if has_certificates else {})
 
     @property
     def alarm(self) -> proc.Alarm:

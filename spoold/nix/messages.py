@@ -3,7 +3,7 @@
 Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So that file goes by its own
 name, and a file beside it by the path that it would have in the job's sandbox. Warnings that only concern the user who
 started Nix are taken out. Nix refuses some things that are not possible here, such as a fetcher that fetches during
-evaluation. In that case a further line says what is possible.
+evaluation. In that case a further line says what is possible (``_HINTS``).
 """
 
 from __future__ import annotations
@@ -22,24 +22,57 @@ _NOISE = re.compile(
     rb")\n",
     re.MULTILINE,
 )
-_SIBLING = re.compile(rb"'/job/[^']*': No such file or directory")
-_ALONE = b"cutor.nix is evaluated alone: it cannot import other files of the submission\n"
-# Nix's messages about fetchers that fetch during evaluation, and about expressions that have to be built first.
-_URI = re.compile(rb"access to URI '[^'\n]*' is forbidden in restricted mode")
-_IMPORTED = re.compile(rb"during evaluation because the option 'allow-import-from-derivation' is disabled")
-_PINNED = (
-    b"spoold: expressions are evaluated without network. Use a fetcher that is built, with a hash: pkgs.fetchurl for "
-    b"builtins.fetchurl, pkgs.fetchzip for builtins.fetchTarball, pkgs.fetchgit or pkgs.fetchFromGitHub for "
-    b"builtins.fetchGit and fetchTree\n"
-)
-_IMPORTING = (
-    b"spoold: what is built cannot be imported or read by an expression (import from derivation). Put its Nix code "
-    b"into cutor.nix, and use its files in the shell, by their paths\n"
-)
-_NO_SHELL = re.compile(rb"error: (?:attribute|undefined variable) '(mkShell\w*)'")
-_DERIVATION = (
-    b'this nixpkgs has no %s; write stdenv.mkDerivation { name = "shell"; buildInputs = [ ... ]; } in its place, or ask'
-    b" for another pin\n"
+# Nix's messages about what is not possible here, and the line that says what is. %s is the pattern's group.
+_HINTS = (
+    (
+        rb"['(]/job/[^'\n]*[')]:? (?:No such file or directory|is a path that does not exist|does not exist)",
+        (
+            "cutor.nix is evaluated alone: it cannot import other files of the submission. Put their Nix code into "
+            "it, and read their data in run.sh"
+        ),
+    ),
+    (
+        rb"access to URI '[^'\n]*' is forbidden in restricted mode",
+        (
+            "spoold: expressions are evaluated without network. Use a fetcher that is built, with a hash: "
+            "pkgs.fetchurl for builtins.fetchurl, pkgs.fetchzip for builtins.fetchTarball, pkgs.fetchgit or "
+            "pkgs.fetchFromGitHub for builtins.fetchGit and fetchTree. For a nixpkgs write <nixpkgs>: the request's "
+            "nixpkgs chooses the pin"
+        ),
+    ),
+    (
+        rb"access to (?:absolute )?path '[^'\n]*' is forbidden in restricted mode",
+        "spoold: an expression can read cutor.nix and <nixpkgs>, and no other file",
+    ),
+    (
+        rb"during evaluation because the option 'allow-import-from-derivation' is disabled",
+        (
+            "spoold: what is built cannot be imported or read by an expression (import from derivation). Put its Nix "
+            "code into cutor.nix, and use its files in the shell, by their paths"
+        ),
+    ),
+    (
+        rb"file '([^'\n]*)' was not found in the Nix search path",
+        "spoold: <nixpkgs> is the only name of this kind. Write it for <%s>; the request's nixpkgs chooses the pin",
+    ),
+    (
+        rb"experimental Nix feature '[^'\n]*' is disabled|attribute '(?:getFlake|fetchClosure)' missing",
+        "spoold: expressions cannot use flakes or other experimental features. Write a shell for <nixpkgs>",
+    ),
+    (
+        rb"NIXPKGS_ALLOW_(?:UNFREE|BROKEN|INSECURE)",
+        (
+            "spoold: no variable and no file of yours is read here. Write import <nixpkgs> { config = { ... }; }, with "
+            "allowUnfree, allowBroken or permittedInsecurePackages as above"
+        ),
+    ),
+    (
+        rb"error: (?:attribute|undefined variable) '(mkShell\w*)'",
+        (
+            'this nixpkgs has no %s; write stdenv.mkDerivation { name = "shell"; buildInputs = [ ... ]; } in its place'
+            ", or ask for another pin"
+        ),
+    ),
 )
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
 _BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
@@ -48,15 +81,16 @@ _BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
 def for_client(stream: Stream, store: Store) -> Stream:
     """Return Nix's stderr without noise, and without paths that exist only on this host or in the jail."""
     text = _NOISE.sub(b"", stream.data)
-    alone = _ALONE if _SIBLING.search(text) else b""
-    alone += _PINNED if _URI.search(text) else b""
-    alone += _IMPORTING if _IMPORTED.search(text) else b""
-    no_shell = _NO_SHELL.search(text)
-    alone += _DERIVATION % no_shell.group(1) if no_shell else b""
-    text = text.replace(b"/job/cutor.nix", b"cutor.nix") + alone
+    hints = b"".join(hint for pattern, words in _HINTS if (hint := _hint(pattern, words, text)))
+    text = text.replace(b"/job/cutor.nix", b"cutor.nix") + hints
     text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
     text = _BUILD.sub(b"/build", text.replace(os.fsencode(store.temporary), b"/build"))
     return Stream(text, len(text) + max(0, stream.total - len(stream.data)))
+
+
+def _hint(pattern: bytes, words: str, text: bytes) -> bytes:
+    found = re.search(pattern, text)
+    return b"" if found is None else words.encode().replace(b"%s", found.group(found.lastindex or 0)) + b"\n"
 
 
 def joined(*streams: Stream) -> Stream:

@@ -59,6 +59,10 @@ def _any_of(wanted: Sequence[Host]) -> str:
     return " or ".join([*names[:SHOWN], *more])
 
 
+def _all_of(names: Sequence[str]) -> str:
+    return " and ".join(names[:SHOWN])
+
+
 def trouble(report: Report, text: str) -> str:
     """Return the proxy's troubles that ``text`` does not name, as further lines for it."""
     return "".join(f"\n{each.said}" for each in report.passages if each.trouble and each.said not in text)
@@ -81,19 +85,29 @@ def judged(name: str, wanted: Sequence[Host], report: Report) -> tuple[Outcome, 
 
 
 def _note(name: str, wanted: Sequence[Host], passages: Sequence[Passage]) -> str:
-    refused = {each.host: None for each in passages if each.trouble is Trouble.UNLISTED}
+    known = {str(host) for host in wanted}
+    refused = list(dict.fromkeys(each.host for each in passages if each.trouble is Trouble.UNLISTED))
+    reached = list(dict.fromkeys(each.host for each in passages if each.host in known and not each.trouble))
+    others: list[str] = []
+    if reached:  # so the hosts beside it that its URLs name, such as mirrors, are not why it failed
+        others = [host for host in refused if host in known]
+        refused = [host for host in refused if host not in known]
     if refused:
-        known = {str(host) for host in wanted}
-        whence = "" if set(refused) <= known else ", by a redirect or of its own accord"
+        whence = "" if known.issuperset(refused) else ", by a redirect or of its own accord"
         return (
-            f"{name} would be downloaded from {' and '.join(list(refused)[:SHOWN])}{whence}, which `[nix] fetch` does "
-            "not allow: ask the operator of this host"
+            f"{name} would be downloaded from {_all_of(refused)}{whence}, which `[nix] fetch` does not allow: ask the "
+            "operator of this host"
         )
     for each in passages:
         if each.trouble in (Trouble.INSIDE, Trouble.MALFORMED, Trouble.CROWDED):
             return f"{name}: the download was not let through: {each.said}"
         if each.status >= 400:
             return f"{name}: {each.host} answers {each.status} for {each.target[:200]}"
+    if others:
+        return (
+            f"{name}: {_all_of(reached)} was reached, and the lines above say why that was not enough. It may come "
+            f"from {_all_of(others)} too, which `[nix] fetch` does not allow"
+        )
     if not passages:
         return (
             f"{name} asked for no download. Its builder reaches the network only through the proxy that http_proxy, "

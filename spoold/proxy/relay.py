@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from spoold.model.hosts import Host
 from spoold.proxy import request
+from spoold.proxy.greeting import DisguiseError, Greeting
 from spoold.proxy.order import Passage, Trouble
 from spoold.proxy.request import MalformedError, Request
 
@@ -101,15 +102,23 @@ class Relay:
         """Pass on the client's bytes in a tunnel.
 
         A server may close the tunnel before the client has sent everything. That is no error here: ``_downwards``
-        tells whether the server broke off.
+        tells whether the server broke off. Raises :class:`RefusedError` where TLS asks for another host.
         """
+        greeting = Greeting(self._asked.host.name)
         while data := await self._from_client():
             try:
-                await self._send(data)
+                if known := self._greeted(greeting, data):
+                    await self._send(known)
             except OSError:
                 return
         with contextlib.suppress(OSError):
             self._server.writer.write_eof()
+
+    def _greeted(self, greeting: Greeting, data: bytes) -> bytes:
+        try:
+            return greeting.take(data)
+        except DisguiseError as error:
+            raise RefusedError(Trouble.MALFORMED, str(error), begun=True) from error
 
     async def _body(self) -> None:
         """Pass on the body of a request, and nothing after it: that would be a request that nobody checked."""

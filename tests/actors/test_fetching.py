@@ -6,6 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spoold.actors.builder import Builder
@@ -88,3 +89,10 @@ def test_a_cache_that_fails_is_given_more_time_and_is_never_the_clients_fault(
     response = bench.response("b")
     assert response["status"] == "INTERNAL_ERROR"
     assert "a binary cache is away" in response["dependencies"]["stderr"]
+
+
+def test_hosts_are_taken_over_by_a_builder_that_runs(bench: Bench) -> None:
+    nix = msgspec.structs.replace(bench.settings.nix, fetch=["github.com"])
+    bench.builder.apply_settings(msgspec.structs.replace(bench.settings, nix=nix))
+    assert bench.backend.settings is not None
+    assert bench.backend.settings.nix.fetch == ["github.com"]

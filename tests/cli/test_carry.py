@@ -121,6 +121,15 @@ def test_what_is_no_such_file(tmp_path: Path, data: bytes, words: str) -> None:
         unpacked(data, tmp_path / "to")
 
 
+def test_what_is_read_as_a_whole_is_not_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file names its signers, and these are read from all of it before any signature is checked."""
+    monkeypatch.setattr(carry, "MOST", 1000)
+    assert unpacked(made(LIST, (NAR, bytes(1001)), (f"{HASH}.narinfo", bytes(1000))), tmp_path / "to")
+    for name in (f"{HASH}.narinfo", carry.INFO):
+        with pytest.raises(ClientError, match="1001 bytes, and at most 1000 are read"):
+            unpacked(made(LIST, (name, bytes(1001))), tmp_path / f"to-{name}")
+
+
 def test_a_newer_file_is_for_a_newer_version(tmp_path: Path) -> None:
     with pytest.raises(NewerFormatError):
         unpacked(made((carry.LIST, b'{"format": 9}')), tmp_path / "to")

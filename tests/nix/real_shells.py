@@ -146,4 +146,164 @@ SHELLS = (
         "file",
         "pkgs ? buildFHSEnv && pkgs ? bubblewrap",
     ),
+    # -- further ways to write one
+    Shell(
+        "a system",
+        "{ system ? builtins.currentSystem, pkgs ? import <nixpkgs> { inherit system; config = { }; } }:\n"
+        'pkgs.stdenv.mkDerivation { name = "s"; buildInputs = [ pkgs.jq ]; }\n',
+        "jq -n 6*7",
+        "42",
+        "pkgs ? jq",
+    ),
+    Shell(
+        "mkShell of another stdenv",
+        "with import <nixpkgs> { }; mkShell.override { stdenv = stdenvNoCC; } { A = 42; }",
+        "echo $A",
+        "42",
+    ),
+    Shell(
+        "stdenvNoCC",
+        'with import <nixpkgs> { }; stdenvNoCC.mkDerivation { name = "s"; nativeBuildInputs = [ jq ]; }',
+        "jq -n 6*7",
+        "42",
+        "pkgs ? stdenvNoCC",
+    ),
+    Shell(
+        "callPackage",
+        "with import <nixpkgs> { }; callPackage ({ stdenv, jq, who ? 42 }:\n"
+        '  stdenv.mkDerivation { name = "s"; buildInputs = [ jq ]; inherit who; }) { who = 43; }',
+        "echo $(jq -n 6*7)$who",
+        "4243",
+        "pkgs ? jq",
+    ),
+    Shell(
+        "a derivation that names itself",
+        'with import <nixpkgs> { }; stdenv.mkDerivation (self: { pname = "a"; version = "1"; said = self.version; })',
+        "echo $name/$said",
+        "a-1/1",
+        "pkgs.lib ? fileset",
+    ),
+    Shell(
+        "env",
+        DERIVATION % 'env = { A = "42"; }; buildInputs = [ pkgs.jq ];',
+        "echo $A",
+        "42",
+        "pkgs.lib ? fileset",
+    ),
+    Shell(
+        "a hook of several lines",
+        DERIVATION % "shellHook = ''\n  export A=$(${pkgs.jq}/bin/jq -n '6*7')\n  greet() { echo $A; }\n'';",
+        "echo $A",
+        "42",
+        "pkgs ? jq",
+    ),
+    Shell(
+        "a filter of sources",
+        DERIVATION % 'SRC = builtins.path { path = ./.; name = "src"; filter = path: type: type == "regular"; };',
+        "ls $SRC",
+        "cutor.nix",
+        ANY,
+    ),
+    Shell(
+        "symlinkJoin with a step",
+        DERIVATION
+        % """buildInputs = [ (pkgs.symlinkJoin
+        { name = "a"; paths = [ pkgs.jq ];
+          postBuild = "mkdir -p $out/bin; ln -s ${pkgs.jq}/bin/jq $out/bin/mine"; }) ];""",
+        "mine -n 6*7",
+        "42",
+        "pkgs ? symlinkJoin && pkgs ? jq",
+    ),
+    Shell(
+        "Python with an override",
+        DERIVATION % "buildInputs = [ ((pkgs.python3.override { packageOverrides = self: super: {\n"
+        "  requests = super.requests.overridePythonAttrs (old: { doCheck = false; }); }; })\n"
+        "  .withPackages (ps: [ ps.requests ])) ];",
+        PYTHON,
+        "42",
+        "pkgs.python3 ? pkgs && pkgs.python3.pkgs ? requests",
+    ),
+    Shell(
+        "Rust",
+        DERIVATION % 'buildInputs = [ pkgs.rustc pkgs.cargo ]; RUST_SRC_PATH = "${pkgs.rustPlatform.rustLibSrc}";',
+        "[ -e $RUST_SRC_PATH ] && rustc",
+        "stands in for rustc-wrapper",
+        "pkgs ? rustc && pkgs ? rustPlatform",
+    ),
+    Shell("Go", DERIVATION % "buildInputs = [ pkgs.go ];", "go", "stands in for go", "pkgs ? go"),
+    Shell(
+        "Node",
+        DERIVATION % "buildInputs = [ pkgs.nodejs ];",
+        "nodejs",
+        "stands in for nodejs",
+        "pkgs ? nodejs",
+    ),
+    Shell(
+        "Haskell",
+        DERIVATION % "buildInputs = [ (pkgs.haskellPackages.ghcWithPackages (h: [ h.random ])) ];",
+        "echo 42",
+        "42",
+        "pkgs ? haskellPackages && pkgs.haskellPackages ? ghcWithPackages",
+    ),
+    Shell(
+        "TeX",
+        DERIVATION % "buildInputs = [ (pkgs.texlive.combine { inherit (pkgs.texlive) scheme-small; }) ];",
+        "echo 42",
+        "42",
+        "pkgs ? texlive && pkgs ? asymptote && pkgs.texlive ? combine",
+    ),
+    Shell(
+        "Emacs",
+        DERIVATION % "buildInputs = [ (pkgs.emacs.pkgs.withPackages (e: [ e.magit ])) ];",
+        "echo 42",
+        "42",
+        "pkgs ? emacs && pkgs.emacs ? pkgs",
+    ),
+)
+
+
+class Refused(NamedTuple):
+    """A shell that people write elsewhere, and a part of what they read here."""
+
+    name: str
+    text: str
+    says: str
+    needs: str = "true"
+
+
+REFUSED = (
+    Refused(
+        "flake-compat",
+        "(import (let lock = builtins.fromJSON (builtins.readFile ./flake.lock); in fetchTarball\n"
+        "  { url = lock.nodes.flake-compat.locked.url; sha256 = lock.narHash; }) { src = ./.; }).shellNix",
+        "cutor.nix is evaluated alone",
+    ),
+    Refused(
+        "a pin by URL",
+        '{ pkgs ? import (fetchTarball "https://github.com/NixOS/nixpkgs/archive/0.tar.gz") { } }: pkgs.mkShell { }',
+        "For a nixpkgs write <nixpkgs>",
+    ),
+    Refused("niv", "let s = import ./nix/sources.nix; in (import s.nixpkgs { }).mkShell { }", "is evaluated alone"),
+    Refused("npins", "(import (import ./npins).nixpkgs { }).mkShell { }", "cutor.nix is evaluated alone"),
+    Refused("a file", "with import <nixpkgs> { }; callPackage ./package.nix { }", "cutor.nix is evaluated alone"),
+    Refused(
+        "lib.fileset",
+        DERIVATION % "src = pkgs.lib.fileset.toSource { root = ./.; fileset = ./src; };",
+        "cutor.nix is evaluated alone",
+        "pkgs.lib ? fileset",
+    ),
+    Refused("a flake", '(builtins.getFlake "github:NixOS/nixpkgs").legacyPackages.x.hello', "cannot use flakes"),
+    Refused("another channel", "with import <nixpkgs-unstable> { }; mkShell { }", "Write it for <nixpkgs-unstable>"),
+    Refused("a file at home", "import /home/ada/shell.nix", "can read cutor.nix and <nixpkgs>"),
+    Refused(
+        "an import of what is built",
+        DERIVATION % 'A = import (pkgs.writeText "x" "42");',
+        "cannot be imported or read by an expression",
+    ),
+    Refused(
+        "a licence",
+        DERIVATION % 'A = pkgs.stdenv.mkDerivation { name = "a-1"; meta.license = pkgs.lib.licenses.unfree; };',
+        "Write import <nixpkgs> { config = { ... }; }",
+        "pkgs ? lib",
+    ),
 )

@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -40,7 +40,17 @@ STANDS_IN = {
     "jq": "jq",
     "lua": "lua",
 }
-BASE = ("bash", "coreutils", "findutils", "gnugrep", "gnused", "gawk")
+# What fetchers run. Not every miniature has all of it.
+FETCHERS = {
+    "bash": "bash",
+    "coreutils": "coreutils",
+    "curl": "curl",
+    "git": "git",
+    "git-minimal": "git",
+    "unzip": "unzip",
+    "patchutils": "patchutils",
+}
+BASE = ("bash", "coreutils", "findutils", "gnugrep", "gnused", "gawk", "gnutar", "gzip", "xz", "bzip2")
 SETUP = """export SHELL={bash}/bin/bash
 initialPath="{initial}"
 defaultNativeBuildInputs="{hooks}"
@@ -63,7 +73,7 @@ def needed(builder: NixBuilder, derivation: str) -> Iterator[Needed]:
     while waiting:
         for path, outputs in policy.read(builder.store, waiting.pop()).derivations:
             below = policy.read(builder.store, path)
-            if _is_made_here(below) and _plain(policy.name_of(path)) not in STANDS_IN:
+            if _is_made_here(below) and _plain(policy.name_of(path)) not in {*STANDS_IN, *FETCHERS}:
                 if path not in seen:
                     seen.add(path)
                     waiting.append(path)
@@ -88,10 +98,21 @@ def _plain(name: str) -> str:
 
 
 class Maker:
-    """Makes a cache for shells that ``builder`` evaluates. Its stand-ins come from the default pin, the miniature."""
+    """Makes a cache for shells that ``builder`` evaluates. Its stand-ins come from the default pin, the miniature.
 
-    def __init__(self, builder: NixBuilder, directory: Path, secret: Path) -> None:
+    ``stands_in`` is as STANDS_IN.
+    """
+
+    def __init__(
+        self,
+        builder: NixBuilder,
+        directory: Path,
+        secret: Path,
+        *,
+        stands_in: Mapping[str, str] = STANDS_IN,
+    ) -> None:
         self._builder, self._directory, self._secret = builder, directory, secret
+        self._stands_in = stands_in
         self._packages = self._built()
         self._made: set[str] = set()
         (directory / "nar").mkdir(parents=True, exist_ok=True)
@@ -99,7 +120,7 @@ class Maker:
         self._copy(builder.store.closure([*self._packages.values()]))
 
     def _built(self) -> dict[str, str]:
-        names = sorted(set(STANDS_IN.values()))
+        names = sorted({*self._stands_in.values(), *BASE})
         shell = room.build(self._builder, room.SHELL % f"packages = with pkgs; [ {' '.join(names)} ];")
         assert shell.shell, shell.phase.stderr
         paths = {package.name: package.path for package in shell.packages}
@@ -123,9 +144,14 @@ class Maker:
         assert builder._evaluator is not None
         evaluation = builder._evaluator.evaluate(expression, location, builder.settings.builder.limits, Event())
         assert evaluation.derivation, evaluation.finished.stderr.data.decode()
-        fresh = {each.path: each for each in needed(builder, evaluation.derivation) if each.path not in self._made}
+        return self.serve([evaluation.derivation], pin)
+
+    def serve(self, derivations: Iterable[str], pin: str) -> int:
+        """Add what derivations need that the cache has not yet; return how many paths that was."""
+        found = (each for derivation in derivations for each in needed(self._builder, derivation))
+        fresh = {each.path: each for each in found if each.path not in self._made}
         for each in fresh.values():
-            self._make(each, location)
+            self._make(each, room.runtime_of(self._builder).nixpkgs[pin])
         if fresh:
             self._sign(fresh)
             self._made |= set(fresh)
@@ -170,7 +196,7 @@ class Maker:
                 real = real.replace(word, value)
             (tree / "setup").write_text(begin + real)
             return [wanted.path, *initial]
-        package = self._packages.get(STANDS_IN.get(wanted.name, ""), "")
+        package = self._packages.get(self._stands_in.get(wanted.name, ""), "")
         if not package:
             (tree / "bin").mkdir()
             program = tree / "bin" / wanted.name

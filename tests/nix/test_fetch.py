@@ -42,6 +42,17 @@ def test_a_source_is_downloaded_from_a_listed_host(allow: Allow, server: Web) ->
     assert server.asked == ["GET /x"]
 
 
+def test_hosts_are_taken_over_by_a_builder_that_runs(allow: Allow, server: Web) -> None:
+    builder = allow("github.com")
+    expression = shell(source(at(server), content(server)))
+    assert "which `[nix] fetch` does not allow" in failed(room.build(builder, expression))
+    builder.apply_settings(allowing(builder.settings, f"localhost:{server.port}"))
+    assert room.build(builder, expression).shell
+    builder.apply_settings(allowing(builder.settings, "github.com"))
+    expression = shell(source(at(server), content(server)))
+    assert "which `[nix] fetch` does not allow" in failed(room.build(builder, expression))
+
+
 def test_what_has_the_same_content_is_shared_whoever_downloads_it_from_wherever(allow: Allow, server: Web) -> None:
     builder = allow(f"localhost:{server.port}")
     wanted = content(server, "/one")

@@ -201,7 +201,7 @@ def test_all_of_our_variables_are_refused_but_the_proxys() -> None:
     nothing = Path("/nowhere")
     ours = set(command.environment(nothing, nothing, nothing, network=False))
     assert ours <= policy.OURS
-    assert not policy.OURS & {*door.VARIABLES, door.CERTIFICATES_NAME}
+    assert not policy.OURS & {*door.VARIABLES, *door.CERTIFICATES}
 
 
 def test_what_is_no_download_gets_none(allow: Allow, server: Web) -> None:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.nix
 def test_a_fetcher_of_the_evaluation_names_one_that_works(allow: Allow, expression: str) -> None:
     said = failed(room.build(allow("github.com"), f"import ({expression.replace('DIGEST', '0' * 64)})"))
     assert "Use a fetcher that is built, with a hash: pkgs.fetchurl for" in said
+    assert "For a nixpkgs write <nixpkgs>" in said
 
 
 def test_an_import_of_what_is_built_says_what_to_do(allow: Allow, server: Web) -> None:

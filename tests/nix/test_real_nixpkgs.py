@@ -24,7 +24,7 @@ from spoold.nix.build import NixBuilder
 from spoold.nix.evaluate import Evaluation
 from tests import engines
 from tests.nix import cache, room
-from tests.nix.real_shells import SHELLS, Shell
+from tests.nix.real_shells import REFUSED, SHELLS, Refused, Shell
 from tests.nix.standins import Maker
 
 REAL = os.environ.get("SPOOLD_TEST_REAL_NIXPKGS", "")
@@ -71,7 +71,7 @@ def evaluated(builder: NixBuilder, text: str) -> Evaluation:
 def there(builder: NixBuilder) -> dict[str, bool]:
     """Tell for each of the shells' needs whether this nixpkgs meets it."""
     pin = str(builder.store.on_disk(room.runtime_of(builder).nixpkgs["real"]))
-    needs = sorted({shell.needs for shell in SHELLS})
+    needs = sorted({shell.needs for shell in (*SHELLS, *REFUSED)})
     values = " ".join(f"({need})" for need in needs)
     argv = [
         "nix-instantiate",
@@ -89,7 +89,7 @@ def there(builder: NixBuilder) -> dict[str, bool]:
     return dict(zip(needs, msgspec.json.decode(said), strict=True))
 
 
-def wanted(builder: NixBuilder, shell: Shell) -> str:
+def wanted(builder: NixBuilder, shell: Shell | Refused) -> str:
     """Return the text of a shell. Skip the test if this nixpkgs cannot build it."""
     if not there(builder)[shell.needs]:
         pytest.skip(f"this nixpkgs does not meet: {shell.needs}")
@@ -113,6 +113,13 @@ def test_the_other_pin_is_as_it_was(builder: NixBuilder) -> None:
 def test_a_shell_is_evaluated(builder: NixBuilder, shell: Shell) -> None:
     evaluation = evaluated(builder, wanted(builder, shell))
     assert evaluation.derivation, evaluation.finished.stderr.data.decode()
+
+
+@pytest.mark.parametrize("shell", REFUSED, ids=lambda shell: shell.name)
+def test_what_cannot_be_had_here_says_what_can(builder: NixBuilder, shell: Refused) -> None:
+    result = builder.build("refused", wanted(builder, shell), "real", Event())
+    assert result.phase.outcome is Outcome.NONZERO_EXIT
+    assert shell.says in result.phase.stderr
 
 
 def test_without_a_cache_it_ends_at_once_and_names_what_is_missing(builder: NixBuilder) -> None:

@@ -245,7 +245,7 @@ def test_the_other_host_is_asked_less_and_less_often(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shell", "gateway"])
-def test_people_run_list_and_fetch_through_ssh(
+def test_people_run_list_fetch_and_build_ahead_through_ssh(
     room: Room, ann: User, gateway_keys: None, tmp_path: Path, kind: str
 ) -> None:
     key, path = (ann.name, room.spool) if kind == "shell" else ("lib-one", "")
@@ -275,6 +275,11 @@ def test_people_run_list_and_fetch_through_ssh(
     ctl("outputs", id_, "-C", "to")
     assert {path.name: path.stat().st_size for path in (tmp_path / "to").iterdir()} == ours
     assert json.loads(ctl("wait", "--any", id_, "nobody", "--json"))["Submission_id"] == id_
+
+    (tmp_path / "cutor.nix").write_text(f"# {kind}")
+    (build,) = json.loads(ctl("deps", "build", "cutor.nix", "--wait", "--json"))["builds"]
+    assert (build["response"]["status"], build["sources"]) == ("COMPLETED", ["cutor.nix"])
+    assert build["build_id"]
 
 
 @pytest.mark.parametrize("kind", ["shell", "gateway"])

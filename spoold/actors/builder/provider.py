@@ -28,6 +28,9 @@ class Source(Protocol):
     def prepare(self, pins: dict[str, str]) -> Runtime:
         """Provide the pins, by name and location, and the runtime."""
 
+    def apply_settings(self, settings: Settings) -> None:
+        """Use other settings for what begins from now on."""
+
     def holds(self, path: str) -> bool:
         """Tell whether a store path is there, whole."""
 
@@ -47,6 +50,7 @@ class Provider:
     def apply_settings(self, settings: Settings) -> None:
         """Use other settings. The next call provides their pins."""
         self._settings = settings
+        self._source.apply_settings(settings)
 
     def pin(self, path: str) -> str | None:
         """Return the name of the pin whose store path is ``path``, None where there is none any more."""

@@ -1,3 +1,3 @@
 { pkgs ? import <nixpkgs> { } }:
 
-pkgs.mkShell { packages = with pkgs; [ gcc gdb valgrind strace bc git curl ]; }
+pkgs.mkShell { packages = with pkgs; [ gcc gdb valgrind strace bc git curl unzip ]; }

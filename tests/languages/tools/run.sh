@@ -15,6 +15,8 @@ git commit -q -a -m 'The second'
 git log --format='%an: %s'
 git diff --stat HEAD~1 | tail -n 1
 git grep -c o HEAD -- file
+git archive --format=zip --output=file.zip HEAD
+unzip -p file.zip file
 curl --silent file://"$PWD"/file
 curl --version | grep -q '^Protocols:.* https'
 echo 'scale=10; 4*a(1)' | bc -l
