@@ -16,7 +16,7 @@ import pytest
 
 from spoold.cli import asked, exits, waiting
 from spoold.cli.ctl import command
-from spoold.client.response import Fetching, Response, WaitingFor
+from spoold.client.response import Case, Fetching, Response, WaitingFor
 from spoold.model.dropped import read_request
 from spoold.model.submission import Request
 from tests.actors.bench import Bench
@@ -235,6 +235,7 @@ def test_how_far_it_is_is_said_meanwhile(bench: Bench, program: Path) -> None:
         ),
         (Response(status="COMPILING"), "compiling"),
         (Response(status="RUNNING", cases=[]), "running: 0 cases have ended"),
+        (Response(status="RUNNING", cases=[Case("1", "accepted")]), "running: 1 case has ended"),
         (Response(status="TIRED\x1b"), "tired\\x1b"),
     ],
 )
