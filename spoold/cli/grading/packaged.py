@@ -111,7 +111,7 @@ class _Grading:
             why = next((graded.response.reason or graded.verdict for graded in ran), "")
             raise ClientError(f"no accepted submission could be run, so there is no time limit ({why}): set --time")
         limit = self._limits.time_for(max(times))
-        slowest = f"the slowest submission that has to pass took {max(times):.2f} s"
+        slowest = f"the slowest submission that must keep it took {max(times):.2f} s"
         click.echo(f"time limit: {limit:g} s; {slowest}, times {self._limits.factor:g}", err=True)
         return limit
 

@@ -7,7 +7,7 @@ are combined, and how outputs in it are compared. They apply to the directories 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,16 @@ from spoold.model.errors import ClientError
 OLDER, NEWER = "testdata.yaml", "test_group.yaml"
 FLAGS = ("output_validator_flags", "output_validator_args")
 TOPS = (SAMPLE, "secret")
+# Keys of the newer format and of its drafts. The format wants others to be errors, because a misspelt one would change
+# verdicts silently.
+ARGUMENTS = (
+    "args",
+    *FLAGS,
+    "input_validator_flags",
+    *(f"{one}_args" for one in ("input_validator", "static_validator")),
+)
+OF_ALL = (*ARGUMENTS, "input_visualizer_args", "output_visualizer_args", "full_feedback", "hint", "description")
+OF_GROUPS = (*OF_ALL, "max_score", "score_aggregation", "require_pass")
 
 
 class Group(NamedTuple):
@@ -96,12 +106,14 @@ class _Reader:
     def settings(self, path: Path) -> Document:
         """Return the settings of a directory."""
         older = read_if_there(str(path / OLDER))
-        newer = read_if_there(str(path / NEWER)) if self.package.is_newer else None
+        newer = read_if_there(str(path / NEWER), self.package.constants) if self.package.is_newer else None
         self.has_older |= older is not None
         self.has_newer |= newer is not None
         found = newer or older or Document({}, printable(str(path / (NEWER if self.package.is_newer else OLDER))))
         if "static_validation_score" in found:
             raise found.wrong("static_validation_score", "validators of source code cannot be run here")
+        if newer is not None:
+            _require_known(newer, OF_GROUPS)
         return found
 
     def group(self, path: Path, name: str, above: Mapping[str, Any], ancestors: tuple[str, ...]) -> Group:
@@ -142,7 +154,11 @@ class _Reader:
             return len(self.tests)
         if path.with_name(f"{stem}.files").is_dir():
             raise ClientError(f"{printable(str(path))}: a case with files of its own ({stem}.files) cannot be run here")
+        if self.package.is_newer and path.with_name(f"{stem}.args").exists():
+            raise ClientError(f"{printable(str(path))}: {printable(stem)}.args is not read: write args in {stem}.yaml")
         own = read_if_there(str(path.with_name(f"{stem}.yaml"))) if self.package.is_newer else None
+        if own is not None:
+            _require_known(own, OF_ALL)
         said = Document({**inherited.values, **own.values}, own.where) if own else inherited
         flags = [*self.package.flags, *(flag for key in FLAGS for flag in said.words(key) or ())]
         test = Test(f"{group}/{stem}", group, str(inside(self.package, path)), str(inside(self.package, answer)))
@@ -155,6 +171,12 @@ class _Reader:
             )
         )
         return len(self.tests) - 1
+
+
+def _require_known(said: Document, keys: Sequence[str]) -> None:
+    for key in said.values:
+        if key not in keys:
+            raise said.wrong(key, f"the format has no such key here. It has {', '.join(keys)}")
 
 
 def compared(data: Data) -> Data:
