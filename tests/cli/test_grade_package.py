@@ -118,6 +118,14 @@ def test_time_limits_in_files_of_their_own(
     assert package(tmp_path, said, **files).limits.time == seconds
 
 
+def test_keys_that_no_format_has_are_named(tmp_path: Path) -> None:
+    files = {"data/testdata.yaml": "on_rejct: break\nrange: 0 1", **case_files("secret/1")}
+    made = package(tmp_path, "nam: x\nlimits: {time_limt: 3, code: 1}\ngrading: {objective: max}", **files)
+    names = [f"{tmp_path}/problem.yaml: nam", f"{tmp_path}/problem.yaml: limits: time_limt"]
+    assert made.unknown == tuple(names)
+    assert testdata.load(made).unknown == (f"{tmp_path}/data/testdata.yaml: on_rejct",)
+
+
 @pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf", "0", "1 s"])
 def test_time_limits_that_are_none(tmp_path: Path, text: str) -> None:
     with pytest.raises(ClientError, match=r"\.timelimit: a time limit has to be a number of seconds above 0"):

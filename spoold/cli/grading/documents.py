@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from spoold.cli.grading.cases import content
@@ -33,6 +33,10 @@ class Document:
     def wrong(self, key: str, why: str) -> ClientError:
         """Return an error that names a key."""
         return ClientError(f"{self.where}: {printable(key)}: {why}")
+
+    def unknown(self, known: Collection[str]) -> list[str]:
+        """Return a text for each key that is not ``known``. It names the file and the key."""
+        return [f"{self.where}: {printable(key)}" for key in self.values if key not in known]
 
     def text(self, key: str, default: str = "") -> str:
         """Return a text. A number is accepted as one."""

@@ -38,6 +38,15 @@ TYPICAL = {  # limits of problemtools where a package names none
     "validation_memory": 1024.0,
     "validation_output": 8.0,
 }
+KEYS = (
+    *("problem_format_version", "type", "name", "uuid", "version", "author", "credits", "source", "source_url"),
+    *("license", "rights_owner", "embargo_until", "limits", "keywords", "languages", "allow_file_writing"),
+    *("constants", "validation", "validator_flags", "grading"),
+)
+OF_LIMITS = (
+    *("time_limit", "time_multipliers", "time_resolution", "time_multiplier", "time_safety_margin"),
+    *("code", "validation_passes", *TYPICAL),
+)
 MIB = 1 << 20
 # Memory that a program's code and libraries take. Tools for packages count it, and spoold does not, so the limit is
 # lowered by it. It is more than the 2 MiB to which a limit is exact.
@@ -74,7 +83,7 @@ class Package(NamedTuple):
     """A package. ``flags`` are the validator flags for all test data. ``has_validator``: it may have its own validator.
 
     ``custom_scores`` says that the validator determines the points. ``languages`` are the permitted ones by the
-    format's codes, empty where all are.
+    format's codes, empty where all are. ``unknown`` names keys that neither format has.
     """
 
     path: Path
@@ -88,6 +97,7 @@ class Package(NamedTuple):
     grading: Document
     minimizes: bool = False
     languages: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def load(path: Path) -> Package:
@@ -121,6 +131,7 @@ def load(path: Path) -> Package:
         grading=grading,
         minimizes=grading.text("objective", "max") == "min",
         languages=tuple(word for word in document.words("languages") or () if word != "all"),
+        unknown=(*document.unknown(KEYS), *document.map("limits").unknown(OF_LIMITS)),
     )
 
 

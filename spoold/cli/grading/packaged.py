@@ -38,6 +38,10 @@ def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wan
     checker = material.checker(package, finder)
     if checker is None:
         data = testdata.compared(data)
+    if unknown := (*package.unknown, *data.unknown):
+        click.echo(
+            f"these keys are in no format that is known here, and have no effect: {'; '.join(unknown)}", err=True
+        )
     judge = Judge(package, data)
     own, left_out = expected.find(package, is_older=data.is_older, endings=finder.endings)
     suite = Suite(judge.tests, checker=checker, hide=wanted.hide)

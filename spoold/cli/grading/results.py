@@ -161,7 +161,7 @@ class Judge:
         return replace(case, points=score, verdict=ACCEPTED if full else PARTIAL), score
 
     def _without_score(self, case: Case) -> Case:
-        """Return an accepted case to which its validator gave no score. The older format wants one if it is asked for."""
+        """Return an accepted case without a score of its validator. The older format makes that an error."""
         package = self.package
         if package.is_newer or not (package.is_scoring and package.custom_scores):
             return case

@@ -20,6 +20,10 @@ from spoold.model.errors import ClientError
 OLDER, NEWER = "testdata.yaml", "test_group.yaml"
 FLAGS = ("output_validator_flags", "output_validator_args")
 TOPS = (SAMPLE, "secret")
+OF_OLDER = (
+    *("on_reject", "grading", "grader_flags", "accept_score", "reject_score", "range"),
+    *("input_validator_flags", "output_validator_flags"),
+)
 # Keys of the newer format and of its drafts. The format wants others to be errors, because a misspelt one would change
 # verdicts silently.
 ARGUMENTS = (
@@ -66,11 +70,15 @@ class Group(NamedTuple):
 
 
 class Data(NamedTuple):
-    """All cases of a package, and the group of all. ``is_older`` says that they are scored as in the older format."""
+    """All cases of a package, and the group of all. ``is_older`` says that they are scored as in the older format.
+
+    ``unknown`` names keys of the older format's files that it does not have.
+    """
 
     tests: list[Test]
     root: Group
     is_older: bool
+    unknown: tuple[str, ...] = ()
 
     def find(self, name: str) -> Group | None:
         """Return the group with a name."""
@@ -92,7 +100,7 @@ def load(package: Package) -> Data:
             f"{printable(str(top))}: there are no cases in it. A case is N.in with N.ans in sample or secret"
         )
     is_older = not package.is_newer or (reader.has_older and not reader.has_newer)
-    return Data(reader.tests, Group("", settings, inherited, tuple(groups)), is_older)
+    return Data(reader.tests, Group("", settings, inherited, tuple(groups)), is_older, tuple(reader.unknown))
 
 
 class _Reader:
@@ -100,6 +108,7 @@ class _Reader:
         self.package = package
         self.tests: list[Test] = []
         self.problems: list[str] = []
+        self.unknown: list[str] = []
         self.has_older = self.has_newer = False
         self._count = 0
 
@@ -114,6 +123,8 @@ class _Reader:
             raise found.wrong("static_validation_score", "validators of source code cannot be run here")
         if newer is not None:
             _require_known(newer, OF_GROUPS)
+        elif older is not None:
+            self.unknown += older.unknown(OF_OLDER)
         return found
 
     def group(self, path: Path, name: str, above: Mapping[str, Any], ancestors: tuple[str, ...]) -> Group:
