@@ -69,6 +69,8 @@ exit "$code"
 AS_THERE = {
     "bash": 'exec bash "./$main" "$@"',
     "java": 'exec java -XX:+UseSerialGC -Xss64m "$class" "$@"',
+    "kotlin": 'exec java -XX:+UseSerialGC -Xss64m -jar program.jar "$@"',
+    "scala": 'exec scala -J-XX:+UseSerialGC -J-Xss64m program.jar "$@"',
     "prolog": 'exec swipl -O -q -g main -t halt "$main" "$@"',
 }
 
