@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -11,6 +12,7 @@ from threading import Event
 
 import pytest
 
+from spoold.model.errors import TemporaryError
 from spoold.nix import abandoned
 from spoold.nix.build import NixBuilder
 from tests.nix import room
@@ -57,25 +59,35 @@ def test_a_build_that_was_cancelled_can_be_built_by_another_user(nix_builder: Ni
         f'X = pkgs.runCommand "{mark}" {{ }} "mkdir /tmp/own; echo >/tmp/own/x; mkdir $out; sleep 1000";'
     )
 
-    def started() -> Path | None:
-        return next(nix_builder.store.physical.glob(f"*-{mark}.drv.chroot/tmp/own/x"), None)
+    def begun() -> Path:
+        """Build until the builder has made its file, cancel, and return the path that this file had."""
+        before, cancel, found = time.time_ns(), Event(), list[Path]()
 
-    def cancelled(before: int) -> Path:
-        """Build until the builder has made its file, cancel, and return that file."""
-        cancel = Event()
-        build = threading.Thread(target=nix_builder.build, args=(mark, expression, "default", cancel))
+        def has_begun() -> bool:
+            for path in nix_builder.store.physical.glob(f"*-{mark}.drv.chroot/tmp/own/x"):
+                if path.stat().st_mtime_ns > before:
+                    found.append(path)
+            return bool(found)
+
+        def to_build() -> None:
+            with contextlib.suppress(TemporaryError):  # as the build was cancelled
+                nix_builder.build(mark, expression, "default", cancel)
+
+        build = threading.Thread(target=to_build)
         build.start()
-        until(lambda: not build.is_alive() or ((file := started()) is not None and file.stat().st_mtime_ns > before))
-        assert build.is_alive(), "it did not begin"
+        until(lambda: has_begun() or not build.is_alive())
         cancel.set()
         build.join()
-        found = started()
-        assert found
-        return found
+        assert found, "it did not begin"
+        return found[0]
 
     room.shell(nix_builder, 'X = pkgs.runCommand "before" { } "mkdir $out";')  # with what both need
-    left = cancelled(0)
+    left = begun()
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text("left by another user")
+    os.utime(left, (0, 0))
     if users is not None and len(users.users.uids) > 1:
-        other = next(uid for uid in users.users.uids.values() if uid != left.stat().st_uid)
-        os.chown(left.parent, other, -1)
-    cancelled(left.stat().st_mtime_ns)
+        other = [*users.users.uids.values()][-1]  # the first that is free builds
+        for path in (left.parent, left):
+            os.chown(path, other, -1)
+    begun()
