@@ -12,6 +12,7 @@
 | 7 | the service failed: ``INTERNAL_ERROR``, or it cannot be reached |
 | 8 | the submission was cancelled |
 | 130 | interrupted from the keyboard |
+| 141 | the reader of standard output closed it; a program that SIGPIPE ended has this code too |
 
 If the program ended by itself, ``run`` ends with the program's exit code. If a signal ended the program, that is 128
 plus the number of the signal. So codes 4 to 8 may also be the program's: ``--json`` tells.
@@ -53,7 +54,10 @@ def say(text: str, code: int) -> None:
     if "--json" in sys.argv:
         import json  # noqa: PLC0415 - few commands use --json, and fewer of them fail
 
-        print(json.dumps({"error": text, "exit_code": code}))
+        try:
+            print(json.dumps({"error": text, "exit_code": code}), flush=True)
+        except OSError:  # standard output may be what failed
+            nobody_reads()
 
 
 def nobody_reads() -> int:
@@ -62,8 +66,18 @@ def nobody_reads() -> int:
     return PIPE_CLOSED
 
 
+def _open_outputs() -> None:
+    """Discard output that goes to a closed descriptor. Otherwise the next opened file would get that number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+
+
 def run(command: Callable[..., object], name: str) -> None:
     """Run a click command called ``name``, and end the process with a code of the table."""
+    _open_outputs()
+    stdout = sys.stdout
     try:
         code = command(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -73,9 +87,13 @@ def run(command: Callable[..., object], name: str) -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(nobody_reads())
+    except SystemExit:
+        if sys.stdout is not stdout:  # click saw that nobody reads, replaced it, and would end with 1
+            sys.exit(nobody_reads())
+        raise
     except (SpooldError, SpoolError, OSError) as error:
         code = _code(error)
-        say(f"{name}: {printable(str(error))}", code)
+        say(f"{name}: {printable(_said(error))}", code)
         sys.exit(code)
     except Exception:  # noqa: BLE001 - the last handler reports any other error as a bug of ours
         import traceback  # noqa: PLC0415 - only here
@@ -93,6 +111,12 @@ def _show_usage(error: click.ClickException) -> None:
 
         print(json.dumps({"error": error.format_message(), "exit_code": code}))
     sys.exit(code)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return f"reading or writing failed: {error.strerror}"
+    return str(error)
 
 
 def _code(error: Exception) -> int:

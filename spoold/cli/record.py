@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import msgspec
 
 from spoold import client
+from spoold.cli import homes
 from spoold.cli.text import printable
 from spoold.client import names
 from spoold.client.address import ELSEWHERE
@@ -102,8 +103,7 @@ class Record:
 
 def place() -> str:
     """Return the directory of all records."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.local/state"), "spoold")
+    return os.path.join(homes.place("XDG_STATE_HOME", ".local/state"), "spoold")
 
 
 def _file_name(where: str) -> str:

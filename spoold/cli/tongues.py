@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from spoold.cli import homes
 from spoold.cli.text import printable
 from spoold.model.errors import ClientError, OperatorError
 
@@ -39,8 +40,7 @@ def languages() -> dict[str, Language]:
 
 def of_the_user() -> str:
     """Return the path of the user's own languages: ``languages.toml`` in ``$XDG_CONFIG_HOME/spoold``."""
-    home = os.environ.get("XDG_CONFIG_HOME", "")
-    return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.config"), "spoold", "languages.toml")
+    return os.path.join(homes.place("XDG_CONFIG_HOME", ".config"), "spoold", "languages.toml")
 
 
 def table(files: Iterable[str]) -> dict[str, Language]:

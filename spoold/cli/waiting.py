@@ -107,7 +107,9 @@ def how_far(response: Response) -> str:
         fetched = f", {now.paths} of {now.all_paths} store paths have been fetched" if (now := build.fetching) else ""
         return f"{what} (build {printable(build.build_id[:12])}){fetched}"
     if response.cases is not None:
-        return f"running: {len(response.cases)} cases have ended"
+        return (
+            "running: 1 case has ended" if (ended := len(response.cases)) == 1 else f"running: {ended} cases have ended"
+        )
     words = {"pending": "queued", "COMPILING": "compiling", "RUNNING": "running"}
     return words.get(response.status, printable(response.status.lower().replace("_", " ")))
 

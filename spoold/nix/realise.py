@@ -18,6 +18,7 @@ fault that is.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
@@ -30,7 +31,7 @@ from spoold.host.log import Log
 from spoold.model.errors import CacheError, ClientError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.model.response import Outcome
-from spoold.nix import caches, confine, door, policy, sources, troubles
+from spoold.nix import abandoned, caches, confine, door, policy, sources, troubles
 from spoold.nix.fetch import OUTPUT, Missing, Tell, fetch, missing, missing_here
 from spoold.nix.policy import Derivation
 from spoold.nix.store import Store
@@ -197,6 +198,12 @@ class _Making:
         return max(1.0, self._until - time.monotonic())
 
     def _run(self, targets: Sequence[str], built: Sequence[str], fetch: door.Fetch | None = None) -> proc.Finished:
+        chroots = {path: self._store.on_disk(path + abandoned.SUFFIX) for path in built}
+        for path, chroot in chroots.items():
+            if os.path.lexists(chroot):
+                derivation = policy.read(self._store, path)
+                outputs = [self._store.on_disk(each.path) for each in derivation.outputs if each.path]
+                abandoned.remove(chroot, outputs, self._store.remove)
         limits, left = self._limits, self._left
         argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(left))]
         argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
@@ -212,7 +219,7 @@ class _Making:
             [*argv, *targets],
             bounds,
             limits=limits,
-            places=[self._store.on_disk(path + ".chroot") for path in built],
+            places=[*chroots.values()],
             cancel=self._cancel,
             fetch=fetch,
         )

@@ -78,7 +78,7 @@ class Store:
                 f"cannot make {error.filename}: {error.strerror}; set nix.state, or run `spoolctl init` as root"
             ) from error
         self.close_listing()
-        workspaces.remove_abandoned(self.temporary, self._remove)
+        workspaces.remove_abandoned(self.temporary, self.remove)
 
     @property
     def users(self) -> users.BuildUsers | None:
@@ -117,9 +117,10 @@ class Store:
 
     def workspace(self) -> contextlib.AbstractContextManager[Path]:
         """Make a directory that is removed afterwards, see :mod:`spoold.nix.workspaces`."""
-        return workspaces.one(self.temporary, self._remove)
+        return workspaces.one(self.temporary, self.remove)
 
-    def _remove(self, path: Path) -> None:
+    def remove(self, path: Path) -> None:
+        """Remove a tree, also what users of builds left in it, see :func:`spoold.nix.measure.remove`."""
         measure.remove(path, self._entering or list)
 
     def run(

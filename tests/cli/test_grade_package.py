@@ -101,6 +101,38 @@ def test_limits_of_both_formats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("files", "said", "seconds"),
+    [
+        ({".timelimit": "3\n"}, "", 3),
+        ({"domjudge-problem.ini": "name=x\n timelimit = '1.5' \n"}, "", 1.5),
+        ({".timelimit": "3", "domjudge-problem.ini": "timelimit=4"}, "limits: {memory: 9}", 3),
+        ({".timelimit": "3"}, "limits: {time_limit: 2}", 2),
+        ({".timelimit": "3"}, "problem_format_version: 2025-09", None),
+        ({"domjudge-problem.ini": 'timelimit="4"'}, "problem_format_version: 2025-09", 4),
+        ({"domjudge-problem.ini": "color = red"}, "", None),
+    ],
+)
+def test_time_limits_in_files_of_their_own(
+    tmp_path: Path, files: dict[str, str], said: str, seconds: float | None
+) -> None:
+    assert package(tmp_path, said, **files).limits.time == seconds
+
+
+def test_keys_that_no_format_has_are_named(tmp_path: Path) -> None:
+    files = {"data/testdata.yaml": "on_rejct: break\nrange: 0 1", **case_files("secret/1")}
+    made = package(tmp_path, "nam: x\nlimits: {time_limt: 3, code: 1}\ngrading: {objective: max}", **files)
+    names = [f"{tmp_path}/problem.yaml: nam", f"{tmp_path}/problem.yaml: limits: time_limt"]
+    assert made.unknown == tuple(names)
+    assert testdata.load(made).unknown == (f"{tmp_path}/data/testdata.yaml: on_rejct",)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf", "0", "1 s"])
+def test_time_limits_that_are_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ClientError, match=r"\.timelimit: a time limit has to be a number of seconds above 0"):
+        package(tmp_path, **{".timelimit": text})
+
+
+@pytest.mark.parametrize(
     ("said", "reason"),
     [
         ("problem_format_version: 2025-09\ntype: [interactive, multi-pass]", "multi-pass problems cannot"),
@@ -187,6 +219,14 @@ def test_what_is_said_of_a_group_holds_below_it(tmp_path: Path) -> None:
     ]
 
 
+def test_constants_in_settings_of_groups(tmp_path: Path) -> None:
+    files = {"data/secret/test_group.yaml": "args: ['{{big}}', '{{big.tex}}', '{{other}}']\nfull_feedback: {{told}}"}
+    said = "problem_format_version: 2025-09\nconstants: {big: {value: 50, tex: '5\\cdot10'}, told: 'true'}"
+    data = testdata.load(package(tmp_path, said, **case_files("secret/1"), **files))
+    assert data.tests[0].arguments == ("50", "5\\cdot10", "{{other}}")
+    assert data.root.items[0].settings.values["full_feedback"] is True  # type: ignore[union-attr] # it is a group
+
+
 def test_links_in_test_data(tmp_path: Path) -> None:
     """Links within the package are followed, also links to directories."""
     files = {**case_files("sample/1", "secret/a/1"), "data/secret/2.in": "-> ../sample/1.in"}
@@ -210,6 +250,12 @@ def test_links_in_test_data(tmp_path: Path) -> None:
         ({"data/secret/1.in": "", "data/secret/1.ans": "", "data/secret/1.files/x": ""}, r"1\.files\) cannot be run"),
         ({"data/secret/testdata.yaml": "[", "data/secret/1.in": ""}, r"testdata\.yaml: it is no YAML"),
         ({"data/secret/test_group.yaml": "static_validation_score: 3"}, "static_validation_score"),
+        ({"data/secret/test_group.yaml": "max_scor: 3"}, r"test_group\.yaml: max_scor: the format has no such key"),
+        (
+            {**case_files("secret/1"), "data/secret/1.yaml": "max_score: 3"},
+            r"1\.yaml: max_score: the format has no such",
+        ),
+        ({**case_files("secret/1"), "data/secret/1.args": "x"}, r"1\.args is not read: write args in 1\.yaml"),
     ],
 )
 def test_test_data_that_are_wrong_are_named(tmp_path: Path, files: dict[str, str], reason: str) -> None:
@@ -281,6 +327,19 @@ timed: {sample: {use_for_time_limit: lower}, secret: {use_for_time_limit: upper}
     assert found["time_limit_exceeded/c.py"].rules == (expected.Rule("", ("AC", "WA", "TLE"), ("TLE",), None, ""),)
     assert found["accepted/a.py"].rules[1] == expected.Rule("secret/*-hard", expected.LETTERS, ("TLE",), None, "")
     assert found["mixed/x.py"].rules == (expected.Rule("", expected.LETTERS, expected.LETTERS, (10, 20), "oh"),)
+
+
+def test_submissions_that_must_keep_the_time_limit(tmp_path: Path) -> None:
+    """In the newer format these are all whose cases must not be too slow, unless they are opted out."""
+    said = """
+mine: {secret/a: {permitted: [AC]}, secret/b: {permitted: [AC, TLE]}}
+wrong_answer/slow.py: {use_for_time_limit: false}
+"""
+    names = ("accepted/a.py", "wrong_answer/a.py", "wrong_answer/slow.py", "run_time_error/a.py", "mine/a.py")
+    others = ("brute_force/a.py", "rejected/a.py", "time_limit_exceeded/a.py")
+    found = submissions(tmp_path, *names, *others, said=said)
+    assert [found[name].timed for name in names] == [("",), ("",), (), ("",), ("secret/a",)]
+    assert [found[name].timed for name in others] == [(), (), ()]
 
 
 @pytest.mark.parametrize(
@@ -371,6 +430,18 @@ def test_files_that_a_package_includes(tmp_path: Path) -> None:
     assert found["helper.py"] == "theirs"
     assert "main=a.py" in found["run.sh"]
     assert "main=helper.py" in files_of(made, "accepted/c", entrypoint="helper")["run.sh"]
+
+
+def test_submissions_that_the_package_does_not_permit(tmp_path: Path) -> None:
+    said = "problem_format_version: 2025-09\nlanguages: [cpp, python3]\nlimits: {code: 1}"
+    files = {"a.py": "x" * 1024, "b.py": "x" * 1025, "c.java": "class c {}", "d/main.py": "", "d/x.txt": "x" * 1025}
+    made = package(tmp_path, said, **{f"submissions/{name}": text for name, text in files.items()})
+    assert "a.py" in files_of(made, "a.py")
+    for name in ("b.py", "d"):
+        with pytest.raises(ClientError, match=r"it has 1\.0 KiB of code, and the package permits 1 KiB"):
+            files_of(made, name)
+    with pytest.raises(ClientError, match=r"does not permit its language. It permits cpp, python3"):
+        files_of(made, "c.java")
 
 
 def test_languages_that_a_first_line_tells(tmp_path: Path) -> None:

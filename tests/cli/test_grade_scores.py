@@ -228,6 +228,8 @@ def test_scores_of_a_validator_are_its_own(tmp_path: Path) -> None:
     assert (found.verdict, found.summary.points) == ("wrong_answer", 0)
     assert judged(judge, "accepted:score=x accepted accepted").verdict == "judge_error"
     assert judged(judge, "accepted:score=nan accepted accepted").verdict == "judge_error"
+    without = judged(judge, "accepted:score=1 accepted accepted:score=3")
+    assert (without.verdict, without.cases[1][1].message) == ("judge_error", "the validator gave no score")
     passing = judge_of(tmp_path / "b", "validation: custom", "secret/1")
     assert judged(passing, "accepted:score=0").verdict == "accepted", "this package asks for no score"
 

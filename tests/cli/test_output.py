@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from spoold.cli import tables
+from spoold.cli import exits, tables
 from spoold.cli.tables import Table, Text
 from spoold.cli.text import readable
 
@@ -159,3 +159,38 @@ def test_little_is_imported_for_one_response(spool: Path) -> None:
         *("spoold.model", "spoold.model.compare", "spoold.model.compare.excerpts"),
         *("spoold.model.errors", "spoold.model.paths", "spoold.model.response", "spoold.model.spans"),
     }
+
+
+# -- standard output that cannot be written
+
+
+def ended(spool: Path, *words: str, **streams: Any) -> tuple[int, str]:
+    """Return the exit code, and what is on standard error."""
+    environment = os.environ | {"SPOOLD_SPOOL": str(spool)}
+    done = subprocess.run([*LINE, *words], env=environment, stderr=-1, check=False, **streams)
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["status", "x"], ["status", "x", "--json"], ["submit", "--help"]])
+def test_a_reader_that_is_gone_has_its_exit_code(spool: Path, words: list[str]) -> None:
+    publish(spool)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        assert ended(spool, *words, stdout=theirs) == (exits.PIPE_CLOSED, "")
+    finally:
+        os.close(theirs)
+
+
+@pytest.mark.parametrize("words", [["status", "x"], ["status", "x", "--json"], ["list"]])
+def test_a_closed_standard_output_is_no_bug(spool: Path, words: list[str]) -> None:
+    publish(spool)
+    assert ended(spool, *words, preexec_fn=lambda: os.close(1))[0] == exits.OK
+
+
+@pytest.mark.parametrize("words", [["status", "x"], ["status", "x", "--json"]])
+def test_a_full_disk_is_said(spool: Path, words: list[str]) -> None:
+    publish(spool)
+    with open("/dev/full", "wb") as full:
+        code, said = ended(spool, *words, stdout=full)
+    assert (code, said) == (exits.FAILED, "spoolctl: reading or writing failed: No space left on device\n")

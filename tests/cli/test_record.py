@@ -121,3 +121,15 @@ def test_it_is_in_the_home_where_nothing_else_is_said(said: str, monkeypatch: py
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setenv("XDG_STATE_HOME", said)
     assert record.place() == "/home/ada/.local/state/spoold"
+
+
+@pytest.mark.parametrize("home", ["", "relative", None])
+def test_a_user_without_a_home_gets_none_elsewhere(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty $HOME would be /. A user whom no passwd(5) has would get a directory called ~ in the current one."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    if home is None:
+        monkeypatch.delenv("HOME", raising=False)
+    else:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(os, "getuid", lambda: 1 << 30)
+    assert record.place() == "/nonexistent/.local/state/spoold"

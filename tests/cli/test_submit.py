@@ -16,7 +16,7 @@ import pytest
 
 from spoold.cli import asked, exits, waiting
 from spoold.cli.ctl import command
-from spoold.client.response import Fetching, Response, WaitingFor
+from spoold.client.response import Case, Fetching, Response, WaitingFor
 from spoold.model.dropped import read_request
 from spoold.model.submission import Request
 from tests.actors.bench import Bench
@@ -199,6 +199,22 @@ def test_an_interrupted_wait_says_how_to_wait_again(bench: Bench, program: Path)
     assert json.loads(done.stdout)["status"] == "COMPLETED"
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("word", ["submit", "run"])
+def test_the_record_survives_the_end_of_a_terminal(empty: Path, program: Path, word: str, number: int) -> None:
+    """A lost connection ends the command that waits; `list` still has the id, for `wait`."""
+    words = ["submit", str(program), "--wait"] if word == "submit" else ["run", str(program / "run.sh")]
+    line = [sys.executable, "-m", "spoold.cli.ctl", *words]
+    with subprocess.Popen(line, env=environment(empty), stdin=-3, stdout=-3, stderr=-1, text=True) as waits:
+        assert waits.stderr
+        until = "was not taken in yet"
+        assert any(until in said for said in iter(waits.stderr.readline, ""))
+        waits.send_signal(number)
+    (dropped,) = (empty / "incoming").glob("*.json")
+    listed = json.loads(ctl(empty, "list", "--json").stdout)["submissions"]
+    assert [each["Submission_id"] for each in listed] == [dropped.name.removesuffix(".json")]
+
+
 def test_that_nothing_takes_it_in_is_said_while_it_is_waited_for(empty: Path, program: Path) -> None:
     line = [sys.executable, "-m", "spoold.cli.ctl", "submit", str(program), "--wait"]
     with subprocess.Popen(line, env=environment(empty), stderr=subprocess.PIPE, text=True) as waits:
@@ -238,6 +254,7 @@ def test_how_far_it_is_is_said_meanwhile(bench: Bench, program: Path) -> None:
         ),
         (Response(status="COMPILING"), "compiling"),
         (Response(status="RUNNING", cases=[]), "running: 0 cases have ended"),
+        (Response(status="RUNNING", cases=[Case("1", "accepted")]), "running: 1 case has ended"),
         (Response(status="TIRED\x1b"), "tired\\x1b"),
     ],
 )

@@ -32,6 +32,7 @@ FILES = {
     "ctrf": "Write a report in the Common Test Report Format.",
 }
 PACKAGE_FILE = "problem.yaml"
+ARCHIVES = (".zip", ".kpp")
 
 
 class Wanted(NamedTuple):
@@ -152,11 +153,12 @@ def grade(
     argument is a directory without run.sh and main.*, it contains the solutions. If some cases are in sample/, all
     others are hidden: a report for the person who is graded shows only their points.
 
-    A PACKAGE is a directory with problem.yaml, as for Kattis, ICPC contests and DOMjudge. Each SUBMISSION is graded by
-    the cases, groups, limits and validator of the package. If no SUBMISSION is named, those in submissions/ are graded.
-    The command then says whether each result is what its directory, or submissions.yaml, expects. If the package has no
-    time limit, the limit is the time of the slowest accepted submission, times a factor from the package. The validator
-    of an interactive problem talks with the submission. Multi-pass problems are refused.
+    A PACKAGE is a directory with problem.yaml, as for Kattis, ICPC contests and DOMjudge, or such a directory in a
+    NAME.zip or NAME.kpp. Each SUBMISSION is graded by the cases, groups, limits and validator of the package. If no
+    SUBMISSION is named, those in submissions/ are graded. The command then says whether each result is what its
+    directory, or submissions.yaml, expects. If no time limit is in problem.yaml, .timelimit or domjudge-problem.ini, it
+    is the time of the slowest accepted submission, times a factor from the package. The validator of an interactive
+    problem talks with the submission. Multi-pass problems are refused.
 
     After an interruption it goes on like `spoolctl batch`: a graded solution is not run again, unless the solution or
     the cases have changed.
@@ -196,8 +198,13 @@ def grade(
 
 
 def _graded(runner: Runner, finder: Finder, sources: Sequence[Path], wanted: Wanted) -> list[Graded]:
+    if wanted.cases is None and sources[0].suffix.lower() in ARCHIVES and sources[0].is_file():
+        from spoold.cli.grading import packaged, zipped  # noqa: PLC0415 - most users have no package
+
+        with zipped.unpacked(sources[0]) as directory:
+            return packaged.grade(runner, finder, directory, sources[1:], wanted)
     if (sources[0] / PACKAGE_FILE).is_file() and wanted.cases is None:
-        from spoold.cli.grading import packaged  # noqa: PLC0415 - most users have no package
+        from spoold.cli.grading import packaged  # noqa: PLC0415 - as above
 
         return packaged.grade(runner, finder, sources[0], sources[1:], wanted)
     if wanted.cases is None:

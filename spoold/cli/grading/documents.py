@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from spoold.cli.grading.cases import content
@@ -16,6 +17,7 @@ from spoold.model.errors import ClientError, OperatorError
 
 MOST = 1 << 20  # bytes of a file
 MOST_PARTS = 100_000  # keys and values; a part that aliases repeat counts each time
+CONSTANT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)\}\}")
 
 
 class Document:
@@ -31,6 +33,10 @@ class Document:
     def wrong(self, key: str, why: str) -> ClientError:
         """Return an error that names a key."""
         return ClientError(f"{self.where}: {printable(key)}: {why}")
+
+    def unknown(self, known: Collection[str]) -> list[str]:
+        """Return a text for each key that is not ``known``. It names the file and the key."""
+        return [f"{self.where}: {printable(key)}" for key in self.values if key not in known]
 
     def text(self, key: str, default: str = "") -> str:
         """Return a text. A number is accepted as one."""
@@ -75,12 +81,19 @@ class Document:
         return [str(each) for each in value]
 
 
-def read(path: str) -> Document:
+def with_constants(text: str, constants: Mapping[str, str]) -> str:
+    """Return a text with each ``{{name}}`` of a constant replaced by its value."""
+    return CONSTANT.sub(lambda match: constants.get(match[1], match[0]), text)
+
+
+def read(path: str, constants: Mapping[str, str] | None = None) -> Document:
     """Return the map in a file. Raises :class:`ClientError` where the file is not a map in YAML."""
     where = printable(path)
     data = content(path)
     if len(data) > MOST:
         raise ClientError(f"{where}: it is larger than {MOST >> 20} MiB")
+    if constants:
+        data = with_constants(data.decode(errors="surrogateescape"), constants).encode(errors="surrogateescape")
     found = _parsed(data, where)
     if found is None:
         return Document({}, where)
@@ -90,9 +103,9 @@ def read(path: str) -> Document:
     return Document(_named(found), where)
 
 
-def read_if_there(path: str) -> Document | None:
+def read_if_there(path: str, constants: Mapping[str, str] | None = None) -> Document | None:
     """Return the map in a file; None where there is no such file."""
-    return read(path) if os.path.lexists(path) else None
+    return read(path, constants) if os.path.lexists(path) else None
 
 
 def _parsed(data: bytes, where: str) -> Any:

@@ -99,8 +99,10 @@ def find(package: Package, *, is_older: bool, endings: Collection[str] = ()) -> 
         rules = tuple(rule for document in documents for rule in _of_document(document))
         keys = {key: value for document in documents for key, value in document.values.items()}
         text = Document(keys, said.where)
-        timed = tuple(pattern for document in documents for pattern in _timed(document))
-        if path.parent.name == ACCEPTED and keys.get(TIME) is not False:
+        timed = tuple(pattern for document in documents for pattern in _timed(document, is_older=is_older))
+        if any(document.values.get(TIME) is False for document in documents):  # it holds for the whole submission
+            timed = tuple(pattern for pattern in timed if pattern)
+        elif is_older and path.parent.name == ACCEPTED:
             timed = ("", *timed)
         found.append(Submission(path, name, result, rules, text.text("language"), text.text("entrypoint"), timed=timed))
     return found, left_out
@@ -136,16 +138,27 @@ def _matching(said: Document, name: str, *, is_older: bool) -> list[Document]:
 
 def _of_document(said: Document) -> Iterator[Rule]:
     yield from _rule(said, "")
-    for key, value in said.values.items():
-        if key not in (*OWN_KEYS, *OTHER_KEYS) and isinstance(value, dict):
-            yield from _rule(said.map(key), key)
+    for key in _patterns(said):
+        yield from _rule(said.map(key), key)
 
 
-def _timed(said: Document) -> Iterator[str]:
-    """Yield patterns for the cases whose times determine the time limit."""
-    if said.values.get(TIME) == LOWER:
-        yield ""
-    yield from (key for key, value in said.values.items() if isinstance(value, dict) and value.get(TIME) == LOWER)
+def _timed(said: Document, *, is_older: bool) -> Iterator[str]:
+    """Yield patterns for the cases whose times determine the time limit.
+
+    In the newer format these are all cases that must not take longer, unless a rule says otherwise.
+    """
+    maps = {"": said, **{key: said.map(key) for key in _patterns(said)}}
+    for pattern, rule in maps.items():
+        use = rule.values.get(TIME)
+        is_bound = not is_older and use in (None, True) and "TLE" not in (rule.words("permitted") or LETTERS)
+        if use == LOWER or is_bound:
+            yield pattern
+
+
+def _patterns(said: Document) -> list[str]:
+    """Return the keys that are patterns for cases."""
+    names = (*OWN_KEYS, *OTHER_KEYS)
+    return [key for key, value in said.values.items() if key not in names and isinstance(value, dict)]
 
 
 def _rule(said: Document, pattern: str) -> Iterator[Rule]:

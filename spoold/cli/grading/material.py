@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from spoold import client
 from spoold.cli import tongues
 from spoold.cli.grading.cases import MOST_LEVELS, content
+from spoold.cli.grading.documents import with_constants
 from spoold.cli.grading.expected import Submission
 from spoold.cli.grading.package import Package, below, checker_limits, inside
 from spoold.cli.grading.solutions import HEADERS, Finder
@@ -26,14 +27,19 @@ from spoold.client import tree
 from spoold.client.request import File
 from spoold.model.errors import ClientError
 
-CONSTANT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)\}\}")
 # Endings that two languages share. The first line decides: a .py file is Python 2 only if the line names python2, and a
 # .pl file is Prolog unless the line names perl.
 LANGUAGES = {".py": (re.compile(rb"#!.*python2"), "python2"), ".pl": (re.compile(rb"#!.*perl"), "prolog")}
 ENDINGS = {".py2": "python2", ".py3": "python"}
 FIRST_LINE = 200  # bytes
 # names of languages in packages, and ours
-NAMES = {"python3": "python", "pypy3": "python", "python3numpy": "python", "cpp": "cpp"}
+NAMES = {
+    **dict.fromkeys(("python3", "pypy3", "python3numpy"), "python"),
+    "cpp": "cpp",
+    "cppgmp": "cpp",
+    "cgmp": "c",
+    "javaalgs4": "java",
+}
 # our names of languages, and their directories in include/
 INCLUDES = {"python": ("python3", "python"), "cpp": ("cpp", "c++")}
 VALIDATORS = ("output_validators", "output_validator")
@@ -63,6 +69,8 @@ exit "$code"
 AS_THERE = {
     "bash": 'exec bash "./$main" "$@"',
     "java": 'exec java -XX:+UseSerialGC -Xss64m "$class" "$@"',
+    "kotlin": 'exec java -XX:+UseSerialGC -Xss64m -jar program.jar "$@"',
+    "scala": 'exec scala -J-XX:+UseSerialGC -J-Xss64m program.jar "$@"',
     "prolog": 'exec swipl -O -q -g main -t halt "$main" "$@"',
 }
 
@@ -73,14 +81,26 @@ def files_of(package: Package, finder: Finder, submission: Submission) -> Sequen
 
     path, table = submission.path, known(finder)
     language = _language(finder, submission)
+    _require_short(package, path)
     included = _includes(package, finder, path, language)
     if not included and not submission.entrypoint and path.is_file():
-        files = languages.program([path], language, finder.packages, known=table).files
-        return replaced(files, package.constants)
-    with tempfile.TemporaryDirectory() as directory:
-        main, *others = _laid_out(package, Path(directory), path, included, submission.entrypoint)
-        files = languages.program([main, *others], language, finder.packages, known=table).files
-    return replaced(files, package.constants)
+        program = languages.program([path], language, finder.packages, known=table)
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            main, *others = _laid_out(package, Path(directory), path, included, submission.entrypoint)
+            program = languages.program([main, *others], language, finder.packages, known=table)
+    if package.languages and program.language not in [NAMES.get(code, code) for code in package.languages]:
+        permitted = ", ".join(map(printable, package.languages))
+        raise ClientError(f"the package does not permit its language. It permits {permitted}")
+    return replaced(program.files, package.constants)
+
+
+def _require_short(package: Package, path: Path) -> None:
+    """Raise :class:`ClientError` where the files of a submission are longer than the package permits."""
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    size = sum(each.stat().st_size for each in files) / 1024
+    if size > package.limits.code:
+        raise ClientError(f"it has {size:.1f} KiB of code, and the package permits {package.limits.code:g} KiB")
 
 
 def _language(finder: Finder, submission: Submission) -> str | None:
@@ -167,14 +187,11 @@ def replaced(files: Sequence[File], constants: Mapping[str, str]) -> Sequence[Fi
     """Return files with the constants replaced by their values."""
     if not constants:
         return files
-
-    def value(match: re.Match[str]) -> str:
-        return constants.get(match[1], match[0])
-
     made = []
     for file in files:
         if "content" in file and file.get("encoding", "utf8") == "utf8":
-            file = {**file, "content": CONSTANT.sub(value, file["content"])}  # noqa: PLW2901 - the same file, replaced
+            content_ = with_constants(file["content"], constants)
+            file = {**file, "content": content_}  # noqa: PLW2901 - the same file, replaced
         made.append(file)
     return made
 

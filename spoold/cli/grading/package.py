@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from spoold.cli.grading import timed
 from spoold.cli.grading.documents import Document, read
 from spoold.cli.text import printable
 from spoold.model.errors import ClientError
@@ -36,6 +37,15 @@ TYPICAL = {  # limits of problemtools where a package names none
     "validation_memory": 1024.0,
     "validation_output": 8.0,
 }
+KEYS = (
+    *("problem_format_version", "type", "name", "uuid", "version", "author", "credits", "source", "source_url"),
+    *("license", "rights_owner", "embargo_until", "limits", "keywords", "languages", "allow_file_writing"),
+    *("constants", "validation", "validator_flags", "grading"),
+)
+OF_LIMITS = (
+    *("time_limit", "time_multipliers", "time_resolution", "time_multiplier", "time_safety_margin"),
+    *("code", "validation_passes", *TYPICAL),
+)
 MIB = 1 << 20
 # Memory that a program's code and libraries take. Tools for packages count it, and spoold does not, so the limit is
 # lowered by it. It is more than the 2 MiB to which a limit is exact.
@@ -44,10 +54,11 @@ TALKING = 5.0  # seconds on the wall clock for the validator of an interactive p
 
 
 class Limits(NamedTuple):
-    """Limits of a package, in seconds and MiB. ``time`` is None where the accepted submissions determine it.
+    """Limits of a package, in seconds and MiB; ``code`` in KiB, infinite where the package does not state it.
 
-    The limit is then the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. A
-    submission of the package also counts as expected if its result is right with ``margin`` times the limit.
+    ``time`` is None where submissions determine it. The limit is then the time of the slowest of these times
+    ``factor``, rounded up to a multiple of ``resolution``. A submission of the package also counts as expected if its
+    result is right with ``margin`` times the limit.
     """
 
     time: float | None
@@ -61,6 +72,7 @@ class Limits(NamedTuple):
     validation_time: float
     validation_memory: float
     validation_output: float
+    code: float = math.inf
 
     def time_for(self, slowest: float) -> float:
         """Return the time limit that follows from the time of the slowest accepted submission."""
@@ -71,7 +83,8 @@ class Package(NamedTuple):
     """A package. ``flags`` are the validator flags for all test data. ``has_validator``: it may have its own validator.
 
     ``custom_scores`` says that the validator determines the points. ``is_interactive``: the validator talks with the
-    program while both run.
+    program while both run. ``languages`` are the permitted ones by the format's codes, empty where all are. ``unknown``
+    names keys that neither format has.
     """
 
     path: Path
@@ -85,6 +98,8 @@ class Package(NamedTuple):
     grading: Document
     minimizes: bool = False
     is_interactive: bool = False
+    languages: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def load(path: Path) -> Package:
@@ -113,28 +128,31 @@ def load(path: Path) -> Package:
         has_validator=newer or validation[0] == "custom",
         custom_scores=newer or "score" in validation,
         flags=tuple(document.words("validator_flags") or ()) if not newer else (),
-        limits=_limits(document, newer=newer),
+        limits=_limits(path, document, newer=newer),
         constants=_constants(document) if newer else {},
         grading=grading,
         minimizes=grading.text("objective", "max") == "min",
         is_interactive="interactive" in types,
+        languages=tuple(word for word in document.words("languages") or () if word != "all"),
+        unknown=(*document.unknown(KEYS), *document.map("limits").unknown(OF_LIMITS)),
     )
 
 
-def _limits(document: Document, *, newer: bool) -> Limits:
+def _limits(path: Path, document: Document, *, newer: bool) -> Limits:
     limits = document.map("limits")
+    code = limits.number("code", math.inf, least=0.001)
+    time = limits.number("time_limit", 0) or timed.beside(path, newer=newer)
     typical = {key: limits.number(key, default, least=0.001) for key, default in TYPICAL.items()}
     if newer:
         factors = limits.map("time_multipliers")
-        time = limits.number("time_limit", 0) or None
         factor = factors.number("ac_to_time_limit", 2.0, least=1)
         margin = factors.number("time_limit_to_tle", 1.5, least=1)
         resolution = limits.number("time_resolution", 1.0, least=0.001)
     else:
-        time, resolution = None, 1.0
+        resolution = 1.0
         factor = limits.number("time_multiplier", 5.0, least=1)
         margin = limits.number("time_safety_margin", 2.0, least=1)
-    return Limits(time, factor, margin, resolution, **typical)
+    return Limits(time, factor, margin, resolution, **typical, code=code)
 
 
 def _constants(document: Document) -> dict[str, str]:

@@ -38,6 +38,10 @@ def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wan
     checker = material.checker(package, finder)
     if checker is None:
         data = testdata.compared(data)
+    if unknown := (*package.unknown, *data.unknown):
+        click.echo(
+            f"these keys are in no format that is known here, and have no effect: {'; '.join(unknown)}", err=True
+        )
     judge = Judge(package, data)
     own, left_out = expected.find(package, is_older=data.is_older, endings=finder.endings)
     suite = Suite(judge.tests, checker=checker, talks=package.is_interactive, hide=wanted.hide)
@@ -111,7 +115,7 @@ class _Grading:
             why = next((graded.response.reason or graded.verdict for graded in ran), "")
             raise ClientError(f"no accepted submission could be run, so there is no time limit ({why}): set --time")
         limit = self._limits.time_for(max(times))
-        slowest = f"the slowest submission that has to pass took {max(times):.2f} s"
+        slowest = f"the slowest submission that must keep it took {max(times):.2f} s"
         click.echo(f"time limit: {limit:g} s; {slowest}, times {self._limits.factor:g}", err=True)
         return limit
 

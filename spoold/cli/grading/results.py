@@ -145,7 +145,7 @@ class Judge:
         """Return a case with its points, and the score from its validator, None where it gave no score."""
         match = SCORE.match(case.message or "")
         if match is None:
-            return case, None
+            return (self._without_score(case) if LETTERS.get(case.verdict) == "AC" else case), None
         case = replace(case, message=(case.message or "")[match.end() :] or None)
         if not self.package.custom_scores or not self.package.is_scoring or LETTERS.get(case.verdict) != "AC":
             return case, None
@@ -159,6 +159,13 @@ class Judge:
             return replace(case, verdict=JUDGE_ERROR, points=0.0, message="the validator's score is no number"), None
         full = self._older is not None or score >= worth
         return replace(case, points=score, verdict=ACCEPTED if full else PARTIAL), score
+
+    def _without_score(self, case: Case) -> Case:
+        """Return an accepted case without a score of its validator. The older format makes that an error."""
+        package = self.package
+        if package.is_newer or not (package.is_scoring and package.custom_scores):
+            return case
+        return replace(case, verdict=JUDGE_ERROR, points=0.0, message="the validator gave no score")
 
     @staticmethod
     def _by_older(

@@ -7,7 +7,7 @@ are combined, and how outputs in it are compared. They apply to the directories 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,20 @@ from spoold.model.errors import ClientError
 OLDER, NEWER = "testdata.yaml", "test_group.yaml"
 FLAGS = ("output_validator_flags", "output_validator_args")
 TOPS = (SAMPLE, "secret")
+OF_OLDER = (
+    *("on_reject", "grading", "grader_flags", "accept_score", "reject_score", "range"),
+    *("input_validator_flags", "output_validator_flags"),
+)
+# Keys of the newer format and of its drafts. The format wants others to be errors, because a misspelt one would change
+# verdicts silently.
+ARGUMENTS = (
+    "args",
+    *FLAGS,
+    "input_validator_flags",
+    *(f"{one}_args" for one in ("input_validator", "static_validator")),
+)
+OF_ALL = (*ARGUMENTS, "input_visualizer_args", "output_visualizer_args", "full_feedback", "hint", "description")
+OF_GROUPS = (*OF_ALL, "max_score", "score_aggregation", "require_pass")
 
 
 class Group(NamedTuple):
@@ -56,11 +70,15 @@ class Group(NamedTuple):
 
 
 class Data(NamedTuple):
-    """All cases of a package, and the group of all. ``is_older`` says that they are scored as in the older format."""
+    """All cases of a package, and the group of all. ``is_older`` says that they are scored as in the older format.
+
+    ``unknown`` names keys of the older format's files that it does not have.
+    """
 
     tests: list[Test]
     root: Group
     is_older: bool
+    unknown: tuple[str, ...] = ()
 
     def find(self, name: str) -> Group | None:
         """Return the group with a name."""
@@ -82,7 +100,7 @@ def load(package: Package) -> Data:
             f"{printable(str(top))}: there are no cases in it. A case is N.in with N.ans in sample or secret"
         )
     is_older = not package.is_newer or (reader.has_older and not reader.has_newer)
-    return Data(reader.tests, Group("", settings, inherited, tuple(groups)), is_older)
+    return Data(reader.tests, Group("", settings, inherited, tuple(groups)), is_older, tuple(reader.unknown))
 
 
 class _Reader:
@@ -90,18 +108,23 @@ class _Reader:
         self.package = package
         self.tests: list[Test] = []
         self.problems: list[str] = []
+        self.unknown: list[str] = []
         self.has_older = self.has_newer = False
         self._count = 0
 
     def settings(self, path: Path) -> Document:
         """Return the settings of a directory."""
         older = read_if_there(str(path / OLDER))
-        newer = read_if_there(str(path / NEWER)) if self.package.is_newer else None
+        newer = read_if_there(str(path / NEWER), self.package.constants) if self.package.is_newer else None
         self.has_older |= older is not None
         self.has_newer |= newer is not None
         found = newer or older or Document({}, printable(str(path / (NEWER if self.package.is_newer else OLDER))))
         if "static_validation_score" in found:
             raise found.wrong("static_validation_score", "validators of source code cannot be run here")
+        if newer is not None:
+            _require_known(newer, OF_GROUPS)
+        elif older is not None:
+            self.unknown += older.unknown(OF_OLDER)
         return found
 
     def group(self, path: Path, name: str, above: Mapping[str, Any], ancestors: tuple[str, ...]) -> Group:
@@ -142,7 +165,11 @@ class _Reader:
             return len(self.tests)
         if path.with_name(f"{stem}.files").is_dir():
             raise ClientError(f"{printable(str(path))}: a case with files of its own ({stem}.files) cannot be run here")
+        if self.package.is_newer and path.with_name(f"{stem}.args").exists():
+            raise ClientError(f"{printable(str(path))}: {printable(stem)}.args is not read: write args in {stem}.yaml")
         own = read_if_there(str(path.with_name(f"{stem}.yaml"))) if self.package.is_newer else None
+        if own is not None:
+            _require_known(own, OF_ALL)
         said = Document({**inherited.values, **own.values}, own.where) if own else inherited
         flags = [*self.package.flags, *(flag for key in FLAGS for flag in said.words(key) or ())]
         test = Test(f"{group}/{stem}", group, str(inside(self.package, path)), str(inside(self.package, answer)))
@@ -155,6 +182,12 @@ class _Reader:
             )
         )
         return len(self.tests) - 1
+
+
+def _require_known(said: Document, keys: Sequence[str]) -> None:
+    for key in said.values:
+        if key not in keys:
+            raise said.wrong(key, f"the format has no such key here. It has {', '.join(keys)}")
 
 
 def compared(data: Data) -> Data:

@@ -1,0 +1,1 @@
+kotlinc -nowarn -include-runtime -d main.jar Main.kt

@@ -1,0 +1,3 @@
+{ pkgs ? import <nixpkgs> { } }:
+
+pkgs.mkShell { packages = [ pkgs.kotlin pkgs.jdk ]; }

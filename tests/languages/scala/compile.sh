@@ -1,0 +1,1 @@
+scalac -d main.jar Main.scala
