@@ -19,10 +19,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
+from tests.owngroups import OwnGroups
 from tests.waiting import end, until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -233,7 +234,10 @@ class Real:
         ports = _free_ports(nodes + 1)
         host = os.uname().nodename
         conf = CONF.format(here=here, host=host, user=_user(), port=ports[0])
+        self._groups: OwnGroups | None = None
         if groups_for is not None:
+            # The Prolog makes groups below those of slurmd, and another process of tests may run one as well.
+            self._groups = OwnGroups()
             conf = _without(conf, CGROUPS) + CGROUPS + self._deploy(groups_for)
             (here / "cgroup.conf").write_text(LIMITS)
         conf = _without(conf, extra) + extra
@@ -302,16 +306,24 @@ class Real:
 
     def start_node(self, name: str) -> None:
         """Start the slurmd of a node."""
-        self.run("slurmd", "-N", name)
+        self.run("slurmd", "-N", name, enter=self._groups)
         self._await(f"slurmd.{name}")
 
     def kill_node(self, name: str) -> None:
         """Kill the slurmd of a node; its jobs go on."""
         self._kill(f"slurmd.{name}")
 
-    def run(self, *argv: str, user: str | None = None) -> str:
-        """Run one of its programs, as another user where one is named; return what it printed."""
-        who = {"user": user, "group": user, "extra_groups": []} if user else {}
+    @property
+    def groups(self) -> OwnGroups:
+        """Return the control groups of its nodes, where jobs have some."""
+        assert self._groups
+        return self._groups
+
+    def run(self, *argv: str, user: str | None = None, enter: OwnGroups | None = None) -> str:
+        """Run one of its programs, as another user and in other groups where they are named; return what it printed."""
+        who: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user else {}
+        if enter:
+            who["preexec_fn"] = enter.enter
         done: subprocess.CompletedProcess[str] = subprocess.run(
             argv,
             env=os.environ | self.variables,
@@ -320,7 +332,7 @@ class Real:
             text=True,
             check=False,
             cwd="/",
-            **who,  # type: ignore[call-overload]
+            **who,
         )
         assert done.returncode == 0 or argv[0] in ("sinfo", "scancel"), done.stderr
         return done.stdout
@@ -341,6 +353,12 @@ class Real:
         end(self._pid(daemon), signal.SIGKILL)
         self._pid_file(daemon).unlink()
 
+    def groups_left(self) -> list[str]:
+        """Return the control groups of its jobs, and its own, that are there."""
+        own = self._groups.places if self._groups else []
+        found = [place for name in self._nodes for place in Path("/sys/fs/cgroup").glob(f"*/slurm_{name}")]
+        return [str(place) for place in (*own, *found) if place.exists()]
+
     def stop(self) -> None:
         """Cancel all jobs, wait for their step daemons, then stop the daemons."""
         with contextlib.suppress(AssertionError, FileNotFoundError):
@@ -353,6 +371,8 @@ class Real:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 _end(self._pid(daemon))
         shutil.rmtree(self._here, ignore_errors=True)
+        if self._groups:
+            self._groups.remove()
         for name in self._nodes:
             for place in Path("/sys/fs/cgroup").glob(f"*/slurm_{name}"):
                 with contextlib.suppress(OSError):

@@ -28,7 +28,6 @@ from tests.sandbox.ordinary import as_user, lines, user
 from tests.waiting import until
 
 __all__ = ["as_user", "user"]  # fixtures
-# `docker`, since these and test_oci_user.py give one group to different users, so not in two processes at once.
 pytestmark = [pytest.mark.docker, pytest.mark.engines]
 MEMORY = 600  # MiB of the job
 
@@ -77,11 +76,17 @@ def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple
         yield _held
 
 
-def left(user: pwd.struct_passwd) -> list[Path]:
+def left(cluster: Real, user: pwd.struct_passwd) -> list[Path]:
     """Return the groups that are there of a user's jobs, and those that the Prolog gave the user elsewhere."""
     found = [*cgroups.MOUNT.glob(f"*/slurm_*/uid_{user.pw_uid}")]
-    elsewhere = [place / cgroups.OF_JOBS for place in cgroups.trees("").values()]
-    return found + [place for place in elsewhere if place.exists() and place.stat().st_uid == user.pw_uid]
+    elsewhere = [place / cgroups.OF_JOBS for place in cluster.groups.places]
+    return found + [place for place in elsewhere if _belongs_to(user, place)]
+
+
+def _belongs_to(user: pwd.struct_passwd, place: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return place.stat().st_uid == user.pw_uid
+    return False
 
 
 def test_a_job_gets_groups_that_are_gone_after_it(
@@ -108,7 +113,7 @@ def test_a_job_gets_groups_that_are_gone_after_it(
     assert int((job.below("memory") / "memory.limit_in_bytes").read_text()) == MEMORY * MIB
     os.kill(int(pid), 0)
     cluster.run("scancel", job.id)
-    until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
+    until(lambda: not left(cluster, user), lambda: f"{left(cluster, user)}; {cluster.said('epilog')}")
     until(lambda: "idle" in cluster.run("sinfo", "-h", "-o", "%T"), lambda: cluster.run("sinfo"))
     until(lambda: has_ended(pid))
     assert (cluster.said("prolog"), cluster.said("epilog")) == ("", "")
@@ -185,7 +190,7 @@ def test_jobs_are_bounded_by_the_job_that_they_are_in(
     peak = int((job.below("memory") / "memory.max_usage_in_bytes").read_text())
     assert peak <= MEMORY * MIB
     cluster.run("scancel", job.id)
-    until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
+    until(lambda: not left(cluster, user), lambda: f"{left(cluster, user)}; {cluster.said('epilog')}")
 
 
 # -- on version 2, with files that stand in for the kernel's
