@@ -40,8 +40,8 @@ SETTLE = 10.0  # seconds; so long a client may stand still while it writes
 class Served:
     """A spool with its four daemons as processes.
 
-    ``module`` runs them, with ``variables`` of the environment. Each goes by that of its role in ``configs``, or else by
-    ``config``.
+    ``module`` runs them, with ``variables`` of the environment. Each goes by the file of its role in ``configs``, or by
+    ``config`` where there is none.
     """
 
     def __init__(
