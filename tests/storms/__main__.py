@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import secrets
 import shutil
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from spoold.config import NixSettings, Settings
-from tests.storms import run
+from tests.storms import rates, run
 from tests.storms.field import PLAIN, Field
 
 
@@ -25,6 +26,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
     parser.add_argument("--lease", type=float, default=30.0)
     parser.add_argument("--engine", choices=("oci", "plain"), default="oci")
+    parser.add_argument("--rates", action="store_true")
     # contrib/development/storm adds the following.
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--state")
@@ -39,6 +41,9 @@ def main() -> int:
     """Run one storm, and say what it did and found."""
     given = parsed()
     if given.check:
+        return 0
+    if given.rates:
+        print(json.dumps(rates.measure(say), indent=2))
         return 0
     settings = PLAIN
     if given.engine == "oci":

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -23,8 +22,6 @@ from tests.served import Served
 from tests.storms.witness import POOL, Witness
 
 ROLES = ("builder", "intake", "executor", "health", "scale")  # the executor is a router
-SLOTS = 2  # of a pilot, as many as a node has CPUs: so each node has room for one
-MOST = 4  # pilots
 DRAIN = 2.0  # seconds; some programs run longer
 LOST = 15.0  # seconds
 PATIENCE = 900.0 * SLOWNESS  # seconds
@@ -45,18 +42,30 @@ PartitionName=high Nodes=ALL State=UP PriorityTier=9 PreemptMode=OFF
 PLAIN = Settings(nixpkgs={"default": "/srv/nixpkgs"})
 
 
+class Shape(NamedTuple):
+    """At most so many pilots, each of so many slots. A node has as many CPUs, so there is room for one on each."""
+
+    most: int = 4
+    slots: int = 2
+
+
+STORMY = Shape()
+
+
 class Field:
     """All of it, below ``place``. With the engine "oci" jobs run in sandboxes, below control groups of Slurm's jobs.
 
     ``lease`` is in seconds; None is for leases that the witness has run out.
     """
 
-    def __init__(self, place: Path, engine: str, settings: Settings, lease: float | None) -> None:
-        self.place = place
+    def __init__(
+        self, place: Path, engine: str, settings: Settings, lease: float | None, shape: Shape = STORMY
+    ) -> None:
+        self.place, self.shape = place, shape
         (place / "tmp").mkdir()  # of jobs that are plain processes
         groups_for = "root" if engine == "oci" else None
         extra = PREEMPTS if engine == "oci" else PREEMPTS + TRACKS
-        self.cluster = Real(extra=extra, partitions=PARTITIONS, cpus=SLOTS, memory=4000, groups_for=groups_for)
+        self.cluster = Real(extra=extra, partitions=PARTITIONS, cpus=shape.slots, memory=4000, groups_for=groups_for)
         try:
             self._start(engine, settings, lease)
         except BaseException:
@@ -73,9 +82,9 @@ class Field:
         )
         program.chmod(0o755)
         pool = PoolSettings(
-            most=MOST,
-            entries=SLOTS,
-            slots=SLOTS,
+            most=self.shape.most,
+            entries=self.shape.slots,
+            slots=self.shape.slots,
             idle=3.0,
             drain=DRAIN,
             program=str(program),
@@ -95,7 +104,7 @@ class Field:
             head,
             spool=spool,
             lease=leases,
-            executor=ExecutorSettings(slots=SLOTS),
+            executor=ExecutorSettings(slots=self.shape.slots),
             sandbox=SandboxSettings(engine="oci", mode="recycled") if engine == "oci" else SandboxSettings(),
             oci=OciSettings(state=str(self.place / "oci")),
         )
@@ -108,9 +117,8 @@ class Field:
             self.place, head, leases, roles=ROLES, module=module, variables=variables, configs={"scale": scales}
         )
 
-    def drop(self, number: int, chance: random.Random) -> None:
-        """Drop a submission that sleeps and prints its number. One of ten sleeps for longer than a drain takes."""
-        seconds = chance.uniform(2.5, 5.0) if chance.random() < 0.1 else chance.uniform(0.0, 1.0)
+    def drop(self, number: int, seconds: float) -> None:
+        """Drop a submission that sleeps for so long and prints its number."""
         files = [{"name": "run.sh", "content": f"sleep {seconds:.2f}; echo {number}\n"}]
         limits = {"run": {"time": 600, "cpu_time": 600}}  # the machine may stand still
         private = self.served.spool / "incoming" / f".job-{number}"

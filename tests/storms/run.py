@@ -44,7 +44,7 @@ def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
     began, dropped = time.monotonic(), 0
     for part, each in _blows(plan, chance, began):
         while dropped < plan.submissions * part:
-            field.drop(dropped, chance)
+            field.drop(dropped, _seconds(chance))
             dropped += 1
         if plan.minutes == 0:
             field.until(field.witness.pilots, "no pilot came")
@@ -56,13 +56,18 @@ def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
             say(f"{passed:6.0f} s: {each.__name__} {what}; {dropped} dropped, {field.answers()} answered")
     weather.mend()
     for number in range(dropped, plan.submissions):
-        field.drop(number, chance)
+        field.drop(number, _seconds(chance))
     say("calm; waiting for the last answers")
     field.until(lambda: field.answers() >= plan.submissions, "not everything is answered")
     seconds = time.monotonic() - began
     field.until(lambda: not field.witness.pilots() and not field.jobs(), "pilots are left")
     faults, lost, unseen = _judge(field, plan)
     return Report(blows, field.answers(), lost, unseen, seconds, faults)
+
+
+def _seconds(chance: random.Random) -> float:
+    """Return how long a program sleeps: one of ten for longer than a drain takes."""
+    return chance.uniform(2.5, 5.0) if chance.random() < 0.1 else chance.uniform(0.0, 1.0)
 
 
 def _blows(plan: Plan, chance: random.Random, began: float) -> Iterator[tuple[float, Blow]]:
