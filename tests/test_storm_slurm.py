@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storms import run
+from tests.storms import rates, run
 from tests.storms.blows import BLOWS
 from tests.storms.field import PLAIN, Field
 
@@ -40,3 +40,12 @@ def test_each_submission_has_one_right_answer_and_nothing_is_left(field: Field) 
     assert report.faults == []
     assert report.blows.keys() == {each.__name__ for each in BLOWS}
     assert run.after(field) == []
+
+
+@pytest.mark.long
+def test_rates_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLEEP": 0.1, "JOBS": 4, "LONG_SLEEP": 0.1, "LONG_JOBS": 4, "MANY": 2}.items():
+        monkeypatch.setattr(rates, name, value)
+    found = rates.measure(print)
+    assert found.keys() == {"1 nodes", "2 nodes", "two nodes by one", "1 x 2", "2 x 1", "many by one"}
+    assert found["2 nodes"].keys() == {"first_cold_s", "first_warm_s", "back_to_zero_s", "per_s"}

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 from spoold.config import Settings
 from spoold.model.findings import Finding, Subject
-from spoold.model.scaling import PoolSettings
+from spoold.model.scaling import MARGIN, PoolSettings
 from spoold.slurm import Slurm, passed_on
 
 SPARE = 5.0  # seconds between the end of a drain and SIGKILL
 LONG = 300.0  # seconds until Slurm counts a lost node as lost; until then it shows the node's jobs as running
+SHORT = 60.0  # seconds: a pilot that takes jobs for less is hardly worth its start
 SIGNALLED = "preempt_send_user_signal"
 
 
@@ -44,6 +45,12 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
             "pilots get no signal before their grace is over, so a job that runs loses an attempt",
             f"set SlurmctldParameters={SIGNALLED}",
         )
+    for name, pool in settings.scale.pools.items():
+        if pool.lifetime < SHORT:
+            yield Subject(f"time of pool {name}").warning(
+                f"with time {pool.time:g} s and drain {pool.drain:g} s a pilot takes jobs for {pool.lifetime:g} s",
+                f"set scale.pools.{name}.time to {pool.notice + MARGIN + SHORT:.0f} or more",
+            )
     partitions = slurm.partitions()
     if partitions is not None:
         for name, pool in settings.scale.pools.items():

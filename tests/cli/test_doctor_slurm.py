@@ -91,6 +91,12 @@ def test_a_partition_in_which_pilots_never_start_or_are_suspended_is_said(
     assert levels(GOOD | PREEMPTS, partition=PARTITION | partition).get("partition of pool a") is level
 
 
+@pytest.mark.parametrize(("time", "drain", "said"), [(120, 25.0, True), (145, 25.0, False), (3600, 3600.0, True)])
+def test_a_pilot_that_takes_jobs_for_a_moment_only_is_said(time: float, drain: float, *, said: bool) -> None:
+    pools = {"a": PoolSettings(time=time, drain=drain)}
+    assert ("time of pool a" in levels(GOOD, Settings(scale=ScaleSettings(pools=pools)))) is said
+
+
 def test_without_preemption_nobody_is_suspended() -> None:
     assert "partition of pool a" not in levels(GOOD, partition=PARTITION | {"PreemptMode": "GANG,SUSPEND"})
 

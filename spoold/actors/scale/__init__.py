@@ -36,7 +36,7 @@ from spoold.host.metrics import (
 )
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Hint, Kept
-from spoold.model.scaling import MARGIN, PoolSettings
+from spoold.model.scaling import PoolSettings
 from spoold.model.states import Role
 from spoold.slurm import Job, Slurm, passed_on
 from spoold.spool.builds import BuildStore
@@ -165,10 +165,9 @@ class Scale(Threadless):
         ``exec`` lets signals reach the executor. It gets SIGTERM early enough to drain, and its own lifetime ends
         before that. No pilot is requeued, since it would wait for two minutes. Another one is submitted instead.
         """
-        notice = math.ceil(pool.drain + MARGIN)
         words = [pool.program, "--config", pool.config, "executor", "--name", f"{name}-{number}"]
         words += ["--slots", str(pool.slots), "--idle", f"{pool.idle:g}"]
-        words += ["--lifetime", f"{max(1.0, pool.time - notice - MARGIN):g}", "--drain", f"{pool.drain:g}"]
+        words += ["--lifetime", f"{pool.lifetime:g}", "--drain", f"{pool.drain:g}"]
         options = [
             "--ntasks=1",
             f"--cpus-per-task={pool.slots}",
@@ -176,7 +175,7 @@ class Scale(Threadless):
             "--no-requeue",
             "--export=NONE",
             "--open-mode=append",
-            f"--signal=B:TERM@{notice}",
+            f"--signal=B:TERM@{pool.notice}",
             f"--output={pool.log}",
             "--chdir=/",
         ]
