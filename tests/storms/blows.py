@@ -16,6 +16,7 @@ from tests.storms.field import Field
 from tests.storms.witness import Pilot
 
 Blow = Callable[["Weather"], str]
+OTHERS = "others"  # the name of jobs that are no pilots
 AWAY = (0.5, 8.0)  # seconds for which a daemon of Slurm's is away
 
 
@@ -36,6 +37,14 @@ class Weather:
         """Start the slurmds that are away."""
         while self.down:
             self.cluster.start_node(self.down.pop())
+
+    def tidy(self) -> None:
+        """Do what an operator would: resume the nodes that Slurm drained, and cancel what waits for both nodes."""
+        for line in self.cluster.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines():
+            node, state = line.split()
+            if node not in self.down and ("drain" in state or state == "down"):
+                self.told("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        self.told("scancel", f"--name={OTHERS}", "--state=PENDING")
 
     def wait(self) -> None:
         """Let something be away for a while."""
@@ -147,7 +156,14 @@ def requeue(weather: Weather) -> str:
 
 def preempt(weather: Weather) -> str:
     """Have both nodes wanted for something else."""
-    wanted = ("--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    wanted = (
+        f"--job-name={OTHERS}",
+        "--partition=high",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 1",
+    )
     return "both nodes" if weather.told("sbatch", *wanted) else ""
 
 

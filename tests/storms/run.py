@@ -50,11 +50,13 @@ def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
             field.until(field.witness.pilots, "no pilot came")
         if weather.down and chance.random() < 0.5:
             weather.mend()
+        weather.tidy()
         if what := each(weather):
             blows[each.__name__] += 1
             passed = time.monotonic() - began
             say(f"{passed:6.0f} s: {each.__name__} {what}; {dropped} dropped, {field.answers()} answered")
     weather.mend()
+    weather.tidy()
     for number in range(dropped, plan.submissions):
         field.drop(number, _seconds(chance))
     say("calm; waiting for the last answers")
