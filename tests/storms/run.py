@@ -41,7 +41,9 @@ def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
     chance = random.Random(plan.seed)  # noqa: S311
     weather = Weather(field, chance)
     blows: Counter[str] = Counter()
-    began, dropped = time.monotonic(), 0
+    field.drop(0, 0)
+    field.until(field.answers, "nothing is answered")  # its build may take minutes
+    began, dropped = time.monotonic(), 1
     for part, each in _blows(plan, chance, began):
         while dropped < plan.submissions * part:
             field.drop(dropped, _seconds(chance))
