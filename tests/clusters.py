@@ -353,6 +353,14 @@ class Real:
         end(self._pid(daemon), signal.SIGKILL)
         self._pid_file(daemon).unlink()
 
+    def _sweep(self) -> None:
+        """Run the Epilog as after one more job of each node: where a slurmd was killed, none ran for its jobs."""
+        told = {"SLURM_JOB_ID": "0", "SLURM_JOB_USER": _user(), "SLURM_JOB_UID": str(os.geteuid())}
+        variables = os.environ | told | {"SLURM_JOB_GID": str(os.getegid()), "SPOOLD_ABANDONED": "0"}
+        for name in self._nodes:
+            command = [str(DEPLOYED / "slurm-epilog"), _user()]
+            subprocess.run(command, env=variables | {"SLURMD_NODENAME": name}, check=True)
+
     def groups_left(self) -> list[str]:
         """Return the control groups of its jobs, and its own, that are there."""
         own = self._groups.places if self._groups else []
@@ -372,6 +380,7 @@ class Real:
                 _end(self._pid(daemon))
         shutil.rmtree(self._here, ignore_errors=True)
         if self._groups:
+            self._sweep()
             self._groups.remove()
         for name in self._nodes:
             for place in Path("/sys/fs/cgroup").glob(f"*/slurm_{name}"):

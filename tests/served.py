@@ -78,19 +78,19 @@ class Served:
             listener.bind(address)
             listener.settimeout(PATIENCE)
             for role in started:
-                command = [
-                    sys.executable,
-                    "-m",
-                    self._module,
-                    "--config",
-                    str(self._configs.get(role, self.config)),
-                    role,
-                ]
+                config = str(self._configs.get(role, self.config))
+                command = [sys.executable, "-m", self._module, "--config", config, role]
                 env = os.environ | self._variables | {"NOTIFY_SOCKET": address}
                 self.processes[role] = subprocess.Popen(command, env=env, stdout=self.log, stderr=self.log)
-            for _ in started:
-                while (said := listener.recv(1000)) != b"READY=1":
-                    assert said.startswith(b"STATUS="), self.said()  # that it waits for room on the disk
+            try:
+                for _ in started:
+                    while (said := listener.recv(1000)) != b"READY=1":
+                        assert said.startswith(b"STATUS="), self.said()  # that it waits for room on the disk
+            except BaseException:  # whoever asked for this has nothing yet to stop
+                for role in started:
+                    self.processes[role].kill()
+                    self.processes[role].wait()
+                raise
         Path(address).unlink()
 
     def settle(self, seconds: float) -> None:

@@ -177,6 +177,37 @@ def processes_of(user: pwd.struct_passwd) -> list[str]:
     return found
 
 
+def test_what_jobs_left_whose_epilog_never_ran_goes_with_the_next_one(tmp_path: Path) -> None:
+    """A slurmd that is killed with its jobs runs none for them."""
+    if cgroups.delegable():
+        unavailable("this host has cgroup v2")
+    uid, name = 2001, f"p{os.getpid()}n9"
+    node = f"slurm_{name}"
+    jobs = {job: f"{node}/uid_{uid}/job_{job}" for job in ("7", "8")}
+    trees = [cgroups.tree(each) for each in ("freezer", "memory")]
+    for tree in trees:
+        for place in jobs.values():
+            (tree / place / "step_batch" / "jobs").mkdir(parents=True)
+    told = {"SLURM_JOB_ID": "9", "SLURM_JOB_USER": "ann", "SLURM_JOB_UID": str(uid), "SLURM_JOB_GID": str(uid)}
+    variables = os.environ | told | {"SPOOLD_LOCK": str(tmp_path / "lock"), "SLURMD_NODENAME": name}
+    command = [str(DEPLOYED / "slurm-epilog"), "ann"]
+    with subprocess.Popen(["sleep", "infinity"]) as sleeps:
+        try:
+            (trees[0] / jobs["8"] / "step_batch" / "cgroup.procs").write_text(str(sleeps.pid))
+            subprocess.run(command, env=variables, check=True)
+            assert all((tree / place).exists() for tree in trees for place in jobs.values()), "they are young"
+            subprocess.run(command, env=variables | {"SPOOLD_ABANDONED": "0"}, check=True)
+            assert [(tree / jobs["7"]).exists() for tree in trees] == [False, False]
+            assert [(tree / jobs["8"] / "step_batch/jobs").exists() for tree in trees] == [True, True], "it runs"
+        finally:
+            sleeps.kill()
+    until(lambda: not (trees[0] / jobs["8"] / "step_batch" / "cgroup.procs").read_text())
+    subprocess.run(command, env=variables | {"SPOOLD_ABANDONED": "0"}, check=True)
+    assert [(tree / node / f"uid_{uid}").exists() for tree in trees] == [False, False]
+    for tree in trees:
+        (tree / node).rmdir()
+
+
 def test_the_groups_of_one_service_user_are_never_given_to_another(tmp_path: Path) -> None:
     """Who owns a group removes what is in it, and the epilog ends what is in the groups of its user."""
     mount = tmp_path / "cgroup"
