@@ -39,12 +39,15 @@ class Weather:
             self.cluster.start_node(self.down.pop())
 
     def tidy(self) -> None:
-        """Do what an operator would: resume the nodes that Slurm drained, and cancel what waits for both nodes."""
+        """Do what an operator would: resume the nodes that Slurm drained, and cancel what should be over.
+
+        A slurmctld that was killed may not have heard of an end, and then counts a job as running for minutes.
+        """
         for line in self.cluster.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines():
             node, state = line.split()
             if node not in self.down and ("drain" in state or state == "down"):
                 self.told("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        self.told("scancel", f"--name={OTHERS}", "--state=PENDING")
+        self.told("scancel", f"--name={OTHERS}")
 
     def wait(self) -> None:
         """Let something be away for a while."""
