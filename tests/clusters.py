@@ -359,7 +359,8 @@ class Real:
         variables = os.environ | told | {"SLURM_JOB_GID": str(os.getegid()), "SPOOLD_ABANDONED": "0"}
         for name in self._nodes:
             command = [str(DEPLOYED / "slurm-epilog"), _user()]
-            subprocess.run(command, env=variables | {"SLURMD_NODENAME": name}, check=True)
+            inside = self.groups.enter  # as slurmd is: it ends what is in the groups below its own
+            subprocess.run(command, env=variables | {"SLURMD_NODENAME": name}, check=True, preexec_fn=inside)
 
     def groups_left(self) -> list[str]:
         """Return the control groups of its jobs, and its own, that are there."""
