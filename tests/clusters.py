@@ -19,11 +19,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from spoold.host import cgroups
+from tests.owngroups import OwnGroups
 from tests.waiting import end, until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -236,7 +237,10 @@ class Real:
         ports = _free_ports(nodes + 1)
         host = os.uname().nodename
         conf = CONF.format(here=here, host=host, user=_user(), port=ports[0])
+        self._groups: OwnGroups | None = None
         if groups_for is not None:
+            # The Prolog makes groups below those of slurmd, and another process of tests may run one as well.
+            self._groups = OwnGroups()
             conf = _without(conf, CGROUPS) + CGROUPS + self._deploy(groups_for)
             version = "v2" if cgroups.delegable() else "v1"
             (here / "cgroup.conf").write_text(LIMITS.format(version=version))
@@ -306,16 +310,24 @@ class Real:
 
     def start_node(self, name: str) -> None:
         """Start the slurmd of a node."""
-        self.run("slurmd", "-N", name)
+        self.run("slurmd", "-N", name, enter=self._groups)
         self._await(f"slurmd.{name}")
 
     def kill_node(self, name: str) -> None:
         """Kill the slurmd of a node. The node's jobs go on."""
         self._kill(f"slurmd.{name}")
 
-    def run(self, *argv: str, user: str | None = None) -> str:
-        """Run one of Slurm's programs, as ``user`` where one is named. Return what it printed."""
-        who = {"user": user, "group": user, "extra_groups": []} if user else {}
+    @property
+    def groups(self) -> OwnGroups:
+        """Return the control groups of its nodes, where jobs have some."""
+        assert self._groups
+        return self._groups
+
+    def run(self, *argv: str, user: str | None = None, enter: OwnGroups | None = None) -> str:
+        """Run one of Slurm's programs, as ``user`` and in the groups ``enter`` where named. Return its output."""
+        who: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user else {}
+        if enter:
+            who["preexec_fn"] = enter.enter
         done: subprocess.CompletedProcess[str] = subprocess.run(
             argv,
             env=os.environ | self.variables,
@@ -324,7 +336,7 @@ class Real:
             text=True,
             check=False,
             cwd="/",
-            **who,  # type: ignore[call-overload]
+            **who,
         )
         assert done.returncode == 0 or argv[0] in ("sinfo", "scancel"), done.stderr
         return done.stdout
@@ -345,6 +357,21 @@ class Real:
         end(self._pid(daemon), signal.SIGKILL)
         self._pid_file(daemon).unlink()
 
+    def _sweep(self) -> None:
+        """Run the Epilog as after one more job of each node: where a slurmd was killed, none ran for its jobs."""
+        told = {"SLURM_JOB_ID": "0", "SLURM_JOB_USER": _user(), "SLURM_JOB_UID": str(os.geteuid())}
+        variables = os.environ | told | {"SLURM_JOB_GID": str(os.getegid()), "SPOOLD_ABANDONED": "0"}
+        for name in self._nodes:
+            command = [str(DEPLOYED / "slurm-epilog"), _user()]
+            inside = self.groups.enter  # as slurmd is: it ends what is in the groups below its own
+            subprocess.run(command, env=variables | {"SLURMD_NODENAME": name}, check=True, preexec_fn=inside)
+
+    def groups_left(self) -> list[str]:
+        """Return the control groups of its jobs, and its own, that are there."""
+        own = self._groups.places if self._groups else []
+        found = [place for name in self._nodes for place in Path("/sys/fs/cgroup").glob(f"*/slurm_{name}")]
+        return [str(place) for place in (*own, *found) if place.exists()]
+
     def stop(self) -> None:
         """Cancel all jobs, wait for their step daemons, then stop the daemons."""
         with contextlib.suppress(AssertionError, FileNotFoundError):
@@ -357,6 +384,9 @@ class Real:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 _end(self._pid(daemon))
         shutil.rmtree(self._here, ignore_errors=True)
+        if self._groups:
+            self._sweep()
+            self._groups.remove()
         for name in self._nodes:
             for place in cgroups.MOUNT.glob(f"*/slurm_{name}"):
                 with contextlib.suppress(OSError):

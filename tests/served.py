@@ -39,19 +39,37 @@ SETTLE = 10.0  # seconds that a client may stand still while it writes
 
 
 class Served:
-    """A spool with its four daemons as processes."""
+    """A spool with its four daemons as processes.
 
-    def __init__(self, directory: Path, settings: Settings, lease: LeaseSettings = LEASE) -> None:
+    ``module`` runs them, with ``variables`` of the environment. Each goes by the file of its role in ``configs``, or by
+    ``config`` where there is none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Settings,
+        lease: LeaseSettings = LEASE,
+        *,
+        roles: Iterable[str] = ALWAYS,
+        module: str = "spoold.cli.daemon",
+        variables: dict[str, str] | None = None,
+        configs: dict[str, Path] | None = None,
+    ) -> None:
+        self._module, self._variables, self._configs = module, variables or {}, configs or {}
         self.spool = directory / "spool"
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
         own = msgspec.structs.replace(
-            settings, spool=SpoolSettings(path=str(self.spool), settle=SETTLE), lease=lease, gc=EVERYTHING_UNUSED
+            settings,
+            spool=SpoolSettings(path=str(self.spool), settle=SETTLE, published_by=settings.spool.published_by),
+            lease=lease,
+            gc=EVERYTHING_UNUSED,
         )
         self.config.write_bytes(msgspec.toml.encode(own))
         self.log = (directory / "log").open("wb")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.start(ALWAYS)
+        self.start(roles)
 
     def start(self, roles: Iterable[str]) -> None:
         """Start daemons. Return when all have said that they are ready."""
@@ -61,12 +79,19 @@ class Served:
             listener.bind(address)
             listener.settimeout(PATIENCE)
             for role in started:
-                command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(self.config), role]
-                env = os.environ | {"NOTIFY_SOCKET": address}
+                config = str(self._configs.get(role, self.config))
+                command = [sys.executable, "-m", self._module, "--config", config, role]
+                env = os.environ | self._variables | {"NOTIFY_SOCKET": address}
                 self.processes[role] = subprocess.Popen(command, env=env, stdout=self.log, stderr=self.log)
-            for _ in started:
-                while (said := listener.recv(1000)) != b"READY=1":
-                    assert said.startswith(b"STATUS="), self.said()  # that it waits for room on the disk
+            try:
+                for _ in started:
+                    while (said := listener.recv(1000)) != b"READY=1":
+                        assert said.startswith(b"STATUS="), self.said()  # that it waits for room on the disk
+            except BaseException:  # whoever asked for this has nothing yet to stop
+                for role in started:
+                    self.processes[role].kill()
+                    self.processes[role].wait()
+                raise
         Path(address).unlink()
 
     def settle(self, seconds: float) -> None:

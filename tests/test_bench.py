@@ -319,6 +319,17 @@ def test_the_command_that_tries_memory_tells_of_its_options_and_refuses_others()
     assert "contrib/development/memory: error: " in refused.stderr
 
 
+def test_the_command_that_has_storms_tells_of_its_options_and_refuses_others() -> None:
+    told = subprocess.run(
+        [REPOSITORY / "contrib/development/storm", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--minutes", "--submissions", "--seed", "--lease", "--engine"):
+        assert option in told
+    refused = run("tests.storms", "--minutes", "0")
+    assert refused.returncode == 2
+    assert "contrib/development/storm: error: " in refused.stderr
+
+
 def test_the_command_that_runs_languages_tells_of_them_and_refuses_others() -> None:
     command = REPOSITORY / "contrib/development/languages"
     told = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 from spoold.config import Settings
 from spoold.model.findings import Finding, Subject
+from spoold.model.scaling import MARGIN, PoolSettings
 from spoold.slurm import Slurm, passed_on
 
 SPARE = 5.0  # seconds between the end of a drain and SIGKILL
 LONG = 300.0  # seconds until Slurm counts a lost node as lost; until then it shows the node's jobs as running
+SHORT = 60.0  # seconds: a pilot that takes jobs for less is hardly worth its start
 SIGNALLED = "preempt_send_user_signal"
 
 
@@ -19,7 +21,8 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
     """Yield the findings, none where no pool is set."""
     if not settings.scale.pools:
         return
-    found = (slurm or Slurm(passed_on())).configuration()
+    slurm = slurm or Slurm(passed_on())
+    found = slurm.configuration()
     what = Subject("Slurm")
     if found is None:
         yield what.refused(
@@ -42,6 +45,16 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
             "pilots get no signal before their grace is over, so a job that runs loses an attempt",
             f"set SlurmctldParameters={SIGNALLED}",
         )
+    for name, pool in settings.scale.pools.items():
+        if pool.lifetime < SHORT:
+            yield Subject(f"time of pool {name}").warning(
+                f"with time {pool.time:g} s and drain {pool.drain:g} s a pilot takes jobs for {pool.lifetime:g} s",
+                f"set scale.pools.{name}.time to {pool.notice + MARGIN + SHORT:.0f} or more",
+            )
+    partitions = slurm.partitions()
+    if partitions is not None:
+        for name, pool in settings.scale.pools.items():
+            yield from _partition(name, pool, partitions, preempts=_preempts(found))
 
 
 def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
@@ -64,6 +77,38 @@ def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
             "without task/cgroup Slurm bounds no memory and no cores: only their own limits bound a pilot's programs",
             "set TaskPlugin=task/cgroup,task/affinity, with ConstrainRAMSpace and ConstrainCores in cgroup.conf",
         )
+
+
+def _partition(name: str, pool: PoolSettings, partitions: list[dict[str, str]], *, preempts: bool) -> Iterator[Finding]:
+    """Check that pilots of a pool can start in its partition, and that Slurm does not suspend them there."""
+    wanted = ("PartitionName", pool.partition) if pool.partition else ("Default", "YES")
+    found = next((each for each in partitions if each.get(wanted[0]) == wanted[1]), None)
+    what = Subject(f"partition of pool {name}")
+    if found is None:
+        detail = f"the cluster has no partition {pool.partition!a}" if pool.partition else "the cluster has no default"
+        yield what.refused(f"{detail}, so no pilot starts", f"set scale.pools.{name}.partition to one that sinfo lists")
+        return
+    title, most = found.get("PartitionName", ""), _limit(found.get("MaxTime", ""))
+    if most is not None and most < pool.time:
+        yield what.refused(
+            f"{title} allows {most:.0f} s, and a pilot asks for {pool.time:g} s: it waits and never starts",
+            f"set scale.pools.{name}.time to {most:.0f}",
+        )
+    if preempts and "SUSPEND" in found.get("PreemptMode", ""):
+        yield what.warning(
+            f"jobs in {title} are suspended for others; a suspended pilot renews nothing, so what it runs loses an "
+            "attempt after the lease",
+            f"set PreemptMode=CANCEL for {title}",
+        )
+
+
+def _limit(said: str) -> float | None:
+    """Return a time limit of Slurm's, as [DAYS-]HOURS:MINUTES:SECONDS, in seconds; None where there is none."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", said)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(each or 0) for each in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def _drains(settings: Settings, wait: float | None) -> Finding:

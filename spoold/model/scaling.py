@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated
 
@@ -49,6 +50,16 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     )
     program: Annotated[str, setting("the path of spoold on the nodes")] = "/usr/bin/spoold"
     config: Annotated[str, setting("the path of the settings file on the nodes")] = "/etc/spoold/spoold.toml"
+
+    @property
+    def notice(self) -> int:
+        """Return how many seconds before the time limit Slurm tells an executor to end."""
+        return math.ceil(self.drain + MARGIN)
+
+    @property
+    def lifetime(self) -> float:
+        """Return for how many seconds an executor takes jobs. It ends by itself before Slurm tells it to."""
+        return max(1.0, self.time - self.notice - MARGIN)
 
 
 class ScaleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

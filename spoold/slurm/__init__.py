@@ -107,6 +107,14 @@ class Slurm:
         pairs = (line.partition("=") for line in said.splitlines() if "=" in line)
         return {name.strip(): value.strip() for name, _, value in pairs}
 
+    def partitions(self) -> list[dict[str, str]] | None:
+        """Return the settings of each partition; None where Slurm does not answer."""
+        said = self._run("scontrol", "--oneliner", "show", "partition")
+        if said is None:
+            return None
+        lines = (line.split() for line in said.splitlines())
+        return [dict(word.partition("=")[::2] for word in words) for words in lines if words]
+
     def _run(self, *argv: str) -> str | None:
         program = shutil.which(argv[0], path=self._variables["PATH"]) or argv[0]
         try:

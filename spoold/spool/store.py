@@ -26,6 +26,7 @@ from spoold.model.response import FINAL, OutputsTar, Response, Status, moment, s
 from spoold.model.short import in_short
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request, Submission
+from spoold.spool import sidefiles
 from spoold.spool.answers import Answers, forget, is_ours, is_published, publish, take_along
 from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import gone_on_error
@@ -202,12 +203,14 @@ class Spool:
         """Write the side file that its owner may look at meanwhile. No decision reads it, so it isn't synced.
 
         It is small, whatever a build or a compilation printed: there is one for each submission on its way. A process
-        that only commits writes none, since the owner could not read it.
+        that only commits leaves it to health, since the owner could not read it.
         """
+        data = published(id_, in_short(response), origin)
         if self.queue.results.commits_only:
+            sidefiles.leave(self.queue, Entry(id_, attempt, origin.uid), data)
             return
         private = self.queue.private(Private.PROGRESS, f"{id_}@{attempt}")
-        self.answers.write(private, published(id_, in_short(response), origin), (origin.uid, origin.gid), sync=False)
+        self.answers.write(private, data, (origin.uid, origin.gid), sync=False)
         try:
             fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from spoold.model.submission import File, Origin, Request
 from spoold.spool import layout
 from spoold.spool.store import Spool
 from tests.names import mine, result_named
+from tests.rights import assert_answer
 from tests.waiting import until
 
 NEVER = 86_400.0
+OTHER = 2001  # a client
 ORIGIN = Origin(uid=0, gid=0, sha256="0" * 64, arrival=1.0)
 
 
@@ -78,3 +81,36 @@ def test_a_result_that_a_loss_of_power_left_is_never_shown_in_place_of_another(t
     executor.finish(mine("a", 1, 0), Response(status=Status.COMPLETED), ORIGIN)
     health.step([])
     assert b"COMPLETED" in (tmp_path / "spool" / "done" / "a.response.json").read_bytes()
+
+
+def test_the_response_so_far_is_left_to_health_which_shows_it(tmp_path: Path) -> None:
+    made, root = settings(tmp_path / "spool"), tmp_path / "spool"
+    executor, health = Spool(made, "executor-a", executes=True), Health(made)
+    origin = Origin(uid=OTHER, gid=OTHER, sha256="0" * 64, arrival=1.0)
+    executor.accept("a", Request(files=[File(name="run.sh", content="true")]), origin)
+    executor.queue.claim(mine("a", 1, OTHER), State.NEW, State.RUNNING)
+    assert list(root.glob("progress/*")) == [], "an executor shows nothing"
+    executor.write_progress("a", Response(status=Status.RUNNING), origin, 1)
+    health.step([])  # a commit of another entry
+    assert list(root.glob("progress/*")) == []
+    health.step()
+    shown = root / "progress" / "a.json"
+    assert b'"RUNNING"' in shown.read_bytes()
+    if os.geteuid() == 0:
+        assert_answer(shown, OTHER)
+    executor.write_progress("a", Response(status=Status.COMPILING), origin, 1)
+    executor.finish(mine("a", 1, OTHER), Response(status=Status.COMPLETED), origin)
+    health.step()
+    assert not shown.exists()
+    assert list(root.glob("tmp/*.progress.json*")) == []
+
+
+def test_what_is_left_of_an_attempt_that_was_lost_is_not_shown(tmp_path: Path) -> None:
+    made, root = settings(tmp_path / "spool"), tmp_path / "spool"
+    executor, health = Spool(made, "executor-a", executes=True), Health(made)
+    accept(executor, "a")
+    executor.write_progress("a", Response(status=Status.RUNNING), ORIGIN, 1)
+    executor.queue.retry(mine("a", 1, 0), State.RUNNING)
+    health.step()
+    assert list(root.glob("progress/*")) == []
+    assert list(root.glob("tmp/*.progress.json*")) == []

@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from spoold import daemon
 from spoold.actors.executor import Executor
-from spoold.actors.executor.life import Life
+from spoold.actors.executor import life as executor_life
+from spoold.actors.executor.life import LONGEST_START, Life
 from spoold.actors.executor.peers import Peers
 from spoold.config import ExecutorSettings, LeaseSettings, NixSettings, Settings
 from spoold.doctor import stores as doctor
@@ -55,11 +56,24 @@ class Hand(Clock):
 
 
 def test_idle_counts_from_the_last_work() -> None:
-    life = Life(ExecutorSettings(idle=10), 100.0)
+    life = Life(ExecutorSettings(idle=10), 50.0)
+    life.ready(100.0)
     assert life.over(109.0, float("-inf")) == ""
     assert life.over(109.0, 109.0) == ""
     assert life.ends == 119.0
     assert "no work for 10 s" in life.over(119.0, 109.0)
+
+
+def test_a_start_uses_up_no_idle_time_unless_it_takes_very_long() -> None:
+    life = Life(ExecutorSettings(idle=10), 100.0)
+    assert life.over(150.0, 100.0) == ""
+    life.ready(155.0)
+    life.ready(160.0)
+    assert life.over(164.0, 100.0) == ""
+    assert "no work for 10 s" in life.over(165.0, 100.0)
+    never = Life(ExecutorSettings(idle=10), 100.0)
+    assert never.over(109.0 + LONGEST_START, 100.0) == ""
+    assert "no work for 10 s" in never.over(110.0 + LONGEST_START, 100.0)
 
 
 def test_lifetime_counts_from_the_start_whatever_there_is_to_do() -> None:
@@ -100,8 +114,21 @@ def machine_time_passed(bench: Bench, seconds: float, began: list[float] = []) -
     return now - began[0] > seconds
 
 
-def test_what_waits_for_an_engine_that_is_away_is_no_work(idle_bench: Bench) -> None:
+def test_a_pilot_whose_engine_takes_longer_than_idle_does_its_work(idle_bench: Bench) -> None:
     bench = idle_bench
+    bench.sandbox.away = True
+    bench.drop("a")
+    began = bench.spool.clock.monotonic()
+    bench.until(lambda: bench.spool.clock.monotonic() > began + 0.4)
+    assert bench.executor.over == ""
+    bench.sandbox.away = False
+    bench.wait_for("a")
+    bench.until(lambda: bench.executor.over)
+
+
+def test_what_waits_for_an_engine_that_is_away_is_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_life, "LONGEST_START", 0.0)
+    bench = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=2, idle=0.3)))
     bench.sandbox.away = True
     bench.drop("a")
     bench.until(lambda: bench.executor.over)
@@ -115,8 +142,17 @@ def spool(tmp_path: Path) -> Path:
     return root
 
 
+# Nothing is ready here, which an executor awaits for a minute.
+EXECUTOR = """
+from spoold.actors.executor import life
+from spoold.cli.daemon import main
+life.LONGEST_START = 0.0
+main()
+"""
+
+
 def executor(spool: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "spoold.cli.daemon", "--spool", str(spool), "executor", *options]
+    command = [sys.executable, "-c", EXECUTOR, "--spool", str(spool), "executor", *options]
     env = os.environ | {"SPOOLD_CONFIG": str(spool.parent / "spoold.toml")}
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
 

@@ -134,6 +134,15 @@ def test_a_pilot_whose_presence_is_not_renewed_for_a_lease_is_lost() -> None:
     assert pool.see([job(1, 0, RUNS)], set(), 49.0 + LEASE).lost == {1}
 
 
+def test_a_pilot_that_was_there_and_renews_no_more_is_lost_once_its_presence_has_run_out() -> None:
+    """That is after one lease, not after two."""
+    pool = Pool("pool", LEASE)
+    assert pool.see([job(1, 0, RUNS)], set(), 0.0, {0}).lost == set(), "an earlier one of its name left its presence"
+    assert pool.see([job(1, 0, RUNS)], {0}, 10.0).lost == set()
+    assert pool.see([job(1, 0, RUNS)], set(), 41.0, {0}).lost == {1}
+    assert 2 not in pool.see([job(2, 0, RUNS)], set(), 42.0, {0}).lost, "the next one is starting"
+
+
 def test_a_pilot_that_ends_at_once_rests_ever_longer_and_is_never_given_up() -> None:
     pool, now, rests = Pool("pool", LEASE), 0.0, []
     for id_ in range(1, 10):

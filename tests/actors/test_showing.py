@@ -219,3 +219,13 @@ def test_no_output_is_shown_where_room_is_short(bench: Bench, monkeypatch: pytes
     (due,) = shower._take_due()
     due.show()
     assert bench.names("progress") == set()
+
+
+def test_where_another_shows_it_a_job_is_shown_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(showing, "SOON", 0.0)
+    monkeypatch.setattr(showing, "SOON_ELSEWHERE", 1000.0)
+    here, elsewhere, progress = Showing(), Showing(elsewhere=True), of(bench, "a")
+    here.soon(progress)
+    elsewhere.soon(progress)
+    assert here._take_due() == [progress]
+    assert elsewhere._due[progress] > time.monotonic() + 500

@@ -19,20 +19,26 @@ from tests.clusters import Real, running
 
 SETTINGS = Settings(scale=ScaleSettings(pools={"a": PoolSettings()}))
 GOOD = {"ClusterName": "c", "KillWait": "30 sec", "SlurmdTimeout": "60 sec", "PreemptType": "preempt/none"}
+PARTITION = {"PartitionName": "main", "Default": "YES", "MaxTime": "UNLIMITED", "PreemptMode": "CANCEL"}
 
 
 class Told(Slurm):
     """A Slurm with this configuration."""
 
-    def __init__(self, found: dict[str, str] | None) -> None:
-        self._found = found
+    def __init__(self, found: dict[str, str] | None, partition: dict[str, str]) -> None:
+        self._found, self._partition = found, partition
+
+    def partitions(self) -> list[dict[str, str]] | None:
+        return [self._partition]
 
     def configuration(self) -> dict[str, str] | None:
         return self._found
 
 
-def levels(found: dict[str, str] | None, settings: Settings = SETTINGS) -> dict[str, Level]:
-    return {each.what: each.level for each in examine(settings, Told(found))}
+def levels(
+    found: dict[str, str] | None, settings: Settings = SETTINGS, partition: dict[str, str] = PARTITION
+) -> dict[str, Level]:
+    return {each.what: each.level for each in examine(settings, Told(found, partition))}
 
 
 def test_without_pools_it_says_nothing() -> None:
@@ -65,9 +71,38 @@ def test_with_groups_all_is_well() -> None:
     assert levels(GOOD | groups | {"TaskPlugin": "task/affinity"}, oci)["Slurm's TaskPlugin"] is Level.WARNING
 
 
+PREEMPTS = {"PreemptType": "preempt/qos", "SlurmctldParameters": "enable_configless,preempt_send_user_signal"}
+
+
+@pytest.mark.parametrize(
+    ("partition", "level"),
+    [
+        ({}, None),
+        ({"Default": "NO"}, Level.REFUSED),
+        ({"MaxTime": "00:59:59"}, Level.REFUSED),
+        ({"MaxTime": "01:00:00"}, None),
+        ({"MaxTime": "1-00:00:00"}, None),
+        ({"PreemptMode": "GANG,SUSPEND"}, Level.WARNING),
+    ],
+)
+def test_a_partition_in_which_pilots_never_start_or_are_suspended_is_said(
+    partition: dict[str, str], level: Level | None
+) -> None:
+    assert levels(GOOD | PREEMPTS, partition=PARTITION | partition).get("partition of pool a") is level
+
+
+@pytest.mark.parametrize(("time", "drain", "said"), [(120, 25.0, True), (145, 25.0, False), (3600, 3600.0, True)])
+def test_a_pilot_that_takes_jobs_for_a_moment_only_is_said(time: float, drain: float, *, said: bool) -> None:
+    pools = {"a": PoolSettings(time=time, drain=drain)}
+    assert ("time of pool a" in levels(GOOD, Settings(scale=ScaleSettings(pools=pools)))) is said
+
+
+def test_without_preemption_nobody_is_suspended() -> None:
+    assert "partition of pool a" not in levels(GOOD, partition=PARTITION | {"PreemptMode": "GANG,SUSPEND"})
+
+
 def test_what_is_said_before_a_preemption_is_enough() -> None:
-    preempts = {"PreemptType": "preempt/qos", "SlurmctldParameters": "enable_configless,preempt_send_user_signal"}
-    assert "preemption" not in levels(GOOD | preempts)
+    assert "preemption" not in levels(GOOD | PREEMPTS)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="it is about root")
@@ -76,12 +111,31 @@ def test_root_is_told_where_it_may_not_submit() -> None:
 
 
 def test_a_real_cluster_is_understood() -> None:
-    with running(Real(nodes=1, extra="KillWait=5\n")) as cluster:
-        drains = Settings(scale=ScaleSettings(pools={"a": PoolSettings(drain=1.0)}))
-        found = {each.what: each for each in examine(drains, Slurm(cluster.variables))}
-        assert found["Slurm"].level is Level.FINE
-        assert found["Slurm's KillWait"].level is Level.WARNING
-        assert "5 s" in found["Slurm's KillWait"].detail
+    """With all that can be wrong with it: each value is as this Slurm writes it."""
+    wrong = "KillWait=5\nSlurmdTimeout=300\nDisableRootJobs=YES\n"
+    wrong += "PreemptType=preempt/partition_prio\nPreemptMode=GANG,SUSPEND\n"
+    partitions = "PartitionName=main Nodes=ALL Default=YES State=UP\nPartitionName=short Nodes=ALL MaxTime=30\n"
+    pools = {"a": PoolSettings(drain=1.0), "b": PoolSettings(partition="short"), "c": PoolSettings(partition="none")}
+    with running(Real(nodes=1, extra=wrong, partitions=partitions)) as cluster:
+        listed = list(examine(Settings(scale=ScaleSettings(pools=pools)), Slurm(cluster.variables)))
+    found = {each.what: each for each in listed}
+    assert found["Slurm"].level is Level.FINE
+    assert found["Slurm's KillWait"].level is Level.WARNING
+    assert "5 s" in found["Slurm's KillWait"].detail
+    assert "300 s" in found["Slurm's SlurmdTimeout"].detail
+    assert ("Slurm's DisableRootJobs" in found) is (os.geteuid() == 0)
+    assert found["Slurm's ProctrackType"].level is Level.WARNING
+    assert found["preemption"].level is Level.WARNING
+    told = {name: [each.detail for each in listed if each.what == f"partition of pool {name}"] for name in "abc"}
+    assert ["main are suspended" in each for each in told["a"]] == [True]
+    assert ["1800 s" in each for each in told["b"]] == [True, False]
+    assert ["no partition 'none'" in each for each in told["c"]] == [True]
+
+
+def test_a_cluster_that_is_well_is_understood() -> None:
+    with running(Real(nodes=1)) as cluster:
+        found = {each.what: each.level for each in examine(SETTINGS, Slurm(cluster.variables))}
+    assert {"preemption", "Slurm's DisableRootJobs", "partition of pool a"}.isdisjoint(found)
 
 
 @pytest.mark.parametrize("settings", [Settings(), SETTINGS])

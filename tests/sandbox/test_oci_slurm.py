@@ -27,10 +27,9 @@ from tests.sandbox.ordinary import as_user, lines, user
 from tests.waiting import until
 
 __all__ = ["as_user", "user"]  # fixtures
-# These tests and test_oci_user.py give one group to different users, so they may not run in two processes at once. The
-# mark `docker` sees to that.
 pytestmark = [pytest.mark.docker, pytest.mark.engines]
 MEMORY = 600  # MiB of the job
+DEEP = "a/a/a/a/a"
 
 
 class Held:
@@ -88,13 +87,19 @@ def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple
         yield _held
 
 
-def left(user: pwd.struct_passwd) -> list[Path]:
+def left(cluster: Real, user: pwd.struct_passwd) -> list[Path]:
     """Return the groups that are there of a user's jobs, and those that the Prolog gave the user elsewhere."""
     if cgroups.delegable():
         return [*cgroups.MOUNT.glob("system.slice/*slurmstepd.scope/job_*")]
     found = [*cgroups.MOUNT.glob(f"*/slurm_*/uid_{user.pw_uid}")]
-    elsewhere = [place / cgroups.OF_JOBS for place in cgroups.trees("").values()]
-    return found + [place for place in elsewhere if place.exists() and place.stat().st_uid == user.pw_uid]
+    elsewhere = [place / cgroups.OF_JOBS for place in cluster.groups.places]
+    return found + [place for place in elsewhere if _belongs_to(user, place)]
+
+
+def _belongs_to(user: pwd.struct_passwd, place: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return place.stat().st_uid == user.pw_uid
+    return False
 
 
 def test_a_job_gets_groups_that_are_gone_after_it(
@@ -121,10 +126,114 @@ def test_a_job_gets_groups_that_are_gone_after_it(
     assert job.memory("limit") == MEMORY * MIB
     os.kill(int(pid), 0)
     cluster.run("scancel", job.id)
-    until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
+    until(lambda: not left(cluster, user), lambda: f"{left(cluster, user)}; {cluster.said('epilog')}")
     until(lambda: "idle" in cluster.run("sinfo", "-h", "-o", "%T"), lambda: cluster.run("sinfo"))
     until(lambda: has_ended(pid))
     assert (cluster.said("prolog"), cluster.said("epilog")) == ("", "")
+
+
+# Each process is gone before anybody has read its number.
+FORKS = """
+#include <stdio.h>
+#include <unistd.h>
+int main(int count, char **words) {
+    if (fork()) return 0;
+    for (int i = 1; i < count; i++) {
+        FILE *file = fopen(words[i], "w");
+        if (file) { fprintf(file, "%d", getpid()); fclose(file); }
+    }
+    for (;;) if (fork()) _exit(0);
+}
+"""
+
+
+def test_a_program_that_forks_and_hides_is_ended_with_the_job(
+    user: pwd.struct_passwd, held: Callable[[str], tuple[Real, Held]], place: Path
+) -> None:
+    """It has the rights of the pilot itself, which is more than any program in a sandbox has."""
+    cluster, job = held(user.pw_name)
+    program, source = place / "forks", place / "forks.c"
+    source.write_text(FORKS)
+    subprocess.run(["cc", "-O2", "-o", program, source], check=True)
+
+    def act() -> list[str]:
+        group = groups.settle().group("spoold-x")
+        group.make(64 * MIB, 7)
+        given = [place for place in dict.fromkeys(group.places.values()) if os.access(place.parent, os.W_OK)]
+        hidden = [str(place.with_name("hidden")) for place in given]
+        for each in hidden:  # out of the groups that the epilog knows by name, and deep down
+            (Path(each) / DEEP).mkdir(parents=True)
+        files = [f"{each}/{DEEP}/cgroup.procs" for each in hidden]
+        subprocess.run([program, *files], check=True, start_new_session=True)
+        return hidden
+
+    def begin() -> Any:
+        job.enter()
+        return in_child(act, user.pw_uid, user.pw_gid)
+
+    hidden = in_child(begin)
+    until(lambda: any(Path(each, DEEP, "cgroup.procs").read_text() for each in hidden))
+    cluster.run("scancel", job.id)
+    until(lambda: not left(cluster, user), lambda: f"{left(cluster, user)}; {cluster.said('epilog')}")
+    until(lambda: not processes_of(user))
+    until(lambda: "idle" in cluster.run("sinfo", "-h", "-o", "%T"), lambda: cluster.run("sinfo"))
+    assert cluster.said("epilog") == ""
+
+
+def processes_of(user: pwd.struct_passwd) -> list[str]:
+    found = []
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if each.name.isdecimal() and each.stat().st_uid == user.pw_uid and not has_ended(each.name):
+                found.append(each.name)
+    return found
+
+
+@pytest.mark.skipif(cgroups.delegable(), reason="groups as cgroup v1 has them")
+def test_what_jobs_left_whose_epilog_never_ran_goes_with_the_next_one(tmp_path: Path) -> None:
+    """A slurmd that is killed with its jobs runs none for them."""
+    uid, name = 2001, f"p{os.getpid()}n9"
+    node = f"slurm_{name}"
+    jobs = {job: f"{node}/uid_{uid}/job_{job}" for job in ("7", "8")}
+    trees = [cgroups.tree(each) for each in ("freezer", "memory")]
+    for tree in trees:
+        for place in jobs.values():
+            (tree / place / "step_batch" / "jobs").mkdir(parents=True)
+    told = {"SLURM_JOB_ID": "9", "SLURM_JOB_USER": "ann", "SLURM_JOB_UID": str(uid), "SLURM_JOB_GID": str(uid)}
+    variables = os.environ | told | {"SPOOLD_LOCK": str(tmp_path / "lock"), "SLURMD_NODENAME": name}
+    command = [str(DEPLOYED / "slurm-epilog"), "ann"]
+    with subprocess.Popen(["sleep", "infinity"]) as sleeps:
+        try:
+            (trees[0] / jobs["8"] / "step_batch" / "cgroup.procs").write_text(str(sleeps.pid))
+            subprocess.run(command, env=variables, check=True)
+            assert all((tree / place).exists() for tree in trees for place in jobs.values()), "they are young"
+            subprocess.run(command, env=variables | {"SPOOLD_ABANDONED": "0"}, check=True)
+            assert [(tree / jobs["7"]).exists() for tree in trees] == [False, False]
+            assert [(tree / jobs["8"] / "step_batch/jobs").exists() for tree in trees] == [True, True], "it runs"
+        finally:
+            sleeps.kill()
+    until(lambda: not (trees[0] / jobs["8"] / "step_batch" / "cgroup.procs").read_text())
+    subprocess.run(command, env=variables | {"SPOOLD_ABANDONED": "0"}, check=True)
+    assert [(tree / node / f"uid_{uid}").exists() for tree in trees] == [False, False]
+    for tree in trees:
+        (tree / node).rmdir()
+
+
+def test_the_groups_of_one_service_user_are_never_given_to_another(tmp_path: Path) -> None:
+    """Who owns a group removes what is in it, and the epilog ends what is in the groups of its user."""
+    mount = tmp_path / "cgroup"
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    controllers, path = next((controllers, path) for _, controllers, path in lines if controllers == "pids")
+    jobs = mount / controllers / path.lstrip("/") / "jobs"
+    jobs.mkdir(parents=True)
+    os.chown(jobs, 2001, 2001)
+    told = {"SLURM_JOB_ID": "7", "SLURM_JOB_USER": "ann", "SLURM_JOB_UID": "2002", "SLURM_JOB_GID": "2002"}
+    variables = os.environ | told | {"SPOOLD_CGROUPS": str(mount), "SPOOLD_LOCK": str(tmp_path / "lock")}
+    done = subprocess.run([DEPLOYED / "slurm-prolog", "ann"], env=variables, check=True, capture_output=True, text=True)
+    assert jobs.stat().st_uid == 2001
+    assert "let only one service user run on a node" in done.stderr
+    subprocess.run([DEPLOYED / "slurm-epilog", "ann"], env=variables, check=True)
+    assert jobs.exists()
 
 
 def has_ended(pid: str) -> bool:
@@ -197,7 +306,7 @@ def test_jobs_are_bounded_by_the_job_that_they_are_in(
     assert found["most"][0] != "ok"
     assert job.memory("peak") <= MEMORY * MIB
     cluster.run("scancel", job.id)
-    until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
+    until(lambda: not left(cluster, user), lambda: f"{left(cluster, user)}; {cluster.said('epilog')}")
 
 
 # -- on version 2, with files in place of the kernel's

@@ -14,6 +14,7 @@ import pytest
 from spoold.engines.oci.sandbox import OciSandbox
 from spoold.host import cgroups
 from spoold.model.limits import MIB
+from tests.owngroups import make, own_groups
 from tests.sandbox.conftest import FORKS, Mode
 from tests.sandbox.ordinary import as_user, lines, user
 
@@ -24,35 +25,15 @@ pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.engines]
 @pytest.fixture
 def given(user: pwd.struct_passwd) -> Iterator[Callable[[], None]]:
     """Yield a function that moves the calling process to a place where the user may make groups."""
-    made = list(_make_groups())
-    for place in made:
-        for path in (place, *place.iterdir()):
-            with contextlib.suppress(OSError):
-                os.chown(path, user.pw_uid, user.pw_gid)
-
-    def enter() -> None:
-        if cgroups.delegable():
-            (made[0] / "cgroup.procs").write_text(str(os.getpid()))
-
-    yield enter
-    for place in made:
-        for each in (place / cgroups.LEAF, place):
-            with contextlib.suppress(FileNotFoundError):
-                each.rmdir()
-
-
-def _make_groups() -> Iterator[Path]:
-    if cgroups.delegable():
-        place = cgroups.MOUNT / f"spoold-test-{os.getpid()}"
-        place.mkdir()
-        yield place
-        return
-    for own in set(cgroups.trees("").values()):
-        (own / cgroups.OF_JOBS).mkdir(exist_ok=True)
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            if (own / name).exists():
-                (own / cgroups.OF_JOBS / name).write_text((own / name).read_text())
-        yield own / cgroups.OF_JOBS
+    with own_groups() as groups:
+        theirs = groups.places if cgroups.delegable() else [place / cgroups.OF_JOBS for place in groups.places]
+        for place in theirs:
+            if place not in groups.places:
+                make(place)
+            for path in (place, *place.iterdir()):
+                with contextlib.suppress(OSError):
+                    os.chown(path, user.pw_uid, user.pw_gid)
+        yield groups.enter
 
 
 @pytest.mark.parametrize("mode", ["single-use", "recycled"])

@@ -150,6 +150,8 @@ class Executor:
     def over(self) -> str:
         """Say why the executor ends by itself, "" while it goes on."""
         now = self._spool.clock.monotonic()
+        if self._is_equipped:
+            self._life.ready(now)
         return self._life.over(now, max(self._slots.worked(now), self._answering.answered))
 
     def apply_settings(self, settings: Settings) -> None:

@@ -1,9 +1,10 @@
 """Showing: writes the side files of jobs that run for a while.
 
 Spec: spool-layout.md, "The Response". Most jobs are over before anybody could look, and making and removing a file
-costs as much as the job's answer. So a job is shown once it has run for ``SOON``. Output on the way, for owners who ask
-for it, is shown at the earliest a second after the job was last shown. The slots start a thread that does all this. It
-wakes up ten times a second while there is something to show, and not at all otherwise. Thread-safe.
+costs as much as the job's answer. So a job is shown once it has run for ``SOON``, or for ``SOON_ELSEWHERE`` where
+another daemon shows it. Output on the way, for owners who ask for it, is shown at the earliest a second after the job
+was last shown. The slots start a thread that does all this. It wakes up ten times a second while there is something to
+show, and not at all otherwise. Thread-safe.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from spoold.model.response import Phase
 from spoold.spool.progress import Progress
 
 SOON = 0.1  # seconds; also the time between two looks at what is due
+SOON_ELSEWHERE = 1.0  # seconds, where another daemon shows it: each file costs both of them something
 PAUSE = 1.0  # seconds at least between two times that output is shown
 
 
 class Showing:
     """Shows what is given to ``soon``, unless ``over`` comes first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, elsewhere: bool = False) -> None:
+        self._elsewhere = elsewhere
         self._due: dict[Progress, float] = {}  # when each is due, on the monotonic clock
         self._lock = threading.Lock()
         self._something, self._ending = threading.Event(), threading.Event()
@@ -33,8 +36,9 @@ class Showing:
             self._something.set()
 
     def soon(self, progress: Progress, after: float | None = None) -> None:
-        """Show the progress in ``after`` seconds (None: ``SOON``), in the state that it is in by then."""
-        self._show_at(progress, time.monotonic() + (SOON if after is None else after))
+        """Show the progress in ``after`` seconds (None: soon), in the state that it is in by then."""
+        soon = SOON_ELSEWHERE if self._elsewhere else SOON
+        self._show_at(progress, time.monotonic() + (soon if after is None else after))
 
     def output(self, progress: Progress, name: str, phase: Phase) -> None:
         """Show what the running phase ``name`` has printed so far, soon, unless later news of it come first."""

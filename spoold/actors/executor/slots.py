@@ -78,7 +78,7 @@ class Slots:
         self._worked = spool.clock.monotonic()  # when a slot last had work
         self._stopping = threading.Event()
         self._holder = Holder(spool.queue, self._heartbeat, self._stopping, log)
-        self._showing = Showing()
+        self._showing = Showing(elsewhere=settings.spool.published_by == "health")
         self._shower = threading.Thread(target=self._showing.serve, name="showing", daemon=True)
 
     def start(self) -> None:

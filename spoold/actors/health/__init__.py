@@ -6,7 +6,8 @@ ends with ``INTERNAL_ERROR``. A submission in ``building/`` holds no lease. It i
 is put back only if that build does not exist at all. Failed builds are forgotten after a short while, so that they can
 be tried again (``failures``). If the settings ask for it, health keeps a page of counts and times (``status``).
 
-Where executors only commit, health publishes their results as soon as it learns of a commit.
+Where executors only commit, health publishes their results as soon as it learns of a commit. Whenever it looks for
+commits by the clock, it shows the side files that they left.
 
 An entry of a newer version of spoold is put back like any other, since that is a rename. Nothing else is done to it.
 """
@@ -39,6 +40,7 @@ from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import Watchman, clear_private, mend, publish_committed, recover
+from spoold.spool.sidefiles import show_left
 from spoold.spool.store import Spool
 from spoold.upkeep.check import Check
 from spoold.upkeep.counting import Counter
@@ -124,6 +126,8 @@ class Health(Threadless):
         """
         for id_ in publish_committed(self._spool.queue, log):
             self._spool.end_progress(id_)
+        if hints is None and self._settings.spool.published_by == "health":
+            show_left(self._spool.queue, self._spool.answers)
         if hints is None and (not self._polls or self._spool.clock.monotonic() >= self._next_check):
             self._check_all()
         return self._settings.spool.remote_scan if self._polls else self._settings.lease.check

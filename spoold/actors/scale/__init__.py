@@ -15,6 +15,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,7 +37,7 @@ from spoold.host.metrics import (
 )
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Hint, Kept
-from spoold.model.scaling import MARGIN, PoolSettings
+from spoold.model.scaling import PoolSettings
 from spoold.model.states import Role
 from spoold.slurm import Job, Slurm, passed_on
 from spoold.spool.builds import BuildStore
@@ -44,6 +45,13 @@ from spoold.spool.store import Spool
 from spoold.upkeep.pools import Noting, Pools, PoolState
 
 log = Log(Role.SCALE)
+
+
+class Presence(NamedTuple):
+    """The processes of executors whose presence is renewed, and those whose presence has run out."""
+
+    renewed: set[str]
+    silent: set[str]
 
 
 class Scale(Threadless):
@@ -95,7 +103,7 @@ class Scale(Threadless):
         most = sum(pool.most * pool.entries for pool in scale.pools.values())
         demand = self._demand.count(most)
         SCALE_DEMAND.set(demand)
-        present = self._present()
+        present = self._presence()
         counts = wanted(scale.pools.values(), demand)
         states = [
             self._step_of(name, pool, want, listed, present)
@@ -108,11 +116,13 @@ class Scale(Threadless):
         self._told = pools
         self._noting.note(pools, self._spool.clock.monotonic())
 
-    def _step_of(self, name: str, pool: PoolSettings, want: int, listed: list[Job], present: set[str]) -> PoolState:
+    def _step_of(self, name: str, pool: PoolSettings, want: int, listed: list[Job], present: Presence) -> PoolState:
         now = self._spool.clock.monotonic()
         memory = self._pools.setdefault(name, Pool(name, self._settings.lease.limit))
-        numbers = {number for number in range(pool.most) if _process(name, number) in present}
-        seen = memory.see(listed, numbers, now)
+        renewed, silent = (
+            {number for number in range(pool.most) if _process(name, number) in each} for each in present
+        )
+        seen = memory.see(listed, renewed, now, silent)
         self._tell_of_lost(seen)
         decision = decide(pool, want, seen)
         self._carry_out(name, pool, memory, decision)
@@ -150,14 +160,14 @@ class Scale(Threadless):
                         "lost: Slurm says that it runs, and its executor is not there", pilot=job.name, job=job.id
                     )
 
-    def _present(self) -> set[str]:
-        """Return the processes of executors whose presence is renewed."""
+    def _presence(self) -> Presence:
         directory = self._spool.queue.path("tmp")
         names = [name for name in fsops.names(directory) if name.startswith("executor-") and name.endswith(Kept.HOST)]
         found = {name.removesuffix(Kept.HOST): fsops.mtime(os.path.join(directory, name)) for name in names}
         mtimes = {process: mtime for process, mtime in found.items() if mtime is not None}
         clock = self._spool.clock
-        return self._renewals.among(mtimes, clock.file_system() if mtimes else 0.0, clock.monotonic())
+        renewed = self._renewals.among(mtimes, clock.file_system() if mtimes else 0.0, clock.monotonic())
+        return Presence(renewed, mtimes.keys() - renewed)
 
     def _order(self, name: str, number: int, pool: PoolSettings) -> tuple[list[str], str]:
         """Return the options of sbatch for a pilot, and its command.
@@ -165,10 +175,9 @@ class Scale(Threadless):
         ``exec`` lets signals reach the executor. It gets SIGTERM early enough to drain, and its own lifetime ends
         before that. No pilot is requeued, since it would wait for two minutes. Another one is submitted instead.
         """
-        notice = math.ceil(pool.drain + MARGIN)
         words = [pool.program, "--config", pool.config, "executor", "--name", f"{name}-{number}"]
         words += ["--slots", str(pool.slots), "--idle", f"{pool.idle:g}"]
-        words += ["--lifetime", f"{max(1.0, pool.time - notice - MARGIN):g}", "--drain", f"{pool.drain:g}"]
+        words += ["--lifetime", f"{pool.lifetime:g}", "--drain", f"{pool.drain:g}"]
         options = [
             "--ntasks=1",
             f"--cpus-per-task={pool.slots}",
@@ -176,7 +185,7 @@ class Scale(Threadless):
             "--no-requeue",
             "--export=NONE",
             "--open-mode=append",
-            f"--signal=B:TERM@{notice}",
+            f"--signal=B:TERM@{pool.notice}",
             f"--output={pool.log}",
             "--chdir=/",
         ]

@@ -7,6 +7,7 @@ again. A process that starts anew begins without this memory.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from spoold.actors.scale.decision import Pilots, number_of
@@ -29,20 +30,24 @@ class Pool:
         self._known: dict[int, tuple[Job, float]] = {}  # jobs, and when they were last listed
         self._began: dict[int, float] = {}  # when running jobs were first seen to run
         self._absent: dict[int, float] = {}  # running jobs without renewed presence, and since when
+        self._met: set[int] = set()  # jobs whose presence was seen to be renewed
         self._waited: set[int] = set()  # jobs that were seen to wait
         self._ended: set[int] = set()  # jobs whose end was seen
         self._cancelled: set[int] = set()
         self._rests: dict[int, _Rest] = {}
 
-    def see(self, listed: list[Job], present: set[int], now: float) -> Pilots:
-        """Take in what Slurm lists, and which pilots renew their presence. Return the pilots as they are now."""
+    def see(self, listed: list[Job], present: set[int], now: float, silent: AbstractSet[int] = frozenset()) -> Pilots:
+        """Take in what Slurm lists, and which pilots renew their presence. Return the pilots as they are now.
+
+        The presence of the ``silent`` ones is there, and was last renewed a lease ago.
+        """
         self._take_in({job.id: job for job in listed if number_of(self._name, job) is not None}, now)
         jobs: dict[int, list[Job]] = {}
         for job, _ in self._known.values():
             number = number_of(self._name, job)
             if number is not None:
                 jobs.setdefault(number, []).append(job)
-                self._follow(number, job, present=number in present, now=now)
+                self._follow(number, job, present=number in present, silent=number in silent, now=now)
         lost = {id_ for id_, since in self._absent.items() if now - since >= self._lease}
         resting = {number for number, rest in self._rests.items() if now < rest.until}
         return Pilots(jobs, frozenset(present), lost, frozenset(resting))
@@ -63,12 +68,16 @@ class Pool:
         self._ended &= self._known.keys()
         self._waited &= self._known.keys()
         self._cancelled &= self._known.keys()
+        self._met &= self._known.keys()
 
-    def _follow(self, number: int, job: Job, *, present: bool, now: float) -> None:
+    def _follow(self, number: int, job: Job, *, present: bool, silent: bool, now: float) -> None:
         if job.state is JobState.RUNS:
             self._began.setdefault(job.id, now)
             if present:
                 self._absent.pop(job.id, None)
+                self._met.add(job.id)
+            elif silent and job.id in self._met:  # else it is still starting, and another had its name before
+                self._absent[job.id] = now - self._lease
             else:
                 self._absent.setdefault(job.id, now)
             if now - self._began[job.id] >= QUICK:
