@@ -158,6 +158,19 @@ def test_two_share_what_is_to_be_read(bench: Bench, monkeypatch: pytest.MonkeyPa
     bench.assert_nothing_is_left()
 
 
+def test_of_many_hints_at_once_only_few_are_for_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "GRACE", 0.0)
+    executor = bench.executor
+    look(executor)
+    hints = [Hint("new", named(id_)) for id_ in IDS]
+    theirs = [hint for hint, id_ in zip(hints, IDS, strict=True) if executor._finder._peers.rank(id_)]
+    for _ in range(3):
+        wanted = [hint for hint in hints if executor.wants(hint)]
+        assert len(set(theirs) & set(wanted)) in (finding.FEW, finding.FEW + 1)
+        executor.step(wanted)  # there is nothing by these names
+        bench.until(lambda: not executor._seen._left_to_others, lambda: executor.step([]))
+
+
 @pytest.mark.parametrize("by", ["hints", "scan"])
 def test_what_another_does_not_come_to_is_taken(bench: Bench, by: str) -> None:
     """The other is there and does nothing; more wait than are looked at at once."""

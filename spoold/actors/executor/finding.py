@@ -74,6 +74,7 @@ class Finder:
         self._rests_until = 0.0
         self._more_elsewhere = False  # others have more entries than the few that are noted
         self._again = 0.0  # when to look for these
+        self._passed: dict[int, int] = {}  # by person: hints for others that were let through and are not noted yet
 
     # -- by a scan
 
@@ -222,7 +223,12 @@ class Finder:
         if self._peers.count == 1 or hint.directory != State.NEW:
             return True
         entry = ids.parse_entry(hint.name)
-        if entry is None or not self._peers.rank(entry.id) or self._seen.has_room_later(entry, self._few):
+        if entry is None or not self._peers.rank(entry.id):
+            return True
+        person = self._seen.person_of(entry, FOUND)
+        passed = self._passed.get(person, 0)
+        if passed < self._few and self._seen.has_room_later(entry, self._few):
+            self._passed[person] = passed + 1
             return True
         known, self._more_elsewhere = self._more_elsewhere, True
         return not known
@@ -230,6 +236,7 @@ class Finder:
     def heed(self, hints: Iterable[Hint]) -> int:
         """Note the entries that hints name, and what they tell of builds. Return how many hints there were."""
         count = 0
+        self._passed.clear()
         for hint in hints:
             count += 1
             entry = ids.parse_entry(hint.name)
