@@ -140,9 +140,18 @@ def test_an_executor_waits_for_the_builder_and_says_so(start: Start, spool: Path
 def test_a_daemon_loads_no_library_that_only_others_need(role: str) -> None:
     program = (
         "import sys, spoold.cli.daemon as d; from spoold.config import Settings\n"
-        f"d.ROLES[{role!r}](Settings()); print(sorted({{'docker', 'requests', 'rich'}} & set(sys.modules)))"
+        f"d.ROLES[{role!r}](Settings()); print(sorted({{'docker', 'requests', 'rich', 'shutil'}} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"[]\n"
+
+
+def test_the_sdk_of_docker_loads_nothing_that_guesses_encodings() -> None:
+    program = (
+        "import sys; from spoold.engines.docker import sdk; sdk.load(); import spoold.engines.docker.sandbox\n"
+        "print(sorted({'chardet', 'charset_normalizer'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-W", "error", "-c", program]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"[]\n"
 
 
 def heard(listener: socket.socket) -> list[bytes]:

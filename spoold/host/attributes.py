@@ -82,7 +82,7 @@ def facts(path: str) -> Facts | None:
     return Facts(found.st_mtime, found.st_ctime, found.st_blocks * BLOCK, directory, found.st_uid)
 
 
-def mtime_and_links(path: str) -> tuple[float, int] | None:
+def mtime_and_links(path: str | os.PathLike[str]) -> tuple[float, int] | None:
     """Return a file's mtime in seconds since the epoch and how many names it has, None where it is gone."""
     found = _found(path)
     return None if found is None else (found.st_mtime, found.st_nlink)
@@ -105,7 +105,7 @@ def shared_inode(path: str) -> int | None:
     return found.st_ino if found is not None and found.st_nlink > 1 else None
 
 
-def _found(path: str) -> os.stat_result | None:
+def _found(path: str | os.PathLike[str]) -> os.stat_result | None:
     beat()
     try:
         return os.lstat(path)

@@ -20,7 +20,6 @@ import contextlib
 import os
 import resource
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -143,7 +142,9 @@ def start(
 
 def find(program: str) -> str:
     """Return the absolute path of ``program``, since the child's empty environment has no PATH to search."""
-    path = shutil.which(program)
+    from shutil import which  # noqa: PLC0415 - it takes memory, and not every daemon starts programs
+
+    path = which(program)
     if path is None:
         raise OperatorError(f"{program} is not installed, or not on the daemon's PATH")
     return path

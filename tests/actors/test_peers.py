@@ -12,6 +12,7 @@ import pytest
 from spoold.actors.executor import Executor, finding, peers
 from spoold.actors.executor.peers import Peers
 from spoold.config import ExecutorSettings, LeaseSettings
+from spoold.host import attributes
 from spoold.host.clock import Clock
 from spoold.model.ids import Hint
 from tests.actors.bench import Bench, settings_for
@@ -157,6 +158,19 @@ def test_two_share_what_is_to_be_read(bench: Bench, monkeypatch: pytest.MonkeyPa
     bench.assert_nothing_is_left()
 
 
+def test_of_many_hints_at_once_only_few_are_for_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "GRACE", 0.0)
+    executor = bench.executor
+    look(executor)
+    hints = [Hint("new", named(id_)) for id_ in IDS]
+    theirs = [hint for hint, id_ in zip(hints, IDS, strict=True) if executor._finder._peers.rank(id_)]
+    for _ in range(3):
+        wanted = [hint for hint in hints if executor.wants(hint)]
+        assert len(set(theirs) & set(wanted)) in (finding.FEW, finding.FEW + 1)
+        executor.step(wanted)  # there is nothing by these names
+        bench.until(lambda: not executor._seen._left_to_others, lambda: executor.step([]))
+
+
 @pytest.mark.parametrize("by", ["hints", "scan"])
 def test_what_another_does_not_come_to_is_taken(bench: Bench, by: str) -> None:
     """The other executor is present and does nothing. More entries wait than one step looks at."""
@@ -189,3 +203,26 @@ def test_of_anothers_only_few_of_each_owner_are_looked_at(bench: Bench, monkeypa
     bench.put(1002, stranger := next(id_ for id_ in theirs[30:]))
     assert executor.wants(Hint("new", f"{stranger}@1002-1.json")), "one owner's many entries hide nobody else's"
     assert executor.wants(Hint("new", named(next(id_ for id_ in IDS if id_ not in theirs))))
+
+
+def test_a_scan_does_not_even_look_at_the_many_of_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "GRACE", 1000.0)
+    monkeypatch.setattr(finding, "LONGEST_GRACE", 1000.0)
+    monkeypatch.setattr(finding, "LOOK", 1)
+    executor = bench.executor
+    look(executor)
+    bench.sandbox.gate.clear()
+    drop(bench, IDS[:60])
+    theirs = [named(id_) for id_ in IDS[:60] if executor._finder._peers.rank(id_)]
+    looked_at: list[str] = []
+    plain = attributes.mtime_and_links
+
+    def noting(path: str | os.PathLike[str]) -> tuple[float, int] | None:
+        looked_at.append(os.path.basename(path))
+        return plain(path)
+
+    monkeypatch.setattr(attributes, "mtime_and_links", noting)
+    executor.step()
+    bench.until(lambda: executor._finder._scan is None, lambda: executor.step([]))
+    assert len(theirs) > 20
+    assert len(set(theirs) & set(looked_at)) == finding.FEW

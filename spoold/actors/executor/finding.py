@@ -9,6 +9,7 @@ found so far already begin. Only the oldest entries of each owner are remembered
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable
 
 from spoold.actors.executor.answering import Answering
@@ -31,7 +32,7 @@ log = Log(Role.EXECUTOR)
 BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))
 PART = 0.01  # seconds of one part of a scan while there is work
 FIRST = 0.2  # seconds of one part while there is none: the oldest entries found by then begin
-REST = 8.0  # while there is work, the scan rests this many times as long as a part took
+REST = 12.0  # while there is work, the scan rests this many times as long as a part took
 QUICK = 0.05  # seconds of CPU time: a whole scan that took no more needs no rest
 LONG_REST = 100.0  # after a whole scan no other begins for this many times the CPU time of all its parts
 LONGEST_REST = 60.0  # seconds
@@ -73,6 +74,7 @@ class Finder:
         self._rests_until = 0.0
         self._more_elsewhere = False  # others have more entries than the few that are noted
         self._again = 0.0  # when to look for these
+        self._passed: dict[int, int] = {}  # by person: hints for others that were let through and are not noted yet
 
     # -- by a scan
 
@@ -158,15 +160,16 @@ class Finder:
         seen, line, backlog = self._seen.names(state), self._line.names(state), self.backlog.names(state)
         in_line_before = set(line) if self._line.keeps_room else frozenset[str]()
         left_before = set(self._seen.left(state))
-        met, news = set(), list[Entry]()
+        before = left_before | in_line_before
+        met, news = set(), list[tuple[os.DirEntry[str], Entry]]()
         for number, found in enumerate(fsops.scan(self._queue.path(state)), 1):
             name = found.name
-            if name in left_before or name in in_line_before:
+            if name in before:
                 met.add(name)
             if not (name in seen or name in line or name in backlog):
                 entry = ids.parse_entry(name)
-                if entry and self._is_news(entry) and self.backlog.needs(entry):
-                    news.append(entry)
+                if entry and self.backlog.needs(entry) and self._is_news(entry):
+                    news.append((found, entry))
             if number % LOOK == 0:
                 self._find(state, news)
                 yield
@@ -175,25 +178,30 @@ class Finder:
         if in_line_before:
             self._line.keep_present(state, self._line.names(state) - (in_line_before - met))
 
-    def _find(self, state: State, news: list[Entry]) -> None:
+    def _find(self, state: State, news: list[tuple[os.DirEntry[str], Entry]]) -> None:
         """Let entries wait in the backlog, or leave them to others, and clear the list."""
-        aged = [(mtime, entry) for entry in news if (mtime := self._mtime(state, entry)) is not None]
+        aged = []
+        for found, entry in news:
+            rank = self._peers.rank(entry.id)
+            if rank and not self._seen.has_room_later(entry, self._few):
+                self._more_elsewhere = True
+            elif (mtime := self._mtime(state, found, entry)) is not None:
+                aged.append((mtime, entry, rank))
         news.clear()
         aged.sort(key=lambda each: (each[0], each[1][:2]))  # by name where mtimes are equal
-        for mtime, entry in aged:
-            if rank := self._peers.rank(entry.id):
+        for mtime, entry, rank in aged:
+            if rank:
                 self._leave(Place(state, entry), rank)
             else:
                 self.backlog.add(state, entry, mtime)
 
-    def _mtime(self, state: State, entry: Entry) -> float | None:
+    def _mtime(self, state: State, found: os.DirEntry[str], entry: Entry) -> float | None:
         """Return an entry's mtime, None where it is gone. Leave it one name if a loss of power left it two."""
-        path = self._queue.entry_path(state, entry)
-        found = attributes.mtime_and_links(path)
-        if found and found[1] > 1:
+        facts = attributes.mtime_and_links(found)
+        if facts and facts[1] > 1:
             drop_double(self._queue, state, entry, log)
-            found = attributes.mtime_and_links(path)
-        return found[0] if found else None
+            facts = attributes.mtime_and_links(found)
+        return facts[0] if facts else None
 
     def _leave(self, place: Place, rank: int) -> None:
         """Note an entry that ``rank`` other executors look at first, unless enough of its owner's are noted."""
@@ -215,7 +223,12 @@ class Finder:
         if self._peers.count == 1 or hint.directory != State.NEW:
             return True
         entry = ids.parse_entry(hint.name)
-        if entry is None or not self._peers.rank(entry.id) or self._seen.has_room_later(entry, self._few):
+        if entry is None or not self._peers.rank(entry.id):
+            return True
+        person = self._seen.person_of(entry, FOUND)
+        passed = self._passed.get(person, 0)
+        if passed < self._few and self._seen.has_room_later(entry, self._few):
+            self._passed[person] = passed + 1
             return True
         known, self._more_elsewhere = self._more_elsewhere, True
         return not known
@@ -223,6 +236,7 @@ class Finder:
     def heed(self, hints: Iterable[Hint]) -> int:
         """Note the entries that hints name, and what they tell of builds. Return how many hints there were."""
         count = 0
+        self._passed.clear()
         for hint in hints:
             count += 1
             entry = ids.parse_entry(hint.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spoold.config import Settings
+from spoold.engines.docker import sdk
 from spoold.model.findings import Finding
 from spoold.model.job import Runtime
 from spoold.sandbox import Sandbox
@@ -12,6 +13,7 @@ from spoold.sandbox import Sandbox
 
 def make(settings: Settings, runtime: Runtime) -> Sandbox:
     """Return a sandbox of the engine that the settings name."""
+    sdk.load()
     from spoold.engines.docker.sandbox import DockerSandbox  # noqa: PLC0415 - the SDK takes much memory
 
     return DockerSandbox(settings, runtime)
