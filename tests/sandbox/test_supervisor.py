@@ -109,7 +109,7 @@ def started(program: Path, work: Path) -> Iterator[Host]:
     """Yield the host of a supervisor for one job, which has greeted."""
     work.mkdir()
     os.chown(work, HOLDERS.start, HOLDERS.start)
-    binds = ("--ro-bind", "/usr/lib64", "/usr/lib64", "--tmpfs", "/dev/shm", "--dir", "/dev/mqueue")
+    binds = ("--ro-bind-try", "/usr/lib64", "/usr/lib64", "--tmpfs", "/dev/shm", "--dir", "/dev/mqueue")
     command = [*inside.in_a_root(program, work, binds=binds), str(HOLDERS.start)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         host = Host(process)
