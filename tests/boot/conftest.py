@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from tests import engines
 from tests.boot.machine import Machine
+from tests.docs import shell
 
 PAGE = engines.REPOSITORY / "contrib/docs/operator.md"
 USERS = ("alice", "bob")
@@ -22,19 +22,21 @@ PATIENT = "sed -i 's/^.builder.limits.$/&\\nevaluation_time = 600/' /etc/spoold/
 
 def commands(heading: str) -> list[str]:
     """Return the shell blocks that the operator's page has under a heading."""
-    page = PAGE.read_text()
-    section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
-    assert section is not None, f"{PAGE} has no section {heading!r}"
-    return re.findall(r"^```sh\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)
+    return [block.text for block, _ in shell.blocks(PAGE, heading)]
 
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Debian package of this checkout, or that in $SPOOLD_TEST_PACKAGE where none can be built."""
+    """Return the Debian package of this checkout, or that in $SPOOLD_TEST_PACKAGE where none can be built.
+
+    It is for the release that $SPOOLD_TEST_RELEASE names, or for that of this host.
+    """
     if given := os.environ.get("SPOOLD_TEST_PACKAGE"):
         return Path(given)
+    release = os.environ.get("SPOOLD_TEST_RELEASE")
+    options = ["--release", release] if release else []
     made = subprocess.run(
-        [engines.REPOSITORY / "contrib/packaging/deb", tmp_path_factory.mktemp("deb")],
+        [engines.REPOSITORY / "contrib/packaging/deb", *options, tmp_path_factory.mktemp("deb")],
         capture_output=True,
         text=True,
         check=False,
