@@ -69,8 +69,11 @@ def bare(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def host(bare: Machine, package: Path) -> Machine:
     """Return a machine that serves."""
     shutil.copy(package, bare.path("/root"))
-    *install, enable, first = commands("Install")
-    said = "".join(bare.sh(f"exec 2>&1\n{block}") for block in (*install, PATIENT, enable))
+    install, nixpkgs, enable, first = commands("Install")
+    said = bare.sh(f"exec 2>&1\n{install}")
+    started = "systemctl list-units --plain --no-legend 'spoold*'; ls /etc/systemd/system/*.wants | grep spoold || :"
+    assert bare.sh(started) == "", "nothing is started or enabled before the operator does"
+    said += "".join(bare.sh(f"exec 2>&1\n{block}") for block in (nixpkgs, PATIENT, enable))
     assert "Failed" not in said, said
     try:
         answer = bare.sh(first, user=USERS[0])
