@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from spoold import engines
 from spoold.cli import defaults
 from spoold.cli.migration import migrate
-from spoold.config import Settings
+from spoold.config import NixSettings, Settings
 from spoold.config.file import MOVED, decode, former_names, load
 from spoold.config.live import LIVE, take_over
 from spoold.model.errors import OperatorError
@@ -346,3 +347,9 @@ def test_an_engine_is_found_by_its_name() -> None:
         engines.find("dokcer")
     with pytest.raises(OperatorError, match="no function make"):
         engines.find("os.path")
+
+
+def test_the_kind_of_machine_is_that_of_the_host_where_it_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "#1", "aarch64")))
+    assert NixSettings().kind == "aarch64-linux"
+    assert NixSettings(system="x86_64-linux").kind == "x86_64-linux"

@@ -127,3 +127,8 @@ def test_hooks_fetch_nothing() -> None:
     assert set(re.findall(r"repo: (\S+)", text)) == {"local"}
     assert set(re.findall(r"language: (\S+)", text)) == {"system"}
     assert len(re.findall("- id:", text)) == len(re.findall("entry:", text)) == len(re.findall("language:", text))
+
+
+def test_the_hook_of_mypy_finds_what_tests_import() -> None:
+    tools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
+    assert {*tools["pytest"]["ini_options"]["pythonpath"]} <= {*tools["mypy"]["mypy_path"]}

@@ -274,3 +274,10 @@ def test_an_address_with_a_password_stays_on_the_machine(monkeypatch: pytest.Mon
     said = "'http://u:p@mirror.example/a.deb' a_1_all.deb 1 SHA256:0\n'https://mirror.example/b.deb' b_1_all.deb 1 S\n"
     monkeypatch.setattr(distribution, "run", lambda *_: said)
     assert distribution.addresses({"a": "1", "b": "1"}) == {"b": "https://mirror.example/b.deb"}
+
+
+def test_a_library_may_have_another_name_in_another_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Debian 13 has libmagic1t64, which is what libmagic1 was before it kept times in 64 bits."""
+    packages = {"file": "Depends: libmagic1t64", "libmagic1t64": "Provides: libmagic1 (= 1)"}
+    [unit] = resolved(tmp_path, monkeypatch, "file file,libmagic1\n", packages).units
+    assert (unit.roots, unit.debs) == (["file", "libmagic1t64"], ["file", "libmagic1t64"])

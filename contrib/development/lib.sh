@@ -230,23 +230,46 @@ END
 
 # --- Nix
 
-# provide_nixpkgs: sets $nixpkgs to the configured one ($SPOOLD_NIXPKGS), else to one made of Debian packages.
+# provide_nixpkgs [RELEASE]: sets $nixpkgs to the configured one ($SPOOLD_NIXPKGS), else to one made of Debian packages:
+# those of this machine's release, or those of the release of Debian that is named.
 provide_nixpkgs() {
     if [ -n "${SPOOLD_NIXPKGS:-}" ]; then
         nixpkgs=$SPOOLD_NIXPKGS
         return 0
     fi
-    local recipe=$root/contrib/nixpkgs-debian
+    local recipe=$root/contrib/nixpkgs-debian apt=()
     # The name depends on the recipe, so that checkouts with different recipes do not remove each other's nixpkgs.
-    nixpkgs=$cache/nixpkgs-$(find "$recipe" -type f -print0 | LC_ALL=C sort -z | (cd "$recipe" && xargs -0 cat) | key)
+    nixpkgs=$(find "$recipe" -type f -print0 | LC_ALL=C sort -z | (cd "$recipe" && xargs -0 cat) | key)
+    nixpkgs=$cache/nixpkgs-${1:+$1-}$nixpkgs
     if [ ! -e "$nixpkgs" ]; then
         say "making a nixpkgs out of Debian packages: $nixpkgs"
         # Without package lists apt-cache fails with a message that nobody understands.
-        compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || update_lists
-        "$base_python" "$recipe/make" --cache "$cache/debian-packages" "$nixpkgs" ||
+        if [ -n "${1:-}" ]; then
+            know_release "$1"
+            apt=(APT_CONFIG="$cache/apt-$1/config")
+        else
+            compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || update_lists
+        fi
+        env "${apt[@]}" "$base_python" "$recipe/make" --cache "$cache/debian-packages" "$nixpkgs" ||
             fail "cannot make a nixpkgs, see above; or name one: SPOOLD_NIXPKGS=directory, tarball or URL"
     fi
     touch "$nixpkgs"
+}
+
+# know_release RELEASE: makes settings for apt that know this release of Debian alone, and fetches its package lists.
+know_release() {
+    local place=$cache/apt-$1
+    mkdir -p "$place"/{state/lists/partial,cache/archives/partial}
+    echo "deb $(debian_mirror) $1 main" >"$place/sources"
+    cat >"$place/config" <<END
+Dir::State "$place/state";
+Dir::State::status "/dev/null";
+Dir::Cache "$place/cache";
+Dir::Etc::SourceList "$place/sources";
+Dir::Etc::SourceParts "/dev/null";
+APT::Sandbox::User "root";
+END
+    APT_CONFIG=$place/config apt-get -qq update || fail "cannot fetch the package lists of Debian $1, see above"
 }
 
 # claim_state NAME: sets $state to a Nix state directory that is kept warm, and that nobody else uses meanwhile.
@@ -272,7 +295,7 @@ prune_cache() {
         chmod -R u+w "$old" # a Nix store's directories are read-only
         rm -rf "$old"
     done < <(find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +30 \
-        \( -name 'venv-*' -o -name 'nixpkgs-*' -o -name 'debian-*' ! -name debian-packages \) 2>/dev/null)
+        \( -name 'venv-*' -o -name 'nixpkgs-*' -o -name 'apt-*' -o -name 'debian-*' ! -name debian-packages \) 2>/dev/null)
 }
 
 # --- a Debian of its own
@@ -289,33 +312,39 @@ debian_mirror() {
 
 debian_codename() { (. /etc/os-release && echo "${VERSION_CODENAME:-}"); }
 
-# provide_debian PACKAGES: sets $debian to a directory with a minimal Debian and these packages, separated by commas.
+# provide_debian PACKAGES [RELEASE]: sets $debian to a directory with a minimal Debian and these packages, separated by
+# commas. The release is this machine's, or that of the codename.
 provide_debian() {
-    debian=$cache/debian-$(echo "$(debian_codename) $1" | key)
-    make_once "$debian" unpack_debian "$1"
+    local release=${2:-$(debian_codename)}
+    debian=$cache/debian-$(echo "$release $1" | key)
+    make_once "$debian" unpack_debian "$1" "$release"
 }
 
 unpack_debian() {
-    debootstrap --variant=minbase --include="$2" "$(debian_codename)" "$1" "$(debian_mirror)" >"$work/debootstrap" 2>&1 ||
+    debootstrap --variant=minbase --include="$2" "$3" "$1" "$(debian_mirror)" >"$work/debootstrap" 2>&1 ||
         fail "debootstrap failed: $(tail -n 5 "$work/debootstrap")"
     rm -f "$1"/var/cache/apt/archives/*.deb
 }
 
-# provide_machine: sets $debian to a Debian for tests/boot, with systemd and the dependencies of the package, or to an
-# empty string where none can be made.
+# provide_machine [RELEASE]: sets $debian to a Debian for tests/boot, with systemd and the dependencies of the package,
+# or to an empty string where none can be made.
 provide_machine() {
-    local packages
     debian=
     if [ "$EUID" -ne 0 ] || ! debian_mirror >/dev/null; then
         say "tests/boot has no Debian to boot: making one needs root, on Debian"
         return 0
     fi
-    # The first word of each line of Depends; debootstrap cannot know that libdbi-perl provides what nix-bin depends on.
-    packages=$(sed -n '/^Depends:/,/^Description:/s/^ \([a-z0-9.-]*\).*/\1/p' \
-        "$root/contrib/packaging/debian/control" | paste -sd,)
     need_packages debootstrap:debootstrap systemd-nspawn:systemd-container
-    # The compiler is there because spoold, when installed by pip, compiles the program of the sandboxes.
-    provide_debian "systemd-sysv,dbus,procps,libdbi-perl,python3-venv,gcc,libc6-dev,$packages"
+    # debootstrap cannot know that libdbi-perl provides what nix-bin depends on. The compiler is there because spoold,
+    # when installed by pip, compiles the program of the sandboxes.
+    provide_debian "systemd-sysv,dbus,procps,libdbi-perl,python3-venv,gcc,libc6-dev,$(packages_of Depends)" "$@"
+}
+
+# packages_of FIELD: prints the packages that a field of our package's control file names, separated by commas. Of
+# alternatives it takes the first. debootstrap gets no versions and no substitutions.
+packages_of() {
+    sed -n "/^$1:/,/^[^ ]*:/{s/^$1:/ /; /^ /p}" "$root/contrib/packaging/debian/control" | tr , '\n' |
+        sed -n 's/debhelper-compat/debhelper/; s/^ *\([a-z0-9][a-z0-9.-]*\).*/\1/p' | paste -sd,
 }
 
 # --- Docker

@@ -124,6 +124,7 @@ class Resolver:
         self.aliases: dict[str, str] = {}  # a unit that became part of another -> that one
         self.owner: dict[str, str] = {}  # a package that others may need -> the unit that brings it
         for unit in table.units:
+            unit.roots = [self._name_today(name) for name in unit.roots]
             for name in unit.roots:
                 self.owner.setdefault(name, unit.attribute)
 
@@ -150,6 +151,12 @@ class Resolver:
     def at_once(self) -> set[str]:
         """Return the attributes of the units that are fetched at once."""
         return self.closure([unit.attribute for unit in self.table.units if not unit.asked])
+
+    def _name_today(self, name: str) -> str:
+        """Return a package by its name in this release. A library that has another name there provides the former."""
+        if self.index.get(name) is not None:
+            return name
+        return next((other for other in self.index.providers(name) if self.index.get(other) is not None), name)
 
     def _require_roots(self) -> None:
         for unit in self.units:

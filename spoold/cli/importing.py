@@ -107,8 +107,8 @@ def _brought(settings: Settings, file: Path) -> tuple[Path, Environments]:
 
 
 def _check(settings: Settings, file: Path, cache: Path, environments: Environments) -> None:
-    if environments.system != settings.nix.system:
-        raise ClientError(f"{file} has environments for {environments.system}, and this host is {settings.nix.system}")
+    if environments.system != settings.nix.kind:
+        raise ClientError(f"{file} has environments for {environments.system}, and this host is {settings.nix.kind}")
     for path in [cache, *cache.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)  # the builder has to read it, whatever the operator's umask is
     signers = ", ".join(sorted(carry.signers(cache))) or "none"

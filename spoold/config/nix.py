@@ -37,7 +37,9 @@ class NixSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Nix and its store."""
 
     state: Annotated[str, setting("the directory that contains the store, as nix/")] = "/var/lib/spoold"
-    system: Annotated[str, setting("Nix's name for this kind of machine")] = "x86_64-linux"
+    system: Annotated[
+        str, setting("Nix's name for this kind of machine, such as aarch64-linux; empty means what the host is")
+    ] = ""
     substituters: Annotated[list[str], setting("the binary caches to ask; empty means none")] = []
     trusted_public_keys: Annotated[
         list[str],
@@ -109,6 +111,11 @@ class NixSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 'fetch needs users that run builds, and build_users is "": what talks to the network must own nothing '
                 "in the store. Remove one of the two"
             )
+
+    @property
+    def kind(self) -> str:
+        """Return Nix's name for the kind of machine that this is, or that it is to be."""
+        return self.system or f"{os.uname().machine}-linux"
 
     @property
     def physical_store(self) -> str:

@@ -91,7 +91,7 @@ class NixBuilder:
         self._evaluator.prepare()
         self.store.close_listing()
         return Runtime(
-            system=self.settings.nix.system,
+            system=self.settings.nix.kind,
             bash=bash,
             coreutils=coreutils,
             nixpkgs=pins,

@@ -28,7 +28,7 @@ def line(argv: Sequence[str], root: str, settings: NixSettings, group: str | Non
 def options(settings: NixSettings, group: str | None = None) -> list[str]:
     """Return the options of every Nix program. For ``group`` see :func:`line`."""
     chosen = {
-        "system": settings.system,
+        "system": settings.kind,
         "sandbox": "true",
         "sandbox-fallback": "false",
         "sandbox-paths": "",

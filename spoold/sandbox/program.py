@@ -31,7 +31,7 @@ IN_IMAGE = "/spoold/sbin/supervisor"  # in a directory that is closed to jobs
 PORTER = "porter"  # with this argument the program is the porter
 PACKAGED = Path(__file__).parents[2] / "supervisor"  # beside the package ``spoold``
 FLAGS = ("-std=gnu11", "-O2", "-static", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wall", "-Wextra", "-s")
-COMPILE_TIMEOUT = 120.0  # seconds
+COMPILE_TIMEOUT = 600.0  # seconds; it takes ten, and many times that where the machine has much else to do
 REMEDY = (
     "It decides what starts as root in containers, so only root may be able to change it: mend owner and mode, or "
     "install the package, which has the program compiled"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from tests import engines
 from tests.boot.machine import Machine
+from tests.docs import shell
 
 PAGE = engines.REPOSITORY / "contrib/docs/operator.md"
 USERS = ("alice", "bob")
@@ -22,19 +22,21 @@ PATIENT = "sed -i 's/^.builder.limits.$/&\\nevaluation_time = 600/' /etc/spoold/
 
 def commands(heading: str) -> list[str]:
     """Return the shell blocks under a heading of the operator's page."""
-    page = PAGE.read_text()
-    section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
-    assert section is not None, f"{PAGE} has no section {heading!r}"
-    return re.findall(r"^```sh\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)
+    return [block.text for block, _ in shell.blocks(PAGE, heading)]
 
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Debian package of this checkout, or the one in $SPOOLD_TEST_PACKAGE where none can be built."""
+    """Return the Debian package of this checkout, or the one in $SPOOLD_TEST_PACKAGE where none can be built.
+
+    It is for the release that $SPOOLD_TEST_RELEASE names, or for that of this host.
+    """
     if given := os.environ.get("SPOOLD_TEST_PACKAGE"):
         return Path(given)
+    release = os.environ.get("SPOOLD_TEST_RELEASE")
+    options = ["--release", release] if release else []
     made = subprocess.run(
-        [engines.REPOSITORY / "contrib/packaging/deb", tmp_path_factory.mktemp("deb")],
+        [engines.REPOSITORY / "contrib/packaging/deb", *options, tmp_path_factory.mktemp("deb")],
         capture_output=True,
         text=True,
         check=False,
@@ -67,8 +69,11 @@ def bare(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def host(bare: Machine, package: Path) -> Machine:
     """Return a machine with a running spoold."""
     shutil.copy(package, bare.path("/root"))
-    *install, enable, first = commands("Install")
-    said = "".join(bare.sh(f"exec 2>&1\n{block}") for block in (*install, PATIENT, enable))
+    install, nixpkgs, enable, first = commands("Install")
+    said = bare.sh(f"exec 2>&1\n{install}")
+    started = "systemctl list-units --plain --no-legend 'spoold*'; ls /etc/systemd/system/*.wants | grep spoold || :"
+    assert bare.sh(started) == "", "nothing is started or enabled before the operator does"
+    said += "".join(bare.sh(f"exec 2>&1\n{block}") for block in (nixpkgs, PATIENT, enable))
     assert "Failed" not in said, said
     try:
         answer = bare.sh(first, user=USERS[0])

@@ -6,6 +6,7 @@ each time at a random moment, with many submissions on their way.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -13,6 +14,8 @@ import re
 import shutil
 import subprocess
 import time
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -125,6 +128,15 @@ def test_what_the_documents_link_to_is_in_the_package(host: Machine) -> None:
     assert json.loads(answer)["status"] == "COMPLETED"
 
 
+@pytest.mark.parametrize("page", ["man1/spoolctl.1", "man8/spoold.8", "man5/spoold.toml.5", "man5/spool-layout.5"])
+def test_manual_pages_are_where_man_looks(host: Machine, page: str, tmp_path: Path) -> None:
+    if shutil.which("mandoc") is None:
+        engines.unavailable("not installed: mandoc")
+    (tmp_path / "page.gz").write_bytes(host.path(f"/usr/share/man/{page}.gz").read_bytes())
+    shown = subprocess.run(["mandoc", "-T", "utf8", tmp_path / "page.gz"], capture_output=True, text=True, check=True)
+    assert "DESCRIPTION" in re.sub(".\b", "", shown.stdout)
+
+
 def test_the_journal_is_asked_as_the_page_says(host: Machine) -> None:
     (ask,) = commands("Logs")
     drop(host, "bob", {"alice-ex3": "echo asked"})
@@ -197,6 +209,63 @@ def test_answers_are_given_away_as_the_page_says(host: Machine) -> None:
     drop(host, "bob", {"kept": "echo kept"})
     answers(host, "bob", ["kept"])
     assert "spoold-executor" in host.run("stat", "--format=%U", f"{SPOOL}/done/kept.response.json")
+
+
+@contextlib.contextmanager
+def undone(host: Machine, undo: str) -> Iterator[None]:
+    """Take back in the end what a page adds to the units."""
+    try:
+        yield
+    finally:
+        host.sh(f"{undo}\nsystemctl daemon-reload\nsystemctl restart spoold.target")
+
+
+def test_daemons_are_root_for_a_file_server_as_the_page_says(host: Machine) -> None:
+    (drop_in,) = commands("Daemons on a mounted spool")
+    with undone(host, "rm /etc/systemd/system/spoold-*.d/nfs.conf"):
+        host.sh(drop_in)
+        users = {role(unit): host.show(unit, "User") for unit in units(host)}
+        assert {name for name, user in users.items() if user == "root"} >= {"intake", "executor", "health"}
+        drop(host, "bob", {"by-root": "echo by root"})
+        assert answers(host, "bob", ["by-root"]) == {"by-root": "by root\n"}
+
+
+def test_a_host_may_have_executors_alone_as_the_page_says(host: Machine) -> None:
+    (block,) = commands("Several executors and hosts")
+    again = (
+        "systemctl disable --now spoold-executor@$(hostname)\n"
+        "systemctl unmask spoold-intake spoold-builder spoold-health spoold-executor@1"
+    )
+    host.sh("systemctl stop spoold.target 'spoold-*'")
+    with undone(host, again):
+        host.sh(block)
+        running = host.run("systemctl", "list-units", "--plain", "--no-legend", "--state=running", "spoold-*")
+        assert [line.split()[0] for line in running.splitlines()] == [
+            f"spoold-executor@{host.run('hostname').strip()}.service"
+        ]
+
+
+def test_an_executor_gets_rights_to_run_jobs_itself_as_the_page_says(host: Machine) -> None:
+    """Jobs need cgroup v2 then. The executor itself runs anywhere."""
+    (block,) = commands("Jobs without a Docker daemon")
+    with undone(host, "rm /etc/systemd/system/spoold-executor@.service.d/oci.conf"):
+        host.sh(block)
+        assert "spoold-executor:200000:65536" in host.run("cat", "/etc/subuid")
+        assert host.show("spoold-executor@1", "ActiveState") == "active"
+        assert (host.show("spoold-executor@1", "NoNewPrivileges"), host.show("spoold-executor@1", "Delegate")) == (
+            "no",
+            "yes",
+        )
+
+
+def test_the_kernel_knows_what_the_page_switches_on(host: Machine) -> None:
+    """The last command is left out, since it changes the kernel, which is that of the test's host."""
+    (block,) = commands("Users of the drop box")
+    write, _, rest = block.partition(" && ")
+    assert rest == "sysctl --system\n"
+    host.sh(write)
+    said = host.sh("sysctl -n $(cut -d ' ' -f 1 /etc/sysctl.d/60-spoold.conf); rm /etc/sysctl.d/60-spoold.conf")
+    assert len(said.split()) == len(protection.PROTECTIONS)
 
 
 def test_a_daemon_that_is_killed_comes_back_and_nothing_is_lost(host: Machine) -> None:
@@ -322,7 +391,7 @@ def test_the_tools_of_root_run_nothing_of_the_builder_s(host: Machine) -> None:
 
     The tools begin with the unit's capabilities.
     """
-    site = "/var/lib/spoold/.local/lib/python3.11/site-packages"
+    site = f"/var/lib/spoold/.local/lib/python{python_of(host)}/site-packages"
     planted = "open('/tmp/ran', 'a').close()"
     host.sh(f"""
         cp /etc/passwd /root/passwd
@@ -339,6 +408,11 @@ def test_the_tools_of_root_run_nothing_of_the_builder_s(host: Machine) -> None:
     finally:
         host.sh("cp /root/passwd /etc/passwd; rm -r /var/lib/spoold/.local /var/lib/spoold/var")
     assert host.sh("ls /tmp/ran /var/lib/spoold/ran 2>/dev/null || :") == ""
+
+
+def python_of(machine: Machine) -> str:
+    """Return the version of the machine's Python, such as 3.11."""
+    return machine.run("python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
 
 
 def test_a_store_of_somebody_else_is_not_verified_by_root(host: Machine) -> None:
@@ -485,7 +559,7 @@ def test_what_is_removed_leaves_the_spool_and_what_pip_installs_serves_it(host: 
     ours = "/usr/lib/spoold /usr/libexec/spoold /usr/share/spoold /etc/systemd/system/*.wants/spoold*"
     assert host.sh(f"find {ours} 2>/dev/null || :") == ""
     assert "told" in host.run("cat", f"{SPOOL}/done/told.response.json", user="bob")
-    shutil.copytree(checkout_with_wheels(tmp_path), host.path("/root/checkout"))
+    shutil.copytree(checkout_with_wheels(tmp_path, python_of(host)), host.path("/root/checkout"))
     offline = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/checkout/wheels")
     (by_pip,) = commands("Without the package")
     *_, enable, _ = commands("Install")
@@ -496,8 +570,8 @@ def test_what_is_removed_leaves_the_spool_and_what_pip_installs_serves_it(host: 
     host.sh(f"systemctl disable --now spoold.target; rm -r {ours}; systemctl daemon-reload")
 
 
-def checkout_with_wheels(directory: Path) -> Path:
-    """Return a copy of this checkout with everything that pip would fetch. The machine has no network."""
+def checkout_with_wheels(directory: Path, python: str) -> Path:
+    """Return a copy of this checkout with everything that pip would fetch for a Python. The machine has no network."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=engines.REPOSITORY,
@@ -508,9 +582,11 @@ def checkout_with_wheels(directory: Path) -> Path:
     for name in listed.stdout.splitlines():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(engines.REPOSITORY / name, directory / name)
-    # The wheels are for the machine's Python, which is the system's.
+    project = tomllib.loads((directory / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     fetch = ["/usr/bin/python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*fetch, "--dest", directory / "wheels", directory, "hatchling>=1.26"], check=True)
+    fetch += ["--python-version", python, "--only-binary=:all:", "--dest", str(directory / "wheels")]
+    subprocess.run([*fetch, *wanted], check=True)
     return directory
 
 

@@ -56,9 +56,16 @@ class Block(NamedTuple):
         return "serves" in self.words.split()
 
 
-def blocks(page: Path) -> Iterator[tuple[Block, Block | None]]:
-    """Yield the blocks of a page that are run, each with the block right below it that has its output."""
+def blocks(page: Path, heading: str = "") -> Iterator[tuple[Block, Block | None]]:
+    """Yield the blocks of a page that are run, each with the block right below it that has its output.
+
+    With a heading they are those of its section, up to the next heading of any level.
+    """
     text = page.read_text()
+    if heading:
+        section = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+        assert section is not None, f"{page} has no section {heading!r}"
+        text = "\n" * text.count("\n", 0, section.start(1)) + section[1]
     found = [(match, _block(match, text)) for match in FENCE.finditer(text)]
     for at, (match, block) in enumerate(found):
         if block.language == "sh":
@@ -175,9 +182,9 @@ class Reader:
         for terminal in (*self._terminals.values(), *self._background):
             terminal.close()
 
-    def follow(self, page: Path) -> None:
-        """Run all blocks of a page. Fail at the first block that does not do as the page says."""
-        for block, said in blocks(page):
+    def follow(self, page: Path, heading: str = "") -> None:
+        """Run all blocks of a page or section. Fail at the first block that does not do as the page says."""
+        for block, said in blocks(page, heading):
             what = f"{page.name}, line {block.line}:\n{block.text}\nprinted:\n"
             fine, printed = self._run(block)
             assert fine, f"{what}{printed}"

@@ -142,11 +142,104 @@ def test_the_tutorial_from_its_first_command_on(tmp_path: Path, docker_host: str
         reader.follow(DOCS / "tutorial.md")
 
 
+# -- pages at the top, and of examples
+
+README = REPOSITORY / "README.md"
+ADDRESS = "ssh://judge/var/spool/spoold"  # of a spool, for programs
+OF_THE_README = {  # what its commands take for granted
+    "sum.py": "import sys\nprint(sum(map(int, sys.argv[1:])), input())\n",
+    "input.txt": "read\n",
+    "homework/run.sh": "echo done\n",
+    "sweep/one.py": "print(1)\n",
+    "sweep/two.py": "print(2)\n",
+    "solutions/ann.py": "print(int(input()) + 1)\n",
+    "exercise-3/1.in": "1\n",
+    "exercise-3/1.out": "2\n",
+}
+
+
+def test_the_commands_of_the_readme(tmp_path: Path) -> None:
+    """But for those that need no spool: contrib/demo is the tutorial's beginning, and contrib/test runs this test."""
+    desk = tmp_path / "desk"
+    for name, text in OF_THE_README.items():
+        (desk / name).parent.mkdir(parents=True, exist_ok=True)
+        (desk / name).write_text(text)
+    with plainly(tmp_path) as config:
+        spool = str(config.parent / "spool")
+        shell = variables(programs(tmp_path / "bin"), SPOOLD_SPOOL=spool, SPOOLD_CONFIG=str(config))
+        with Reader(tmp_path / "hosts", {"here": shell}, {"/tmp/spool": spool}, checkout=desk) as reader:
+            reader.follow(README, "Submit something")
+    assert (desk / "results.csv").read_text().count("COMPLETED") == 2
+    assert "ann.py" in (desk / "grades.html").read_text()
+
+
+def printed_by_the_program_of(page: Path, config: Path) -> list[str]:
+    """Return the lines that a page's program for Python prints, in order of the alphabet."""
+    (program,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert ADDRESS in program
+    program = program.replace(ADDRESS, str(config.parent / "spool"))
+    command = [programs(config.parent / "bin") / "python3", "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=variables())
+    assert ran.returncode == 0, ran.stderr
+    return sorted(line for line in ran.stdout.splitlines() if line)
+
+
+def test_the_program_of_the_readme(tmp_path: Path) -> None:
+    with plainly(tmp_path) as config:
+        assert printed_by_the_program_of(README, config) == sorted(f"COMPLETED {n * n}" for n in range(100))
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.timeout(900)
+def test_the_program_of_the_library_s_readme(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    with really(request, tmp_path) as config:
+        page = REPOSITORY / "contrib/packaging/client/README.md"
+        assert printed_by_the_program_of(page, config) == ["COMPLETED 42"]
+
+
+def test_the_commands_that_submit_examples(tmp_path: Path) -> None:
+    with plainly(tmp_path) as config:
+        spool = str(config.parent / "spool")
+        shell = variables(programs(tmp_path / "bin"), SPOOLD_SPOOL=spool, SPOOLD_CONFIG=str(config))
+        with Reader(tmp_path / "hosts", {"here": shell}, {"/tmp/spool": spool}, checkout=REPOSITORY) as reader:
+            reader.follow(DOCS / "examples/README.md")
+
+
+# -- no command is left out
+
+ELSEWHERE = {f"how-to/{name}.md" for name in ("air-gapped", "nfs", "slurm", "ssh")} | {"upgrading.md"}
+BOOT = "tests/boot/test_boot.py"
+OPERATORS = {  # a heading, the test that runs the commands below it, and how many blocks these are
+    "Install": ("tests/boot/conftest.py", 4),
+    "Upgrade": (BOOT, 2),
+    "Remove": (BOOT, 2),
+    "Without the package": (BOOT, 1),
+    "Jobs without a Docker daemon": (BOOT, 1),
+    "Users of the drop box": (BOOT, 1),
+    "Logs": (BOOT, 1),
+    "Prometheus": (BOOT, 2),
+    "Where there are no access control lists": (BOOT, 1),
+    "Daemons on a mounted spool": (BOOT, 1),
+    "Several executors and hosts": (BOOT, 1),
+    "Executors that Slurm starts": ("tests/test_slurm_page.py", 4),
+}
+
+
 def test_every_page_with_commands_is_followed() -> None:
-    elsewhere = {f"how-to/{name}.md" for name in ("air-gapped", "nfs", "slurm", "ssh")} | {"upgrading.md"}
-    by_boot = {"operator.md"}
     found = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if any(blocks(page))}
-    assert found == {*DESK, "tutorial.md"} | elsewhere | by_boot
+    assert found == {*DESK, "tutorial.md", "examples/README.md", "operator.md"} | ELSEWHERE
+
+
+def test_every_command_for_operators_is_run() -> None:
+    page = DOCS / "operator.md"
+    headings = re.findall(r"^##+ (.*)$", page.read_text(), re.MULTILINE)
+    found = {heading: len([*blocks(page, heading)]) for heading in headings}
+    assert {heading: count for heading, count in found.items() if count} == {
+        heading: count for heading, (_, count) in OPERATORS.items()
+    }
+    for heading, (test, _) in OPERATORS.items():
+        assert re.search(rf'"(## )?{heading}(\\n)?"', (REPOSITORY / test).read_text()), (heading, test)
 
 
 # -- contributors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from spoold.engines.docker.framing import Attached
 from spoold.sandbox import RunCancelledError, stream, wire
-from spoold.sandbox.messages import VERSION, Again, Bounds, Broken, Order, Ready, Refused, parse
+from spoold.sandbox.messages import KNOWN, VERSION, Again, Bounds, Broken, Order, Ready, Refused, parse
 from spoold.sandbox.returned import NOTHING
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream
 
@@ -33,6 +34,14 @@ def sent(value: object) -> bytes:
     """Return the frame of a value that need not be a message."""
     body = wire.encode(value)
     return len(body).to_bytes(4, "big") + body
+
+
+MESSAGES = (8, "8a52aea39c1bab1a")  # the version, and the digest of what all messages are made of
+
+
+def test_a_change_of_the_messages_has_a_number() -> None:
+    digest = hashlib.sha256(repr({name: known.FIELDS for name, known in KNOWN.items()}).encode()).hexdigest()[:16]
+    assert (VERSION, digest) == MESSAGES, "raise VERSION: a supervisor that is older knows others"
 
 
 @settings(deadline=None)
