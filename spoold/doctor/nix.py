@@ -59,7 +59,7 @@ def _version() -> Finding:
     found = re.search(r"\(Nix\) (\S+)", said)
     if found is None:
         return Subject("Nix").unknown(f"spoold does not know which holes {said.strip()!a} has", "see its advisories")
-    return holes.finding("Nix", found.group(1), packages.version_of("nix"))
+    return holes.finding("Nix", found.group(1), *packages.of("nix"))
 
 
 def _pins(settings: Settings) -> Finding:
