@@ -2,8 +2,9 @@
 
 Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So that file goes by its own
 name, and a file beside it by the path that it would have in the job's sandbox. Warnings that only concern the user who
-started Nix are taken out. Nix refuses some things that are not possible here, such as a fetcher that fetches during
-evaluation. In that case a further line says what is possible.
+started Nix are taken out, and so are the steps of evaluation before those in the client's file. Nix refuses some things
+that are not possible here, such as a fetcher that fetches during evaluation. In that case a further line says what is
+possible.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ _NOISE = re.compile(
     rb"^(?:warning: unable to load nss_dns backend"
     rb"|warning: you did not specify '--add-root'; .*"
     rb"|\(use '--show-trace' to show detailed location information\)"
+    rb"| +\(stack trace truncated; use '--show-trace'.*\)\n"
     rb"|GC Warning: .*"
     rb")\n",
     re.MULTILINE,
 )
-_SIBLING = re.compile(rb"'/job/[^']*': No such file or directory")
+# A step of evaluation in an expression of spoold's or of Nix's, with the source that newer versions quote.
+_OWN_STEP = re.compile(
+    r"^ +… .*\n +at (?:«string»|<nix/.*>|«nix-internal».*):\d+:\d+:\n(?: +\d* *\|.*\n)*(?: *\n)?".encode(), re.MULTILINE
+)
+_NO_STEPS = re.compile(rb"^error:\n\s*(?=error: )", re.MULTILINE)
+# Of Nix 2.8, and of newer versions.
+_SIBLING = re.compile(rb"'/job/[^'\n]*': No such file or directory|path '/job/[^'\n]*' does not exist")
 _ALONE = b"cutor.nix is evaluated alone: it cannot import other files of the submission\n"
 # Nix's messages about fetchers that fetch during evaluation, and about expressions that have to be built first.
 _URI = re.compile(rb"access to URI '[^'\n]*' is forbidden in restricted mode")
@@ -42,12 +50,13 @@ _DERIVATION = (
     b" for another pin\n"
 )
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
-_BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
+# The directory of a build: nix-build-NAME.drv-0, or in newer versions nix-PID-0, with a further one for the builder.
+_BUILD = re.compile(rb"/build/[^/\s]*/nix-(?:build-[^/\s']*|\d+-\d+)(?:/build\b)?")
 
 
 def for_client(stream: Stream, store: Store) -> Stream:
     """Return Nix's stderr without noise, and without paths that exist only on this host or in the jail."""
-    text = _NOISE.sub(b"", stream.data)
+    text = _NO_STEPS.sub(b"", _OWN_STEP.sub(b"", _NOISE.sub(b"", stream.data)))
     alone = _ALONE if _SIBLING.search(text) else b""
     alone += _PINNED if _URI.search(text) else b""
     alone += _IMPORTING if _IMPORTED.search(text) else b""
