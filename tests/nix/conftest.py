@@ -17,17 +17,22 @@ from tests.nix.room import Copy
 from tests.web import Web
 
 
+def copy_store(builder: NixBuilder, state: Path) -> None:
+    """Make ``state`` a copy of a builder's Nix state, whose files are shared with the original."""
+    builder.prepare()
+    subprocess.run(["cp", "-al", builder.settings.nix.state, state], check=True)
+    database = state / "nix/nix/var/nix/db"
+    subprocess.run(["rm", "-r", database], check=True)
+    subprocess.run(["cp", "-a", builder.store.root / "nix/var/nix/db", database], check=True)
+
+
 @pytest.fixture
 def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
     """Return what makes a builder on a copy of the session's store, of which nothing but the pins and runtime is
     rooted. Files are shared with the original: nothing changes a file of a store.
     """
-    nix_builder.prepare()
     state = tmp_path / "state"
-    subprocess.run(["cp", "-al", nix_builder.settings.nix.state, state], check=True)
-    database = state / "nix/nix/var/nix/db"
-    subprocess.run(["rm", "-r", database], check=True)
-    subprocess.run(["cp", "-a", nix_builder.store.root / "nix/var/nix/db", database], check=True)
+    copy_store(nix_builder, state)
     settings = msgspec.structs.replace(
         nix_builder.settings, nix=NixSettings(state=str(state), system=nix_builder.settings.nix.system)
     )
