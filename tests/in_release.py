@@ -1,4 +1,4 @@
-"""Run one job with the engines of another release: started by tests/test_releases where these lie over /usr.
+"""Run one job with the engines of another release: started by tests/test_releases.py where these lie over /usr.
 
 ``python -m tests.in_release STATE NIXPKGS DIRECTORY`` builds a shell on the store in the Nix state directory STATE,
 starts a dockerd with its files in DIRECTORY, runs a job in the shell, and prints what came of it as JSON.
