@@ -41,6 +41,8 @@ class Hole(NamedTuple):
 DOCKER_CP = "only where somebody runs docker cp on a container of a job, which spoold never does"
 STRANGERS = "only where the engine unpacks an archive or image by a stranger; spoold loads only its own image"
 USERS = "only through people who can log in to this host"
+# of Nix and of Lix
+OCTOBER = "CVE-2026-110449, CVE-2026-110450", "2026-10-14", "https://www.cve.org/CVERecord?id=CVE-2026-110449"
 
 
 def _of_runc(name: str, published: str, advisory: str, *fixed: str) -> Hole:
@@ -111,13 +113,9 @@ HOLES = {
             *("2.28.7", "2.29.4", "2.30.5", "2.31.5", "2.32.8", "2.33.6", "2.34.7"),
             since="2.24.4",
         ),
-        Hole(
-            "CVE-2026-110449, CVE-2026-110450",
-            "2026-10-14",
-            "https://www.cve.org/CVERecord?id=CVE-2026-110449",
-            ("2.28.8", "2.30.6", "2.31.6", "2.34.9", "2.35.3"),
-        ),
+        Hole(*OCTOBER, ("2.28.8", "2.30.6", "2.31.6", "2.34.9", "2.35.3")),
     ),
+    "Lix": (Hole(*OCTOBER, ("2.95.4",)),),
     "crun": (Hole("CVE-2022-27650", "2022-04-04", "https://nvd.nist.gov/vuln/detail/CVE-2022-27650", ("1.4.4",)),),
 }
 

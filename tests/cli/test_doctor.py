@@ -255,6 +255,20 @@ def test_a_runc_with_holes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "runc 1.1.11: known holes" in said(docker_doctor._versions(words), Level.REFUSED)
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("nix (Nix) 2.8.0", "Nix 2.8.0: known holes"), ("nix (Lix, like Nix) 2.94.0", "Lix 2.94.0: known holes")],
+)
+def test_the_version_of_nix_and_of_its_kin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, name: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "nix").write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / "nix").chmod(0o755)
+    monkeypatch.setattr(packages, "of", lambda _: packages.NONE)
+    assert name in str(nix._version())
+
+
 KNOWN = {"dockerd": "Engine", "containerd": "containerd", "runc": "runc"}  # the name of a program among components
 
 

@@ -37,6 +37,8 @@ from spoold.model.findings import Level
         ("Nix", "2.34.7", 1),
         ("Nix", "2.34.9", 0),
         ("Nix", "2.36.0", 0),
+        ("Lix", "2.95.3", 1),
+        ("Lix", "2.95.4", 0),
         ("Docker Engine", "20.10.24+dfsg1", 4),
         ("Docker Engine", "28.5.2", 4),
         ("Docker Engine", "29.5.1", 1),
