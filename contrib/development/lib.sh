@@ -325,12 +325,13 @@ release_packages="nix-bin bubblewrap docker.io docker-cli crun util-linux"
 
 # later_releases: prints the releases with newer engines than this one's, in the order of their age; nothing elsewhere.
 #
-# An older release cannot be laid over this one: programs here may need a newer C library than it has. On Ubuntu the
-# release after this one depends on the calendar, so it has to be named.
+# An older release cannot be laid over this one: programs here may need a newer C library than it has. forky is Debian's
+# testing, where packages can be installed on each day, as they cannot in sid. On Ubuntu the release after this one
+# depends on the calendar, so it has to be named.
 later_releases() {
     case $(debian_codename) in
-    bookworm) echo trixie sid ;;
-    trixie | forky) echo sid ;;
+    bookworm) echo trixie forky ;;
+    trixie) echo forky ;;
     esac
 }
 
