@@ -12,6 +12,7 @@ for Kubernetes. ``TAKEN`` is the day on which it was last compared with the advi
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import NamedTuple
 
 from spoold.model.findings import Finding, Level
@@ -39,7 +40,7 @@ class Hole(NamedTuple):
 
 
 DOCKER_CP = "only where somebody runs docker cp on a container of a job, which spoold never does"
-STRANGERS = "only where the engine unpacks an archive or image by a stranger; spoold loads only its own image"
+STRANGERS = "only where the engine unpacks a stranger's archive or image, while spoold loads its own alone"
 USERS = "only through people who can log in to this host"
 # of Nix and of Lix
 OCTOBER = "CVE-2026-110449, CVE-2026-110450", "2026-10-14", "https://www.cve.org/CVERecord?id=CVE-2026-110449"
@@ -162,7 +163,7 @@ def finding(program: str, version: str, packaged: str = "", changelog: str = "")
     if not left:
         also = f"; its changelog says that it mends {', '.join(hole.name for hole in mended)}" if mended else ""
         return Finding(Level.FINE, subject, f"no known holes, as of {TAKEN}{also}")
-    names = ", ".join(map(_described, left))
+    names = "; ".join(_described(only, list(same)) for only, same in groupby(left, lambda hole: hole.only))
     newest = max((hole.fixed for hole in left), key=lambda fixed: numbers(fixed[-1]))
     fixed = " or ".join(newest[-2:])
     if of_distribution(shown):
@@ -181,8 +182,9 @@ def finding(program: str, version: str, packaged: str = "", changelog: str = "")
     return Finding(level, subject, f"known holes, as of {TAKEN}: {names}", f"upgrade to {fixed} or later")
 
 
-def _described(hole: Hole) -> str:
-    return f"{hole.name} ({hole.published}, {hole.source}{f'; {hole.only}' if hole.only else ''})"
+def _described(only: str, found: list[Hole]) -> str:
+    names = ", ".join(f"{hole.name} ({hole.published}, {hole.source})" for hole in found)
+    return f"{names}, {only}" if only else names
 
 
 def _named(hole: Hole, changelog: str) -> bool:

@@ -107,7 +107,8 @@ def test_what_is_mended_is_not_held_against_a_package() -> None:
 @pytest.mark.parametrize("program", ["Docker Engine", "containerd"])
 def test_a_hole_that_no_job_reaches_is_a_warning_and_says_who_does(program: str) -> None:
     found = holes.finding(program, "1.0.0")
-    assert (found.level, "; only " in found.detail) == (Level.WARNING, True)
+    assert (found.level, ", only " in found.detail) == (Level.WARNING, True)
+    assert found.detail.count(holes.DOCKER_CP) == (program == "Docker Engine"), "once for all of its kind"
 
 
 def test_the_fix_that_mends_all_is_named() -> None:
