@@ -342,7 +342,7 @@ provide_release() {
     make_once "$release" unpack_release "$1"
 }
 
-# provide_later_releases: exports SPOOLD_TEST_RELEASES with all of them for tests/test_releases.py, where that can use them.
+# provide_later_releases: exports SPOOLD_TEST_RELEASES with all of them for tests/test_releases.py, where it can use them.
 provide_later_releases() {
     local name
     if [ "$EUID" -ne 0 ] || ! debian_mirror >/dev/null; then
@@ -363,14 +363,17 @@ unpack_release() {
     local distribution components=main mirror packages=() file
     distribution=$(. /etc/os-release && echo "$ID")
     [ "$distribution" != ubuntu ] || components="main universe"
-    mirror=$(release_mirror) || fail "apt-get knows no archive of $(debian_codename): run apt-get update, on Debian or Ubuntu"
+    mirror=$(release_mirror) ||
+        fail "apt-get knows no archive of $(debian_codename): run apt-get update, on Debian or Ubuntu"
     mkdir -p "$1"/apt/{lists/partial,archives/partial} "$1"/usr/{bin,sbin,lib,lib64}
     touch "$1/apt/status" # nothing is installed, so all that the packages need is fetched
-    echo "deb [signed-by=/usr/share/keyrings/$distribution-archive-keyring.gpg] $mirror $2 $components" >"$1/apt/sources"
+    echo "deb [signed-by=/usr/share/keyrings/$distribution-archive-keyring.gpg] $mirror $2 $components" \
+        >"$1/apt/sources"
     local apt=(-qq -o "Dir::Etc::sourcelist=$1/apt/sources" -o Dir::Etc::sourceparts=/dev/null
         -o Dir::Etc::preferencesparts=/dev/null -o "Dir::State=$1/apt" -o "Dir::State::status=$1/apt/status"
         -o "Dir::Cache=$1/apt" -o APT::Install-Recommends=false -o Debug::NoLocking=true)
-    apt-get "${apt[@]}" update >"$work/release" 2>&1 || fail "cannot read the archive of $2: $(tail -n 5 "$work/release")"
+    apt-get "${apt[@]}" update >"$work/release" 2>&1 ||
+        fail "cannot read the archive of $2: $(tail -n 5 "$work/release")"
     for file in $release_packages; do # docker-cli is a package of its own since Debian 13
         ! apt-cache "${apt[@]}" show "$file" >/dev/null 2>&1 || packages+=("$file")
     done
