@@ -87,6 +87,20 @@ def test_another_lock_is_another_environment(tmp_path: Path, environment: dict[s
     assert before.stdout != after.stdout
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="what lies over /usr is mounted, and only root mounts")
+def test_the_files_of_a_release_lie_over_those_here_for_one_command_alone(tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    for name in ("of-another-release", "xz"):
+        (tmp_path / "usr/bin" / name).write_text(f"#!/bin/sh\necho another {name}\n")
+        (tmp_path / "usr/bin" / name).chmod(0o755)
+    words = "/usr/bin/of-another-release; /usr/bin/xz; test -e /usr/bin/env; ! touch /usr/bin/new 2>/dev/null"
+    script = 'root=$1 work=$2; source "$root/contrib/development/lib.sh"; in_release "$work" sh -ec "$3"'
+    command = ["bash", "-euc", script, "contrib", str(REPOSITORY), str(tmp_path), words]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "another of-another-release\nanother xz\n"), finished.stderr
+    assert not Path("/usr/bin/of-another-release").exists()
+
+
 def test_the_lock_has_all_that_is_wanted_with_hashes_and_no_addresses() -> None:
     text = LOCKED.read_text()
     assert "://" not in text

@@ -295,7 +295,8 @@ prune_cache() {
         chmod -R u+w "$old" # a Nix store's directories are read-only
         rm -rf "$old"
     done < <(find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +30 \
-        \( -name 'venv-*' -o -name 'nixpkgs-*' -o -name 'apt-*' -o -name 'debian-*' ! -name debian-packages \) 2>/dev/null)
+        \( -name 'venv-*' -o -name 'nixpkgs-*' -o -name 'apt-*' -o -name 'release-*' \
+        -o -name 'debian-*' ! -name debian-packages \) 2>/dev/null)
 }
 
 # --- a Debian of its own
@@ -345,6 +346,97 @@ provide_machine() {
 packages_of() {
     sed -n "/^$1:/,/^[^ ]*:/{s/^$1:/ /; /^ /p}" "$root/contrib/packaging/debian/control" | tr , '\n' |
         sed -n 's/debhelper-compat/debhelper/; s/^ *\([a-z0-9][a-z0-9.-]*\).*/\1/p' | paste -sd,
+}
+
+# --- Nix and Docker Engine of other releases
+
+# The packages of a release that are laid over this system, with all that they need.
+release_packages="nix-bin bubblewrap docker.io docker-cli crun util-linux"
+
+# later_releases: prints the releases with newer engines than this one's, in the order of their age; nothing elsewhere.
+#
+# An older release cannot be laid over this one: programs here may need a newer C library than it has. forky is Debian's
+# testing, where packages can be installed on each day, as they cannot in sid. On Ubuntu the release after this one
+# depends on the calendar, so it has to be named.
+later_releases() {
+    case $(debian_codename) in
+    bookworm) echo trixie forky ;;
+    trixie) echo forky ;;
+    esac
+}
+
+# provide_release CODENAME: sets $release to a directory with the Nix and the Docker Engine of another release of this
+# distribution. Its file versions says which they are. See in_release.
+provide_release() {
+    release=$cache/release-$(echo "$1 $release_packages" | key)
+    make_once "$release" unpack_release "$1"
+}
+
+# provide_later_releases: exports SPOOLD_TEST_RELEASES with all of them, where tests/test_releases.py can use them.
+provide_later_releases() {
+    local name
+    if [ "$EUID" -ne 0 ] || ! debian_mirror >/dev/null; then
+        say "the engines of later releases are not tested: that needs root, on Debian"
+        return 0
+    fi
+    SPOOLD_TEST_RELEASES=
+    for name in $(later_releases); do
+        provide_release "$name"
+        SPOOLD_TEST_RELEASES+="$name=$release "
+    done
+    export SPOOLD_TEST_RELEASES
+}
+
+# unpack_release DIRECTORY CODENAME: unpacks packages without installing them. That takes a tenth of what debootstrap
+# takes, since nothing is configured.
+unpack_release() {
+    local distribution components=main mirror packages=() file
+    distribution=$(. /etc/os-release && echo "$ID")
+    [ "$distribution" != ubuntu ] || components="main universe"
+    mirror=$(release_mirror) ||
+        fail "apt-get knows no archive of $(debian_codename): run apt-get update, on Debian or Ubuntu"
+    mkdir -p "$1"/apt/{lists/partial,archives/partial} "$1"/usr/{bin,sbin,lib,lib64}
+    touch "$1/apt/status" # nothing is installed, so all that the packages need is fetched
+    echo "deb [signed-by=/usr/share/keyrings/$distribution-archive-keyring.gpg] $mirror $2 $components" \
+        >"$1/apt/sources"
+    local apt=(-qq -o "Dir::Etc::sourcelist=$1/apt/sources" -o Dir::Etc::sourceparts=/dev/null
+        -o Dir::Etc::preferencesparts=/dev/null -o "Dir::State=$1/apt" -o "Dir::State::status=$1/apt/status"
+        -o "Dir::Cache=$1/apt" -o APT::Install-Recommends=false -o Debug::NoLocking=true)
+    apt-get "${apt[@]}" update >"$work/release" 2>&1 ||
+        fail "cannot read the archive of $2: $(tail -n 5 "$work/release")"
+    for file in $release_packages; do # docker-cli is a package of its own since Debian 13
+        ! apt-cache "${apt[@]}" show "$file" >/dev/null 2>&1 || packages+=("$file")
+    done
+    apt-get "${apt[@]}" install --download-only -y "${packages[@]}" >"$work/release" 2>&1 ||
+        fail "cannot fetch the packages of $2: $(tail -n 5 "$work/release")"
+    # As on every system with a merged /usr. Where these are links, tar writes through them.
+    for file in bin sbin lib lib64; do ln -s "usr/$file" "$1/$file"; done
+    for file in "$1"/apt/archives/*.deb; do
+        dpkg-deb --fsys-tarfile "$file" | tar -x -C "$1" --keep-directory-symlink --exclude=./usr/share/{locale,man} ||
+            fail "cannot unpack $file"
+    done
+    for file in nix-bin bubblewrap docker.io containerd runc crun; do
+        # The format is dpkg-deb's, not the shell's.
+        # shellcheck disable=SC2016
+        dpkg-deb --show --showformat '${Package} ${Version}\n' "$1/apt/archives/${file}"_*.deb
+    done >"$1/versions"
+    rm -rf "$1/apt"
+}
+
+release_mirror() {
+    # shellcheck disable=SC2016 # as above
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $(debian_codename)" 2>/dev/null |
+        head -n 1 | grep .
+}
+
+# in_release DIRECTORY COMMAND [ARGUMENT...]: runs a command where the files of a release lie over those in /usr.
+#
+# So it finds the Nix, the Docker Engine and the C library of that release, and everything else as it is here. The
+# mount is in a namespace of its own and ends with the command.
+in_release() {
+    # shellcheck disable=SC2016 # the words are the inner shell's
+    unshare --mount --propagation slave bash -c '
+        mount -t overlay -o "ro,lowerdir=$0/usr:/usr" release /usr && exec "$@"' "$@"
 }
 
 # --- Docker

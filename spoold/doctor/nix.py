@@ -56,10 +56,10 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
 
 def _version() -> Finding:
     said = proc.run(["nix", "--version"], QUICK, env=JAILED).stdout.data.decode(errors="replace")
-    found = re.search(r"\(Nix\) (\S+)", said)
+    found = re.search(r"\((Lix, like )?Nix\) (\S+)", said)
     if found is None:
         return Subject("Nix").unknown(f"spoold does not know which holes {said.strip()!a} has", "see its advisories")
-    return holes.finding("Nix", found.group(1), packages.version_of("nix"))
+    return holes.finding("Lix" if found.group(1) else "Nix", found.group(2), *packages.of("nix"))
 
 
 def _pins(settings: Settings) -> Finding:

@@ -18,7 +18,7 @@ from spoold.model.response import Response
 from spoold.model.submission import Request
 
 Name = Literal["request", "response"]
-VERSIONS: dict[Name, int] = {"request": 3, "response": 3}
+VERSIONS: dict[Name, int] = {"request": 4, "response": 4}
 KINDS: dict[Name, type[msgspec.Struct]] = {"request": Request, "response": Response}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NULL = {"type": "null"}

@@ -2,8 +2,9 @@
 
 Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So that file goes by its own
 name, and a file beside it by the path that it would have in the job's sandbox. Warnings that only concern the user who
-started Nix are taken out. Nix refuses some things that are not possible here, such as a fetcher that fetches during
-evaluation. In that case a further line says what is possible (``_HINTS``).
+started Nix are taken out, and so are the steps of evaluation before those in the client's file. Nix refuses some things
+that are not possible here, such as a fetcher that fetches during evaluation. In that case a further line says what is
+possible (``_HINTS``).
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ _NOISE = re.compile(
     rb"^(?:warning: unable to load nss_dns backend"
     rb"|warning: you did not specify '--add-root'; .*"
     rb"|\(use '--show-trace' to show detailed location information\)"
+    rb"| +\(stack trace truncated; use '--show-trace'.*\)\n"
     rb"|GC Warning: .*"
     rb")\n",
     re.MULTILINE,
 )
+# A step of evaluation in an expression of spoold's or of Nix's, with the source that newer versions quote.
+_OWN_STEP = re.compile(
+    r"^ +… .*\n +at (?:«string»|<nix/.*>|«nix-internal».*):\d+:\d+:\n(?: +\d* *\|.*\n)*(?: *\n)?".encode(), re.MULTILINE
+)
+_NO_STEPS = re.compile(rb"^error:\n\s*(?=error: )", re.MULTILINE)
 # Nix's messages about what is not possible here, and the line that says what is. %s is the pattern's group.
 _HINTS = (
     (
@@ -75,12 +82,13 @@ _HINTS = (
     ),
 )
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
-_BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
+# The directory of a build: nix-build-NAME.drv-0, or in newer versions nix-PID-0, with a further one for the builder.
+_BUILD = re.compile(rb"/build/[^/\s]*/nix-(?:build-[^/\s']*|\d+-\d+)(?:/build\b)?")
 
 
 def for_client(stream: Stream, store: Store) -> Stream:
     """Return Nix's stderr without noise, and without paths that exist only on this host or in the jail."""
-    text = _NOISE.sub(b"", stream.data)
+    text = _NO_STEPS.sub(b"", _OWN_STEP.sub(b"", _NOISE.sub(b"", stream.data)))
     hints = b"".join(hint for pattern, words in _HINTS if (hint := _hint(pattern, words, text)))
     text = text.replace(b"/job/cutor.nix", b"cutor.nix") + hints
     text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))

@@ -31,7 +31,7 @@ printf '%s: %s\n' StorePath "$derivation" URL "nar/$digest.nar" Compression none
 
 # The words for env(1) (see enter.sh of the sandbox) are passed in a file without a name. So no shell parses them, and
 # the program gets neither the file nor its contents in memory. Names of store paths have no quotes in them. nix-shell
-# leaves descriptor 3, its mount namespace, open, so it is closed.
+# leaves descriptor 3, its mount namespace, open, and newer versions than 2.8 descriptor 4, the root. They are closed.
 "$bin/cat" > "$out/enter.sh" << END
 printf '%s\\0' "\${__spoold_enter[@]:1}" > "/tmp/.spoold-\$\$" || exit
 exec {__spoold_words}< "/tmp/.spoold-\$\$"
@@ -40,5 +40,6 @@ export USER=job NIX_BUILD_SHELL=$bash/bin/bash NIX_CONF_DIR=/nowhere NIX_USER_CO
 exec $nix/bin/nix-shell --store 'file://$out/store' --pure --keep NIX_PATH --keep TZDIR '$derivation' --run "
 builtin mapfile -d '' -t __spoold_enter <&\$__spoold_words
 [[ /proc/self/fd/3 -ef /proc/self/ns/mnt ]] && exec 3<&-
+[[ /proc/self/fd/4 -ef / ]] && exec 4<&-
 builtin exec /usr/bin/env -- \"\\\${__spoold_enter[@]}\" \$__spoold_words<&-"
 END

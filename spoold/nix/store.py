@@ -201,7 +201,7 @@ class Store:
             )
             held.enter_context(self._kept_closed())
             confined = confine.trusted(
-                command.line(argv, str(self.root), self.settings, user.group if user else ""),
+                command.line(self._building(scratch, argv), str(self.root), self.settings, user.group if user else ""),
                 is_root=self.is_root,
                 helpers=self._build_hook,
                 writable=[str(self.state)],
@@ -228,11 +228,24 @@ class Store:
         """Tell whether Nix programs run as root, also as root of a user namespace."""
         return os.geteuid() == 0 or self.users is not None
 
+    def _building(self, scratch: Path, argv: Sequence[str]) -> list[str]:
+        """Return ``argv`` with builds in ``scratch``, where their files are counted and do not outlive this call.
+
+        Nix has them in $TMPDIR up to 2.29, and in its own state from then on. A version that does not know the option
+        would print a warning into the client's log.
+        """
+        knows = re.search(r"^build-dir = ", self._shown, re.MULTILINE)
+        return [argv[0], "--option", "build-dir", str(scratch), *argv[1:]] if knows else list(argv)
+
+    @functools.cached_property
+    def _shown(self) -> str:
+        """Return the options that this version of Nix knows, with their values, one on a line."""
+        return self.ask(["nix", "show-config"])
+
     @functools.cached_property
     def _build_hook(self) -> list[str]:
         """Return the program that Nix asks whether another machine would build. It has to exist to answer no."""
-        shown = self.ask(["nix", "show-config"])
-        hook = re.search(r"^build-hook = (\S+)", shown, re.MULTILINE)
+        hook = re.search(r"^build-hook = (\S+)", self._shown, re.MULTILINE)
         return [hook.group(1)] if hook and os.path.exists(hook.group(1)) else []
 
     def _environment(self, scratch: Path, *, network: bool) -> dict[str, str]:

@@ -28,6 +28,7 @@ from spoold.engines.docker import walls
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import accounts, cgroups, machine, packages, units, userns
 from spoold.host.accounts import Accounts
+from spoold.model import holes
 from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import Limits
@@ -244,12 +245,41 @@ def test_an_engine_of_long_ago() -> None:
 
 def test_a_runc_with_holes(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {"Version": "27.3.1", "BuildTime": "", "Components": [{"Name": "runc", "Version": "1.1.11"}]}
-    monkeypatch.setattr(packages, "version_of", lambda _: "")
-    assert "runc 1.1.11: known holes: CVE-2024-21626" in said(docker_doctor._versions(words), Level.REFUSED)
-    monkeypatch.setattr(packages, "version_of", lambda _: "1.1.11+ds1-1+deb12u1")
-    assert "a distribution may have mended its package" in said(docker_doctor._versions(words), Level.WARNING)
-    monkeypatch.setattr(packages, "version_of", lambda _: "1.3.3+ds1-2")  # installed, but the engine uses another one
+    monkeypatch.setattr(packages, "of", lambda _: packages.NONE)
+    told = said(docker_doctor._versions(words), Level.REFUSED)
+    assert f"runc 1.1.11: known holes, as of {holes.TAKEN}: CVE-2024-21626" in told
+    monkeypatch.setattr(packages, "of", lambda _: packages.Package("1.1.11+ds1-1+deb12u1", ""))
+    assert "a distribution may have mended them" in said(docker_doctor._versions(words), Level.WARNING)
+    # installed, but not what the engine uses
+    monkeypatch.setattr(packages, "of", lambda _: packages.Package("1.3.3+ds1-2", ""))
     assert "runc 1.1.11: known holes" in said(docker_doctor._versions(words), Level.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("nix (Nix) 2.8.0", "Nix 2.8.0: known holes"), ("nix (Lix, like Nix) 2.94.0", "Lix 2.94.0: known holes")],
+)
+def test_the_version_of_nix_and_of_its_kin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, name: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "nix").write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / "nix").chmod(0o755)
+    monkeypatch.setattr(packages, "of", lambda _: packages.NONE)
+    assert name in str(nix._version())
+
+
+KNOWN = {"dockerd": "Engine", "containerd": "containerd", "runc": "runc"}  # the name of a program among components
+
+
+def test_all_parts_of_an_engine_are_looked_up_as_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"Engine": "20.10.24+dfsg1", "containerd": "1.6.20~ds1", "runc": "1.1.5+ds1", "docker-init": "0.19.0"}
+    words = {"BuildTime": "", "Components": [{"Name": name, "Version": text} for name, text in names.items()]}
+    monkeypatch.setattr(packages, "of", lambda name: packages.Package(f"1:{names[KNOWN[name]]}-1", ""))
+    said = " ".join(map(str, docker_doctor._versions(words)))
+    assert "Docker Engine 1:20.10.24+dfsg1-1: its version number says that it has CVE-2026-41567" in said
+    assert "containerd 1:1.6.20~ds1-1: its version number says that it has CVE-2024-25621" in said
+    assert "runc 1:1.1.5+ds1-1: its version number says that it has CVE-2024-21626" in said
 
 
 def test_a_kernel_that_forbids_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,8 +325,8 @@ def test_the_version_of_crun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     (tmp_path / "crun").write_text("#!/bin/sh\necho crun version 1.4.3\necho commit: x\n")
     (tmp_path / "crun").chmod(0o755)
-    monkeypatch.setattr(packages, "version_of", lambda _: "")
-    assert "crun 1.4.3: known holes: CVE-2022-27650" in str(docker_doctor._crun())
+    monkeypatch.setattr(packages, "of", lambda _: packages.NONE)
+    assert f"crun 1.4.3: known holes, as of {holes.TAKEN}: CVE-2022-27650" in str(docker_doctor._crun())
 
 
 @pytest.mark.docker

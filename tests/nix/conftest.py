@@ -17,6 +17,15 @@ from tests.nix.room import Copy
 from tests.web import Web
 
 
+def copy_store(builder: NixBuilder, state: Path) -> None:
+    """Make ``state`` a copy of a builder's Nix state, whose files are shared with the original."""
+    builder.prepare()
+    subprocess.run(["cp", "-al", builder.settings.nix.state, state], check=True)
+    database = state / "nix/nix/var/nix/db"
+    subprocess.run(["rm", "-r", database], check=True)
+    subprocess.run(["cp", "-a", builder.store.root / "nix/var/nix/db", database], check=True)
+
+
 @pytest.fixture
 def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
     """Return a function that makes a builder on a copy of the session's store.
@@ -24,12 +33,8 @@ def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
     The copy roots only the pins and the runtime. It shares files with the original, since nothing changes files in a
     store.
     """
-    nix_builder.prepare()
     state = tmp_path / "state"
-    subprocess.run(["cp", "-al", nix_builder.settings.nix.state, state], check=True)
-    database = state / "nix/nix/var/nix/db"
-    subprocess.run(["rm", "-r", database], check=True)
-    subprocess.run(["cp", "-a", nix_builder.store.root / "nix/var/nix/db", database], check=True)
+    copy_store(nix_builder, state)
     settings = msgspec.structs.replace(
         nix_builder.settings, nix=NixSettings(state=str(state), system=nix_builder.settings.nix.system)
     )

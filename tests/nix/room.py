@@ -119,10 +119,10 @@ def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, bind
     return finished.stdout
 
 
-def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b"") -> bytes:
-    """Enter a captured shell by the sandbox's script and become ``command`` there, in a root that holds only the store.
+def execute(builder: NixBuilder, captured: str, *command: str, said: bytes | tuple[bytes, ...] = b"") -> bytes:
+    """Enter a captured shell as the sandbox does, with its script, and become ``command`` there.
 
-    Its stderr must end with ``said``, or be empty where ``said`` is empty.
+    ``said`` is what the end of its stderr has to be, or one of several; where it is empty, all of it.
     """
     runtime = runtime_of(builder)
     root = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", str(builder.store.physical), "/nix/store"]

@@ -57,3 +57,75 @@ def test_messages_name_no_place_of_the_host() -> None:
     cleaned = messages.for_client(Stream(said, len(said) + 5), store)
     assert cleaned.data == b"error: at cutor.nix:1:2, for /job/x\nfile '/nix/store/x' is odd\nin /build/y\n"
     assert cleaned.total == len(cleaned.data) + 5
+
+
+@pytest.mark.parametrize(
+    "name", [b"nix-build-x.drv-0", b"nix-build-x.drv-0/build", b"nix-4711-0", b"nix-4711-0/build"], ids=bytes.decode
+)
+def test_the_directory_of_a_build_has_the_name_that_it_has_inside(name: bytes) -> None:
+    said = b"in '/srv/state/builder/tmp/tmpabc/" + name + b"/y'\n"
+    cleaned = messages.for_client(Stream(said, len(said)), Store(NixSettings(state="/srv/state")))
+    assert cleaned.data == b"in '/build/y'\n"
+
+
+# As Nix 2.26 and 2.34 print it.
+STEPS = """error:
+       … from call site
+         at «string»:84:6:
+           83| })
+           84| else derivation (common // {
+             |      ^
+           85|   args = shellArguments (toFile "capture.sh" script);
+
+       … while calling the 'derivationStrict' builtin
+         at %s:37:12:
+           36|
+           37|   strict = derivationStrict drvAttrs;
+             |            ^
+           38|
+
+%s       (stack trace truncated; use '--show-trace' to show the full, detailed trace)
+
+       error: undefined variable 'nosuch'
+       at /job/cutor.nix:1:1:
+            1| nosuch
+             | ^
+            2|
+"""
+CALL = """       … while calling the 'import' builtin
+         at /job/cutor.nix:2:1:
+            1|
+            2| import x
+             | ^
+
+"""
+CAUSE = """error: undefined variable 'nosuch'
+       at cutor.nix:1:1:
+            1| nosuch
+             | ^
+            2|
+"""
+
+
+@pytest.mark.parametrize("own", ["<nix/derivation-internal.nix>", "«nix-internal»/derivation-internal.nix"])
+def test_steps_outside_of_the_clients_file_are_left_out(own: str) -> None:
+    store = Store(NixSettings(state="/srv/state"))
+    said = (STEPS % (own, "")).encode()
+    assert messages.for_client(Stream(said, len(said)), store).data.decode() == CAUSE
+    said = (STEPS % (own, CALL)).encode()
+    cleaned = messages.for_client(Stream(said, len(said)), store).data.decode()
+    assert cleaned == f"error:\n{CALL}       {CAUSE}".replace("/job/cutor.nix", "cutor.nix")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"error: getting status of '/job/lib.nix': No such file or directory\n",
+        b"error: opening file '/job/lib.nix': No such file or directory\n",
+        b"error:\n       ... while calling the 'import' builtin\n\n       error: path '/job/lib.nix' does not exist\n",
+    ],
+    ids=["2.8", "2.18", "2.26"],
+)
+def test_whoever_imports_a_file_beside_cutor_nix_is_told_that_it_is_alone(said: bytes) -> None:
+    cleaned = messages.for_client(Stream(said, len(said)), Store(NixSettings(state="/srv/state")))
+    assert cleaned.data.endswith(b"cutor.nix is evaluated alone: it cannot import other files of the submission\n")

@@ -20,12 +20,13 @@ from spoold.model.job import Runtime
 from spoold.sandbox import trial_of_jobs
 
 EXECUTOR, DOCKER = "spoold-executor", "docker"  # the executor's user and its further group, as the unit has them
+ENGINE = "Docker Engine"  # which calls itself Engine among its components
 OLD = timedelta(days=548)  # since an engine was built; all maintainers of engines publish more often
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     """Yield the findings; without a ``runtime``, which a builder provides, no container is tried."""
-    what, engine = Subject("Docker Engine"), DockerConnection(settings.docker.host)
+    what, engine = Subject(ENGINE), DockerConnection(settings.docker.host)
     yield from _socket(engine.where)
     try:
         with engine.client() as api:
@@ -88,9 +89,9 @@ def _reach(path: str, found: os.stat_result) -> Iterator[Finding]:
 def _versions(version: dict[str, Any]) -> Iterator[Finding]:
     yield _age(version)
     for component in version.get("Components") or ():
-        if component["Name"] in holes.HOLES:
-            own = packages.version_of(component["Name"])
-            yield holes.finding(component["Name"], component["Version"], own)
+        name = ENGINE if component["Name"] == "Engine" else component["Name"]
+        if name in holes.HOLES:
+            yield holes.finding(name, component["Version"], *packages.of("dockerd" if name == ENGINE else name))
 
 
 def _crun() -> Finding:
@@ -102,11 +103,11 @@ def _crun() -> Finding:
     version = said.partition("crun version ")[2].split("\n")[0]
     if not version:
         return Subject("crun").unknown("the engine has it, but it is not on the PATH of this command")
-    return holes.finding("crun", version, packages.version_of("crun"))
+    return holes.finding("crun", version, *packages.of("crun"))
 
 
 def _age(version: dict[str, Any]) -> Finding:
-    what = Subject(f"Docker Engine {version.get('Version', '')}")
+    what = Subject(f"{ENGINE} {version.get('Version', '')}")
     try:
         built = datetime.fromisoformat(str(version.get("BuildTime"))[:10]).replace(tzinfo=UTC)
     except ValueError:

@@ -49,7 +49,7 @@ def _version(program: str) -> Finding:
     name, version = host.version(program)
     if not version:
         return Subject(program).unknown("the runtime does not say which version it is")
-    return holes.finding(name, version, packages.version_of(name))
+    return holes.finding(name, version, *packages.of(name))
 
 
 def _shares(made: groups.Groups) -> Finding:
