@@ -9,15 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import os
 import subprocess
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -88,7 +90,8 @@ def tree(directory: Path, files: Mapping[str, bytes] = FILES, mode: int = 0o644)
 class Case(NamedTuple):
     """A fetcher, the hosts that are listed for it, and the end of what is asked for.
 
-    ``says`` is what the client reads where it fails, "" where it works. ``@NAME@`` in the expression is a hash.
+    ``says`` is what the client reads where it fails, "" where it works. ``@NAME@`` in the expression is a hash. MIRRORS
+    in the others are the hosts from which this nixpkgs fetches packages of Python.
     """
 
     expression: str
@@ -102,6 +105,7 @@ GITHUB = 'fetchFromGitHub { owner = "o"; repo = "r"; rev = "v1"; %s sha256 = "%s
 GIT = 'fetchgit { url = "https://git.example/o/%s.git"; rev = "@rev@"; sha256 = "%s"; }'
 PYPI = 'fetchPypi { pname = "six"; version = "%s"; hash = "%s"; }'
 HOOK = 'fetchurl { url = "https://a.example/a"; name = "%s"; hash = "@gone@"; postFetch = "%s"; }'
+MIRRORS = "@mirrors@"
 UNLISTED = "would be downloaded from %s, which `[nix] fetch` does not allow"
 ELSEWHERE = "would be downloaded from %s, by a redirect or of its own accord, which `[nix] fetch` does not allow"
 CASES = {
@@ -136,11 +140,13 @@ CASES = {
     ),
     "fetchPypi": Case(
         PYPI % ("1", "@six@"),
-        "pypi.example pypi.example files.example",
-        "files.example/packages/source/s/six/six-1.tar.gz",
+        f"{MIRRORS} files.example",
+        "files.example/six-1.tar.gz",
     ),
     "fetchCrate": Case(
-        'fetchCrate { pname = "c"; version = "1.0.0"; sha256 = "@crate@"; }', "crates.example static.example", ".crate"
+        'fetchCrate { pname = "c"; version = "1.0.0"; sha256 = "@crate@"; registryDl = "https://a.example/crates"; }',
+        "a.example files.example",
+        "files.example/c.crate",
     ),
     "fetchgit": Case(GIT % ("r", "@git@"), "git.example", "git.example/o/r.git/git-upload-pack"),
     "fetchFromGitLab": Case(
@@ -156,7 +162,7 @@ CASES = {
     "a host": Case(URL % ("https://no.example/1", "@gone@"), "a.example", says="no.example"),
     "a mirror": Case(URL % ("mirror://gnu/hello/2", "@gone@"), "a.example", says="which `[nix] fetch` does not allow"),
     "a redirect": Case(GITHUB % ('name = "s3";', "@gone@"), "github.com", says=ELSEWHERE % "codeload.github.com"),
-    "PyPI": Case(PYPI % ("1", "@gone@"), "a.example", says="files.example or pypi.example or tarballs.nixos.org"),
+    "PyPI": Case(PYPI % ("1", "@gone@"), "a.example", says=f"{MIRRORS} or tarballs"),
     "git": Case(GIT % ("r", "@gone@"), "a.example", says=UNLISTED % "git.example"),
     "404": Case(
         URL % ("https://a.example/4", "@gone@"),
@@ -202,8 +208,8 @@ CASES = {
 }
 
 
-def put(net: Internet, directory: Path) -> dict[str, str]:
-    """Have hosts offer what the cases ask for; return the hashes by name."""
+def put(net: Internet, directory: Path, mirrors: Iterable[str]) -> dict[str, str]:
+    """Have hosts offer what the cases ask for; return the hashes by name. ``mirrors`` are the URLs of Python's."""
     hashes = {"gone": flat(NOW + b"gone"), "lie": flat(NOW + b"lie")}
     for name in ("b", "d", "own"):
         net.files[f"a.example/{name}"] = NOW + name.encode()
@@ -224,12 +230,12 @@ def put(net: Internet, directory: Path) -> dict[str, str]:
     hashes["lab"] = tree(directory, FILES | {"lab": b"lab"})
     net.files["github.com/o/r/commit/1.patch"] = PATCH
     hashes["patch"] = flat(CLEAN)
-    six, where = tarball("six-1", FILES), "packages/source/s/six/six-1.tar.gz"
-    net.files |= {f"files.example/{where}": six}
-    net.files |= {f"pypi.{end}/{where}": f"https://files.example/{where}" for end in ("io", "org")}
+    net.files["files.example/six-1.tar.gz"] = six = tarball("six-1", FILES)
+    for url in mirrors:
+        net.files[f"{url.partition('://')[2]}s/six/six-1.tar.gz"] = "https://files.example/six-1.tar.gz"
     hashes["six"] = flat(six)
-    net.files["crates.example/api/v1/crates/c/1.0.0/download"] = "https://static.example/crates/c/c-1.0.0.crate"
-    net.files["static.example/crates/c/c-1.0.0.crate"] = tarball("c-1.0.0", {"Cargo.toml": NOW, "lib.rs": b""})
+    net.files["a.example/crates/c/1.0.0/download"] = "https://files.example/c.crate"
+    net.files["files.example/c.crate"] = tarball("c-1.0.0", {"Cargo.toml": NOW, "lib.rs": b""})
     hashes["crate"] = tree(directory, {"Cargo.toml": NOW, "lib.rs": b""})
     return hashes | repositories(net, directory)
 
@@ -262,9 +268,16 @@ class World(NamedTuple):
     settings: Settings
     builder: NixBuilder
     derivations: dict[str, str]
+    mirrors: list[str]  # hosts
 
-    def download(self, name: str, hosts: str) -> Realisation:
-        nix = msgspec.structs.replace(self.settings.nix, fetch=hosts.split())
+    def hosts(self, case: Case) -> list[str]:
+        return case.hosts.replace(MIRRORS, " ".join(self.mirrors)).split()
+
+    def says(self, case: Case) -> str:
+        return case.says.replace(MIRRORS, " or ".join(sorted(self.mirrors)))
+
+    def download(self, name: str) -> Realisation:
+        nix = msgspec.structs.replace(self.settings.nix, fetch=self.hosts(CASES[name]))
         self.builder.apply_settings(msgspec.structs.replace(self.settings, nix=nix))
         self.net.asked.clear()
         return realise.realise(self.builder.store, self.derivations[name], PATIENT, Event(), build=name)
@@ -293,15 +306,26 @@ def world(nix_settings: Settings, nixpkgs_debian: Path, tmp_path_factory: pytest
         (directory / "cache").mkdir()
         with cache.serving(directory / "cache") as served:
             maker = Maker(builder, directory / "cache", keys / "secret", stands_in=FETCHERS)
-            hashes = put(net, directory)
+            mirrors = python_mirrors(builder)
+            hashes = put(net, directory, mirrors)
             derivations = evaluated(builder, hashes)
             maker.serve(derivations.values(), "real")
             nix = msgspec.structs.replace(
                 nix, substituters=[served.url], trusted_public_keys=[(keys / "public").read_text()]
             )
-            yield World(net, msgspec.structs.replace(settings, nix=nix), builder, derivations)
+            hosts = [urlsplit(url).hostname or "" for url in mirrors]
+            yield World(net, msgspec.structs.replace(settings, nix=nix), builder, derivations, hosts)
     if not kept:
         engines.remove_store(state)
+
+
+def python_mirrors(builder: NixBuilder) -> list[str]:
+    """Return the URLs below which this nixpkgs looks for packages of Python, as it has them itself."""
+    pin = builder.store.on_disk(room.runtime_of(builder).nixpkgs["real"])
+    asked = f"(import {pin}/pkgs/build-support/fetchurl/mirrors.nix).pypi"
+    argv = ["nix-instantiate", "--eval", "--strict", "--json", "--store", "dummy://", "-E", asked]
+    found: list[str] = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+    return found
 
 
 def evaluated(builder: NixBuilder, hashes: Mapping[str, str]) -> dict[str, str]:
@@ -328,7 +352,7 @@ def evaluated(builder: NixBuilder, hashes: Mapping[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.says])
 def test_a_fetcher_downloads(world: World, name: str) -> None:
     case = CASES[name]
-    done = world.download(name, case.hosts)
+    done = world.download(name)
     said = done.finished.stderr.data.decode() if done.finished else ""
     assert done.path, f"{done.note}\n{said}"
     assert any(each.endswith(case.asked) for each in world.net.asked), world.net.asked
@@ -338,11 +362,11 @@ def test_a_fetcher_downloads(world: World, name: str) -> None:
 def test_what_fails_says_why(world: World, name: str) -> None:
     case = CASES[name]
     try:
-        done = world.download(name, case.hosts)
+        done = world.download(name)
         said = f"{done.finished.stderr.data.decode() if done.finished else ''}\n{done.note}"
         assert not done.path
     except ClientError as error:
         said = str(error)
-    assert case.says in said
-    listed = case.hosts.split()
+    assert world.says(case) in said
+    listed = world.hosts(case)
     assert all(each.split()[1].partition("/")[0] in listed for each in world.net.asked), world.net.asked
