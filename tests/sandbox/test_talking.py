@@ -13,8 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.model.errors import ClientError
+from spoold.model.job import JobCase, JobResult
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, Limits
-from spoold.sandbox import RunCancelledError, wire
+from spoold.model.response import Outcome, Phase, cancelled_phase
+from spoold.sandbox import Check, RunCancelledError, interactors, wire
 from spoold.sandbox.facts import WINDOW
 from spoold.sandbox.messages import (
     Begun,
@@ -145,6 +147,27 @@ def test_no_side_waits_for_one_that_cannot_take_part(ends: tuple[End, End]) -> N
         program.side.meet(threading.Event())
     with pytest.raises(LonelyError):
         interactor.side.hear_end(interactor.stream, PATIENCE)
+
+
+def test_a_cancel_that_the_interactor_sees_first_hides_nothing_of_the_program() -> None:
+    def check(_: Check, side: Side, __: float) -> JobResult:
+        side.begun.set()
+        raise RunCancelledError("cancelled")
+
+    def run(side: Side, ended: interactors.Ended) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "interactor":
+                thread.join(PATIENCE)
+        with contextlib.suppress(LonelyError):
+            side._require_peer()  # as it does while it waits for the account
+            ended(cancelled_phase(1.0, "SIGKILL"), [])
+        raise RunCancelledError("cancelled")
+
+    checker: Any = SimpleNamespace(is_compiled=lambda: True, check=check)
+    case, told = JobCase(name="", stdin=b"", args=[], env={}, limits=RUN_DEFAULT), list[Phase]()
+    with pytest.raises(RunCancelledError):
+        interactors.talk(checker, case, Check([], b"", []), run, lambda phase, _: told.append(phase))
+    assert [phase.outcome for phase in told] == [Outcome.CANCELLED]
 
 
 def test_the_files_of_a_side_have_come_before_the_other_begins(ends: tuple[End, End]) -> None:
