@@ -118,6 +118,13 @@ def _cases(cases: list[CaseResult], summary: Summary | UnsetType, most: int, lin
         yield from _files(case)
     failed = next((case for case in cases if case.verdict not in VERDICTS), None)
     if failed:
+        if isinstance(failed.interaction, str):
+            yield from _listed(
+                f"case {printable(failed.name)} talk",
+                failed.interaction.encode(errors="backslashreplace"),
+                lines,
+                "--json",
+            )
         yield from _streams(f"case {printable(failed.name)}", failed.run, lines)
     if isinstance(summary, Summary):
         groups = summary.groups if isinstance(summary.groups, dict) else {}
@@ -148,14 +155,17 @@ def _files(of: Response | CaseResult) -> Iterator[Part]:
 
 def _streams(name: str, phase: Phase, most: int) -> Iterator[Part]:
     for stream in ("stdout", "stderr"):
-        if not getattr(phase, stream):
-            continue
-        yield Text(f"{name} {stream}:", "bold")
-        text = readable(_data(phase, stream))
-        lines = text.splitlines()
-        yield from lines[:most]
-        if len(lines) > most:
-            yield Text(f"... {len(lines) - most} more lines: see --raw or --json", "dim")
+        if getattr(phase, stream):
+            yield from _listed(f"{name} {stream}", _data(phase, stream), most, "--raw or --json")
+
+
+def _listed(title: str, data: bytes, most: int, where: str) -> Iterator[Part]:
+    """Yield a title and the first ``most`` lines of a text. ``where`` are the options that show the rest."""
+    yield Text(f"{title}:", "bold")
+    lines = readable(data).splitlines()
+    yield from lines[:most]
+    if len(lines) > most:
+        yield Text(f"... {len(lines) - most} more lines: see {where}", "dim")
 
 
 def _data(phase: Phase, stream: str) -> bytes:

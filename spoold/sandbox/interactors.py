@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from spoold.model.job import JobCase, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import Check, Talked
+from spoold.sandbox import Check, RunCancelledError, Talked
 from spoold.sandbox.checkers import Checker
 from spoold.sandbox.talk import LonelyError, Side, Talk
 
@@ -65,6 +65,8 @@ class _Interactor(threading.Thread):
         side = self._both.interactor
         try:
             self.result = self._checker.check(self._check, side, self._case.limits.time)
+        except RunCancelledError as error:  # the program's thread sees the cancel too, and tells how its program ended
+            self.error = error
         except BaseException as error:  # noqa: BLE001 - the thread that waits for this one raises it
             self.error = error
             self._both.give_up()

@@ -26,7 +26,7 @@ from spoold.sandbox.checkers import Checkers
 from spoold.sandbox.facts import HOLDERS
 from spoold.sandbox.live import OnOutput
 from spoold.sandbox.parts import WHOLE, OnPhase
-from spoold.sandbox.pinning import Pinning
+from spoold.sandbox.pinning import Pinning, Together
 from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.runner import Carrier, Runner
 from spoold.sandbox.sizes import Planned, Size
@@ -115,19 +115,25 @@ class PooledSandbox(Generic[Carrier, Planned]):
         """Run one job, each part of it in a container that no other job is in."""
         if self._pool is None:
             raise TemporaryError("the sandbox is not prepared")
-        with self._turn(self._pool, cancelled, on_output) as turn:
+        pinning = Together(self._pinning) if self._settings.sandbox.pin_cpus else None
+        with self._turn(self._pool, pinning, cancelled, on_output) as turn:
             if job.cases:
-                with self._turn(self._pool, cancelled, None) as beside:
+                with self._turn(self._pool, pinning, cancelled, None) as beside:
                     return run_cases(job, judge, turn.run, on_phase, self._checkers, beside=beside.run)
             return turn.run(job, WHOLE, on_phase)
 
-    def _turn(self, pool: Pool[Carrier], cancelled: threading.Event, on_output: OnOutput | None) -> Turn[Carrier]:
+    def _turn(
+        self,
+        pool: Pool[Carrier],
+        pinning: Together | None,
+        cancelled: threading.Event,
+        on_output: OnOutput | None,
+    ) -> Turn[Carrier]:
         def replaced(container: Runner[Carrier], job: Job, beside: int) -> Runner[Carrier]:
             container.close()
             assert self._plan is not None  # noqa: S101 - the container was made by a plan
             return self._make(self._plan, cancelled, container.plan.size_for_all(job, beside))
 
-        pinning = self._pinning if self._settings.sandbox.pin_cpus else None
         return Turn(
             pool,
             self._view,

@@ -135,8 +135,6 @@ class Runner(Generic[Carrier]):
         stream.cancelled = cancelled
         self.reusable = self.light = self._slow = False
         self._await_supervisor(stream)
-        if part.side:
-            part.side.meet(cancelled)
         self._jobs, self._owner, self.closure = self._jobs + 1, job.owner, job.closure
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
         shown = [wire.frame(show)] if self.plan.cells else []
@@ -191,6 +189,9 @@ class Runner(Generic[Carrier]):
             self._left = self.plan.recycled and name == "run"
             side = part.side if name == "run" else None
             said = order(self.plan.runtime, job, name, limits, last=self._left, talks=side is not None)
+            if side:
+                _meet(stream, parts, side)
+                parts = []
             parts = chain(parts, [wire.frame(said)])
             unseen = self._unseen
             ran = self._phase(stream, parts, name, limits, side or Hearing(name, on_output, live=job.live))
@@ -263,6 +264,13 @@ class Runner(Generic[Carrier]):
             if self.transport.lacked_memory():
                 return Ran(killed_whole(limits, time.monotonic() - started), 0, 0, of_whole(name), lost=True)
             raise TemporaryError(f"the sandbox was lost: {error}") from error
+
+
+def _meet(stream: Stream, parts: Iterable[bytes], side: Side) -> None:
+    """Send the files of a side, then wait for the other one. A clock that runs there is not to count this."""
+    with contextlib.suppress(ClosedError):  # whoever sends the order next finds out why
+        stream.send(parts, MARGIN)
+    side.meet(stream.cancelled)
 
 
 def _of_unseen(name: str, phase: Phase, unseen: int) -> list[str]:

@@ -6,9 +6,10 @@ its own supervisor and sends to both. Neither side may be further ahead than ``W
 taken, so the executor keeps no more than that. Only the rest of what a program that has ended printed may be more: what
 its limits keep of its output.
 
-The two begin together: both take a container, then the interactor begins, then the program. So no clock of the program
-runs while a container is made. All that a side says after the other has ended is dropped. So an interactor neither
-waits for a program that has ended, nor is stopped by its end, and its exit code says what it found.
+The two begin together: both take a container and get their files, then the interactor begins, then the program. So no
+clock of either runs while a container is made, or while the files of the other are written, however many these are. All
+that a side says after the other has ended is dropped. So an interactor neither waits for a program that has ended, nor
+is stopped by its end, and its exit code says what it found.
 
 Once the interactor has ended, the program reads the end of its input. Where the interactor found it wrong, the program
 is ended a moment later, since nothing that it does matters any more.
@@ -68,7 +69,7 @@ class Side:
         self._silent = self._told = False  # it says nothing more; and its peer was told so
         self._is_wrong = False  # the interactor has found so, and has ended
         self._stop_at = float("inf")
-        self.here = threading.Event()  # it has a container
+        self.here = threading.Event()  # it has a container with its files
         self.begun = threading.Event()  # its program runs, or has run
         self.over = False  # its program has ended
         self.stopped = False  # its program was ended, since nothing that it does matters any more
@@ -76,7 +77,7 @@ class Side:
     # -- the beginning
 
     def meet(self, cancelled: threading.Event) -> None:
-        """Wait until both sides have a container. The program's side waits until the interactor runs."""
+        """Wait until both sides have their files. The program's side waits until the interactor runs."""
         self.here.set()
         awaited = self.peer.here if self is self._talk.interactor else self.peer.begun
         while not awaited.wait(ATTENTION):

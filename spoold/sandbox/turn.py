@@ -12,7 +12,7 @@ from spoold.host.log import Log
 from spoold.model.job import Job, JobResult
 from spoold.sandbox.live import OnOutput
 from spoold.sandbox.parts import OnPhase, Part
-from spoold.sandbox.pinning import Pinning
+from spoold.sandbox.pinning import Together
 from spoold.sandbox.pool import Pool
 from spoold.sandbox.runner import Carrier, Runner
 from spoold.sandbox.transport import UnusableError
@@ -35,7 +35,7 @@ class Turn(Generic[Carrier]):
         self,
         pool: Pool[Carrier],
         view: View[Carrier, Any],
-        pinning: Pinning | None,
+        pinning: Together | None,
         *,
         replaced: Callable[[Runner[Carrier], Job, int], Runner[Carrier]],
         is_current: Callable[[Runner[Carrier]], bool],

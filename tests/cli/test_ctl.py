@@ -597,6 +597,19 @@ def test_dependencies_that_were_there_already_are_shown_so() -> None:
         assert time_shown in table.lines()[1]
 
 
+def test_the_talk_of_a_case_that_failed_is_shown_and_does_nothing() -> None:
+    talk = ">5\x1b[31m\n<lower\n" + ">6\n" * 100
+    well = CaseResult(
+        name="one", verdict=Verdict.ACCEPTED, points=1, run=Phase(outcome=Outcome.OK), interaction="<no\n"
+    )
+    case = msgspec.structs.replace(well, name="two", verdict=Verdict.WRONG_ANSWER, interaction=talk)
+    shown = [str(part) for part in parts("a", Response(status=Status.COMPLETED, cases=[well, case]), cut=True)]
+    at = shown.index("case two talk:")
+    assert shown[at + 1 : at + 3] == [">5\\x1b[31m", "<lower"]
+    assert [line for line in shown if line.endswith("more lines: see --json")]
+    assert "<no" not in shown
+
+
 def test_files_of_cases_are_shown_with_the_case() -> None:
     file = ReturnedFile(name="out/a\x1b[31m", size=2048, sha256="0" * 64, mode="0644")
     case = CaseResult(name="one\x1b[31m", verdict=Verdict.ACCEPTED, points=1, run=Phase(outcome=Outcome.OK))

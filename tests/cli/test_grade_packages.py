@@ -223,6 +223,42 @@ while True:
 COUNTS = "for n in range(1, 1001):\n    print(n, flush=True)\n    if input() == 'right': break\n"
 
 
+# Ends what it says, and gives half of the points for half of the sum.
+ENDS = """
+import os, sys
+numbers = open(sys.argv[1]).read()
+os.write(1, numbers.encode())
+os.close(1)
+found, sum_ = int(input()), sum(map(int, numbers.split()))
+assert sys.argv[4:] == ["half"], sys.argv
+if found == sum_: sys.exit(42)
+open(sys.argv[3] + "score_multiplier.txt", "w").write("0.5")
+open(sys.argv[3] + "judgemessage.txt", "w").write("not all of it")
+sys.exit(42 if 2 * found == sum_ else 43)
+"""
+
+
+def test_a_validator_that_ends_what_it_says_is_heard_to_the_end(bench: Bench, tmp_path: Path) -> None:
+    files = {
+        "problem.yaml": "problem_format_version: 2023-07\ntype: [interactive, scoring]\nlimits: {time_limit: 1}\n",
+        "output_validator/talk.py": ENDS,
+        "data/test_group.yaml": "output_validator_args: [half]\n",
+        "data/secret/1.in": "20\n22\n",
+        "data/secret/1.ans": "",
+        "submissions/accepted/sums.py": "import sys\nprint(sum(map(int, sys.stdin)))\n",
+        "submissions/partially_accepted/half.py": "import sys\nprint(sum(map(int, sys.stdin)) // 2)\n",
+        "submissions/wrong_answer/first.py": "import sys\nprint(input())\n",
+    }
+    found = graded(bench, write(tmp_path / "ends", files))
+    assert {name: (each["verdict"], each["as_expected"]) for name, each in found.items()} == {
+        "accepted/sums.py": ("accepted", True),
+        "partially_accepted/half.py": ("partial", True),
+        "wrong_answer/first.py": ("wrong_answer", True),
+    }
+    (case,) = found["partially_accepted/half.py"]["response"]["cases"]
+    assert (case["points"], case["message"]) == (50.0, "not all of it")
+
+
 @pytest.mark.parametrize(
     ("said", "place"),
     [

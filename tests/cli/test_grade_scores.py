@@ -203,6 +203,18 @@ def of(result: str, *rules: Any) -> Submission:
     return Submission(Path("x"), "folder/x", result, rules)
 
 
+def test_what_is_used_after_a_wrong_answer_does_not_count(tmp_path: Path) -> None:
+    judge = Judge(made := package(tmp_path, "", **case_files("secret/1")), testdata.load(made))
+
+    def verdict(outcome: str, seconds: float) -> str:
+        case = Case(name="secret/1", verdict="wrong_answer", run=Phase(cpu_time=seconds, outcome=outcome))
+        response = Response(status="COMPLETED", cases=[case])
+        return judge.judged(together("x", judge.tests, {(0,): Result("x", "", response, b"")}), 1.0).verdict
+
+    assert (verdict("cancelled", 1.4), verdict("cancelled", 1.6)) == ("wrong_answer", "time_limit")
+    assert verdict("ok", 1.4) == "time_limit"
+
+
 def test_a_time_limit_with_a_margin(tmp_path: Path) -> None:
     """A submission is as expected if it gets the expected result within the limit, or within the margin."""
     judge = judge_of(tmp_path, "", "sample/1", "secret/1")

@@ -67,7 +67,11 @@ def test_what_failed_comes_first_and_all_of_it_is_told() -> None:
     rows = [
         Row("good.py", "id-1", judged(ACCEPTED)),
         Row("late.py", "", None),
-        Row("bad.py", "id-2", judged(ACCEPTED, wrong(message="off by one"), notes=["a note"], attempt=2)),
+        Row(
+            "bad.py",
+            "id-2",
+            judged(ACCEPTED, wrong(message="off by one", interaction=">7\n<lower\n"), notes=["a note"], attempt=2),
+        ),
         Row(
             "crash.py",
             "id-3",
@@ -81,7 +85,7 @@ def test_what_failed_comes_first_and_all_of_it_is_told() -> None:
     for told in (
         "Exercise 3", "made by a test", "5 programs", "wrong answer", "signalled", "no response", "cancelled", "id-2",
         "1 of 2", "1 p", "0.500 s", "5.0 MiB", "two: wrong answer, off by one", "line 3, column 7", "the sum is 4",
-        "a note", "attempt 2", "run: SIGSEGV",
+        "a note", "attempt 2", "run: SIGSEGV", ">7\n<lower",
     ):  # fmt: skip
         assert told in seen.text, told
     assert "style" not in [name for name, _ in seen.attributes]
@@ -115,7 +119,11 @@ def test_a_response_of_the_model_is_taken_as_well() -> None:
 def test_what_strangers_write_is_shown_and_does_nothing(hostile: str, shown: str) -> None:
     file = ReturnedFile(name=hostile, size=1, sha256="")
     case = Case(
-        name=hostile, verdict=hostile, message=hostile, difference=Difference(expected=hostile, printed=hostile)
+        name=hostile,
+        verdict=hostile,
+        message=hostile,
+        difference=Difference(expected=hostile, printed=hostile),
+        interaction=f">{hostile}\n",
     )
     response = Response(
         id=hostile, status=hostile, reason=hostile, notes=[hostile], submitted=hostile, outputs=[file],

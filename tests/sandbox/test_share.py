@@ -19,10 +19,12 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import machine
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.sandbox import RunCancelledError
-from spoold.sandbox.pinning import Pinning
+from spoold.sandbox.pinning import Pinning, Together
 from spoold.sandbox.runner import Runner
 from tests.engines import SLOWNESS
 from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.sandbox.test_cases import with_cases
+from tests.sandbox.test_talk import Talks
 from tests.waiting import until
 
 pytestmark = pytest.mark.docker
@@ -126,6 +128,20 @@ def test_pinned_jobs_have_a_cpu_each(
             assert shown.strip() == (others or [taken])[0]
 
 
+def test_a_program_and_its_interactor_have_one_cpu(pinned: DockerSandbox, plain_shell: str) -> None:
+    """Else a submission of two programs would take a CPU from another's job."""
+    own = 'while read -r key value; do [ "$key" != Cpus_allowed_list: ] || own=$value; done </proc/self/status; '
+    job = with_cases(make_job(own + 'echo "$own"', shell=plain_shell, compile_sh="true", limits=LIMITS), "")
+    beside = make_job(
+        own + 'read -r other; [ "$other" = "$own" ] && exit 42; exit 43', shell=plain_shell, limits=LIMITS
+    )
+    judge = Talks([""])
+    pinned.run(replace(job, checker=beside, talks=True), lambda *_: None, threading.Event(), judge)
+    ((found, cpu),) = [(talked.result and talked.result.run.exit_code, talked.run.stdout) for talked in judge.talks]
+    assert found == 42
+    assert int(cpu) in machine.cpus()
+
+
 def test_which_cpu_a_job_gets() -> None:
     pinning = Pinning([3, 5])
     with pinning.cpu(5) as first, pinning.cpu(5) as second, pinning.cpu() as third:
@@ -136,3 +152,12 @@ def test_which_cpu_a_job_gets() -> None:
         raise ZeroDivisionError
     with pinning.cpu(5) as again:
         assert again == 5
+
+
+def test_all_parts_of_a_job_have_one_cpu() -> None:
+    pinning = Pinning([3, 5])
+    job, other = Together(pinning), Together(pinning)
+    with job.cpu(5) as first, job.cpu(3) as second, other.cpu(5) as third:
+        assert (first, second, third) == (5, 5, 3)
+    with other.cpu(5) as again, job.cpu(5) as last:
+        assert (again, last) == (5, 3)

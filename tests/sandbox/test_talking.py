@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT, Limits
-from spoold.sandbox import wire
+from spoold.model.errors import ClientError
+from spoold.model.job import JobCase, JobResult
+from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, Limits
+from spoold.model.response import Outcome, Phase, cancelled_phase
+from spoold.sandbox import Check, RunCancelledError, interactors, wire
 from spoold.sandbox.facts import WINDOW
-from spoold.sandbox.messages import Begun, Cancel, Hear, Message, Over, Passed, Refused, Said, Took, parse_any
+from spoold.sandbox.messages import (
+    Begun,
+    Cancel,
+    Hear,
+    Message,
+    Order,
+    Over,
+    Parcel,
+    Passed,
+    Refused,
+    Said,
+    Took,
+    parse,
+    parse_any,
+)
+from spoold.sandbox.parts import Part
 from spoold.sandbox.pipes import Direct
+from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import asked
 from spoold.sandbox.stream import ClosedError, Stream
 from spoold.sandbox.talk import LonelyError, Side, Talk
@@ -126,6 +147,65 @@ def test_no_side_waits_for_one_that_cannot_take_part(ends: tuple[End, End]) -> N
         program.side.meet(threading.Event())
     with pytest.raises(LonelyError):
         interactor.side.hear_end(interactor.stream, PATIENCE)
+
+
+def test_a_cancel_that_the_interactor_sees_first_hides_nothing_of_the_program() -> None:
+    def check(_: Check, side: Side, __: float) -> JobResult:
+        side.begun.set()
+        raise RunCancelledError("cancelled")
+
+    def run(side: Side, ended: interactors.Ended) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "interactor":
+                thread.join(PATIENCE)
+        with contextlib.suppress(LonelyError):
+            side._require_peer()  # as it does while it waits for the account
+            ended(cancelled_phase(1.0, "SIGKILL"), [])
+        raise RunCancelledError("cancelled")
+
+    checker: Any = SimpleNamespace(is_compiled=lambda: True, check=check)
+    case, told = JobCase(name="", stdin=b"", args=[], env={}, limits=RUN_DEFAULT), list[Phase]()
+    with pytest.raises(RunCancelledError):
+        interactors.talk(checker, case, Check([], b"", []), run, lambda phase, _: told.append(phase))
+    assert [phase.outcome for phase in told] == [Outcome.CANCELLED]
+
+
+def test_the_files_of_a_side_have_come_before_the_other_begins(ends: tuple[End, End]) -> None:
+    """Else a program with many files could use up the time of its interactor before it begins."""
+    program, interactor = ends
+    runtime = SimpleNamespace(bash="", coreutils="", tzdata="")
+    plan: Any = SimpleNamespace(cells=False, recycled=False, resizable=False, runtime=runtime, most=lambda *_: 0)
+    transport: Any = SimpleNamespace(stream=program.stream)
+    large, cancelled = 4 * MIB, threading.Event()
+    job = make_job("", shell="", files={"large": bytes(large)})
+
+    def run() -> None:
+        with contextlib.suppress(ClientError, RunCancelledError):
+            Runner(transport, plan).run(job, lambda *_: None, cancelled, part=Part(side=program.side))
+
+    def take(size: int) -> bytes:
+        found = b""
+        while len(found) < size and (piece := program.theirs.recv(size - len(found))):
+            found += piece
+        return found
+
+    def heard(kind: type[Message]) -> Message:
+        return parse(wire.decode(take(int.from_bytes(take(4), "big"))), kind)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        program.theirs.settimeout(PATIENCE)
+        assert isinstance(heard(Parcel), Parcel)
+        assert not program.side.here.is_set()  # since the rest has no room in the socket
+        assert take(large) == bytes(large)
+        assert program.side.here.wait(PATIENCE)
+        interactor.side.begun.set()
+        assert isinstance(heard(Order), Order)
+        program.say(Refused(reason=b"no more"))
+    finally:
+        cancelled.set()
+        thread.join()
 
 
 def test_a_job_that_talks_counts_with_both_containers() -> None:

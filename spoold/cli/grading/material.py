@@ -49,9 +49,12 @@ BUILD = "[ ! -e build ] || ./build\n"
 RUN = 'exec ./run "$@"\n'
 VALIDATOR = "spoold-validator.sh"  # the new name of a validator's own run.sh
 # The exit code must be the verdict, whatever the scores are. So this moves the scores into the message, from which
-# ``results`` takes them.
+# ``results`` takes them. It keeps neither end of a talk open: what a validator closes is closed.
 SCORED = f"""\
-./{VALIDATOR} "$@"
+exec 3<&0
+./{VALIDATOR} "$@" <&3 3<&- &
+exec <&- 3<&- >&-
+wait $!
 code=$?
 if [ "$code" = 42 ]; then
     for name in score score_multiplier; do

@@ -38,6 +38,7 @@ LETTERS = {
 }
 IN_RULES = {"OLE": "RTE"}  # submissions.yaml has no letter for OLE
 SCORE = re.compile(r"score(?P<multiplier>_multiplier)?=(?P<number>\S*) ?")
+ENDING = 0.5  # seconds that a program has to end after an interactor has found it wrong, see spool-layout.md
 NOT_RUN = ("COMPLETED", "COMPILE_FAILED")
 
 
@@ -240,8 +241,13 @@ def _finite(number: float) -> float:
 
 
 def _at(case: Case, limit: float) -> Case:
-    """Return a case as it would have ended with a time limit."""
+    """Return a case as it would have ended with a time limit.
+
+    What a program used after it was found wrong, until it was ended for that, does not count.
+    """
     seconds = time_of(case)
+    if seconds is not None and case.run.outcome == "cancelled":
+        seconds -= ENDING
     if case.verdict in (SKIPPED, "time_limit") or seconds is None or seconds <= limit:
         return case
     return replace(case, verdict="time_limit", points=0.0, difference=None, message=None)

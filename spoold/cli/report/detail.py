@@ -156,6 +156,8 @@ def _case(case: Case, room: Room) -> str:
         parts.append(f"<p>{text.block(case.message, room.of_message)}")
     if case.difference is not None:
         parts.append(_difference(case.difference, room.of_message))
+    if case.interaction:
+        parts.append(f"<p><b>talk</b><pre>{text.block(case.interaction, room.of_output)}</pre>")
     parts += _streams("", case.run, room)
     return f'<section class="e">{"".join(parts)}</section>'
 
