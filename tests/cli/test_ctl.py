@@ -46,6 +46,7 @@ from spoold.model.response import (
 )
 from spoold.model.tails import phase_so_far
 from tests.actors.bench import Bench
+from tests.actors.test_formats import NEWER
 from tests.standins import store_path
 from tests.turning import TurningBench, ctl
 from tests.waiting import until
@@ -244,7 +245,7 @@ def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> No
 
 
 def make_newer(path: Path) -> None:
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 6, "later": {}}))
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": NEWER, "later": {}}))
 
 
 def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench) -> None:
@@ -261,7 +262,7 @@ def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench) -> None:
     assert "a newer version of spoold" in said
     assert "upgrade this version" in said
     shown = ctl(bench, "check", width="300")
-    assert shown.count("of a newer version of spoold (format 6)") == 2
+    assert shown.count(f"of a newer version of spoold (format {NEWER})") == 2
     assert "0 to repair" in shown
     assert "0 to repair" in ctl(bench, "check", "--repair")
 

@@ -92,9 +92,16 @@ def test_all_of_a_request_can_be_said_by_options(program: Path, tmp_path: Path, 
 
 
 def test_every_key_that_a_person_may_say_has_an_option(program: Path) -> None:
-    """Cases and checkers take whole files, so a request FILE has them."""
+    """Cases, checkers and interactors take whole files, so a request FILE has them."""
     said = set(asked_for(program, *OPTIONS, data="")) | {"inputs", "inputs_encoding"}
-    assert set(Request.__struct_fields__) - said == {"kind", "cases", "compare", "stop_on_failure", "checker"}
+    assert set(Request.__struct_fields__) - said == {
+        "kind",
+        "cases",
+        "compare",
+        "stop_on_failure",
+        "checker",
+        "interactor",
+    }
 
 
 def test_options_are_laid_over_what_a_file_says(tmp_path: Path) -> None:

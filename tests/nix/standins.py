@@ -9,6 +9,7 @@ hooks of packages, are built from these.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import shutil
 import subprocess
@@ -205,4 +206,9 @@ class Maker:
             return [bash]
         for entry in self._builder.store.on_disk(package).iterdir():
             (tree / entry.name).symlink_to(f"{package}/{entry.name}")
+        pkgs = self._builder.store.on_disk(pin) / "pkgs"
+        where = (f"by-name/??/{wanted.name}", f"tools/*/{wanted.name}")
+        for hook in itertools.chain(*(pkgs.glob(f"{each}/setup-hook.sh") for each in where)):
+            (tree / "nix-support").mkdir()
+            shutil.copyfile(hook, tree / "nix-support/setup-hook")
         return [package]
