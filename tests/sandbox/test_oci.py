@@ -357,7 +357,7 @@ def test_the_doctor_finds_it_fit_and_says_what_is_not(
     assert "is ended at its limit" in found["a job that takes too much memory"].detail
     assert found["programs that start as root in containers"].level is Level.FINE
     (unknown,) = [finding for finding in doctor.examine(settings, None) if finding.level is Level.UNKNOWN]
-    assert "runtime that a builder provides" in unknown.detail
+    assert "no builder has provided a runtime" in unknown.detail
     monkeypatch.setattr(host, "RUNTIMES", ("none",))
     (refused,) = [finding for finding in doctor.examine(settings, runtime) if finding.level is Level.REFUSED]
     assert "install crun or runc" in str(refused)
