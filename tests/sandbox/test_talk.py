@@ -161,7 +161,7 @@ def test_a_program_that_was_found_wrong_is_ended_and_its_container_is_well(talk:
 
 ATTACKS = [
     Pair("floods", LISTEN, "cat /dev/zero", (Outcome.OUTPUT_LIMIT, *RIGHT), is_decided=False),
-    Pair("floods nobody", "exit 42", "cat /dev/zero", (Outcome.OUTPUT_LIMIT, *RIGHT), is_decided=True),
+    Pair("floods nobody", "exit 42", "read -r x; cat /dev/zero", (Outcome.OUTPUT_LIMIT, *RIGHT), is_decided=True),
     Pair("is flooded", "cat /dev/zero", "sleep 1", (OK, Outcome.OUTPUT_LIMIT, None), is_decided=False),
     Pair("never reads", f"head -c 300000 /dev/zero; {LISTEN}", "sleep 1", (OK, *RIGHT), is_decided=False),
     Pair("reads all", f"head -c 300000 /dev/zero; exec >&-; {LISTEN}", "wc -c", (OK, *RIGHT), is_decided=True),

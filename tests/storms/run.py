@@ -53,7 +53,13 @@ def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
         if weather.down and chance.random() < 0.5:
             weather.mend()
         weather.tidy()
-        if what := each(weather):
+        what = each(weather)
+        while plan.minutes == 0 and not what:  # its pilot ended just then, or all nodes with pilots are down
+            weather.mend()
+            weather.tidy()
+            field.until(field.witness.pilots, "no pilot came")
+            what = each(weather)
+        if what:
             blows[each.__name__] += 1
             passed = time.monotonic() - began
             say(f"{passed:6.0f} s: {each.__name__} {what}; {dropped} dropped, {field.answers()} answered")
