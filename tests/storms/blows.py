@@ -45,7 +45,7 @@ class Weather:
         """
         for line in self.cluster.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines():
             node, state = line.split()
-            if node not in self.down and ("drain" in state or state == "down"):
+            if node not in self.down and ("drain" in state or state.startswith("down")):
                 self.told("scontrol", "update", f"NodeName={node}", "State=RESUME")
         self.told("scancel", f"--name={OTHERS}")
 

@@ -49,15 +49,14 @@ def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
             field.drop(dropped, _seconds(chance))
             dropped += 1
         if plan.minutes == 0:
-            field.until(field.witness.pilots, "no pilot came")
+            _await_pilot(weather)
         if weather.down and chance.random() < 0.5:
             weather.mend()
         weather.tidy()
         what = each(weather)
-        while plan.minutes == 0 and not what:  # its pilot ended just then, or all nodes with pilots are down
+        while plan.minutes == 0 and not what:  # its pilot ended just then, or its node is down
             weather.mend()
-            weather.tidy()
-            field.until(field.witness.pilots, "no pilot came")
+            _await_pilot(weather)
             what = each(weather)
         if what:
             blows[each.__name__] += 1
@@ -73,6 +72,19 @@ def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
     field.until(lambda: not field.witness.pilots() and not field.jobs(), "pilots are left")
     faults, lost, unseen = _judge(field, plan)
     return Report(blows, field.answers(), lost, unseen, seconds, faults)
+
+
+def _await_pilot(weather: Weather) -> None:
+    """Wait for a pilot. Where none is there its node may be away, or drained, so both come back."""
+
+    def is_there() -> bool:
+        if weather.witness.pilots():
+            return True
+        weather.mend()
+        weather.tidy()
+        return False
+
+    weather.field.until(is_there, "no pilot came")
 
 
 def _seconds(chance: random.Random) -> float:
