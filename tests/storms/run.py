@@ -38,7 +38,7 @@ class Report(NamedTuple):
 
 def blow(field: Field, plan: Plan, say: Callable[[str], None]) -> Report:
     """Have a storm over a field, and return what came of it once all is calm and answered."""
-    chance = random.Random(plan.seed)  # noqa: S311
+    chance = random.Random(plan.seed)  # noqa: S311 - blows are no secret
     weather = Weather(field, chance)
     blows: Counter[str] = Counter()
     field.drop(0, 0)
