@@ -155,7 +155,7 @@ DEPLOYED = Path(__file__).parents[1] / "contrib" / "deploy"
 
 
 class Cluster(Protocol):
-    """What tests need of a cluster."""
+    """The part of a cluster that tests need."""
 
     variables: dict[str, str]  # environment in which the cluster's commands work
 

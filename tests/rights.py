@@ -1,4 +1,4 @@
-"""Who may do what with an answer: the rights that the file records, and those that users find by trying."""
+"""Rights to an answer: those that the file records, and those that users find by trying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What contrib's programs share (contrib/development/lib.sh): a step that failed half-way does not count as done."""
+"""The shared functions of contrib (contrib/development/lib.sh): a step that failed half-way does not count as done."""
 
 from __future__ import annotations
 

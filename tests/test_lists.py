@@ -1,4 +1,4 @@
-"""What ``init``, ``doctor`` and the daemons do where access control lists cannot protect responses."""
+"""``init``, ``doctor`` and the daemons where access control lists cannot protect responses."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ ROLES = ("intake", "executor", "builder", "health")
 
 
 class Measured:
-    """What four daemons exported after a few submissions: series by name and labels, and the files themselves.
+    """Metrics of four daemons after a few submissions: series by name and labels, and the files themselves.
 
     All of it happened after ``began``, a time on the clock.
     """

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -171,14 +172,19 @@ def test_what_is_shown_on_the_way_is_no_answer_where_its_executor_is_killed(serv
         return False
 
     until(is_shown)
-    served.processes["executor"].send_signal(signal.SIGKILL)
-    served.processes["executor"].wait()
-    served.start(["executor"])
-    until(lambda: wake() or (served.spool / "done" / "shown.response.json").exists())  # type: ignore[func-returns-value] # it is None
-    response = served.response("shown")
+    response = answered_after_a_kill(served, "shown")
     assert (response["status"], response["run"]["stderr"]) == ("COMPLETED", "begun\n"), response
     assert response["run"]["stdout"] == "".join(f"{number}\n" for number in range(1, 40001)) + "end\n"
     served.assert_nothing_is_left()
+
+
+def answered_after_a_kill(served: Served, id_: str) -> Any:
+    """Kill the executor that runs a submission, start another one, and return the response."""
+    served.processes["executor"].send_signal(signal.SIGKILL)
+    served.processes["executor"].wait()
+    served.start(["executor"])
+    until(lambda: wake() or (served.spool / "done" / f"{id_}.response.json").exists())  # type: ignore[func-returns-value] # it is None
+    return served.response(id_)
 
 
 def test_a_talk_whose_executor_is_killed_begins_anew_and_is_answered_once(served: Served) -> None:
@@ -200,11 +206,7 @@ def test_a_talk_whose_executor_is_killed_begins_anew_and_is_answered_once(served
         return False
 
     until(has_begun)
-    served.processes["executor"].send_signal(signal.SIGKILL)
-    served.processes["executor"].wait()
-    served.start(["executor"])
-    until(lambda: wake() or (served.spool / "done" / "talk.response.json").exists())  # type: ignore[func-returns-value] # it is None
-    response = served.response("talk")
+    response = answered_after_a_kill(served, "talk")
     assert (response["status"], response["attempt"], response["summary"]["accepted"]) == ("COMPLETED", 2, 2), response
     served.assert_nothing_is_left()
 

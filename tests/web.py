@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -89,14 +90,23 @@ class Web(ThreadingHTTPServer):
 def serving(context: ssl.SSLContext | None = None) -> Iterator[Web]:
     """Yield a running server."""
     web = Web(context)
-    thread = threading.Thread(target=web.serve_forever, args=(0.05,), daemon=True)
+    with running(web):
+        try:
+            yield web
+        finally:
+            web.ending.set()
+
+
+@contextlib.contextmanager
+def running(server: socketserver.BaseServer) -> Iterator[None]:
+    """Have a server answer inside the block."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield web
+        yield
     finally:
-        web.ending.set()
-        web.shutdown()
-        web.server_close()
+        server.shutdown()
+        server.server_close()
         thread.join()
 
 

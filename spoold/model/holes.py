@@ -1,8 +1,8 @@
 """Versions of other programs with holes that let a job or a build out.
 
 Distributions mend holes without changing the number in front. So if a version carries a distribution's mark, its number
-says little. The changelog of its package tells which holes it mends, by their names. What the changelog does not name
-is a warning, since only the distribution's security tracker knows the rest.
+says little. The changelog of its package tells which holes it mends, by their names. The doctor
+warns of each hole that the changelog does not name, since only the distribution's security tracker knows more.
 
 The table has what may let a job or a build out, or let other users of the host in. It leaves out what needs a part of
 these programs that no host of spoold has to use: swarm, image builds, authorization plugins, and containerd's interface

@@ -1,4 +1,4 @@
-"""What a program and an interactor said to each other, for people to read.
+"""The words of a program and an interactor to each other, for people to read.
 
 Spec: spool-layout.md, "Interactors". The form is that of the ``.interaction`` files of the Kattis problem package
 format: a line that begins with ``>`` is the program's, one that begins with ``<`` is the interactor's.

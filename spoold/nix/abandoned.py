@@ -1,4 +1,4 @@
-"""What a killed build leaves in the store: the root of its sandbox, ``HASH-NAME.drv.chroot``.
+"""Leftovers of a killed build in the store: the root of its sandbox, ``HASH-NAME.drv.chroot``.
 
 Nix removes that root before it builds the same derivation again. But each user of builds has a user namespace of its
 own, in which Nix may not remove another user's files. So a build that was ended while it had files in directories of

@@ -34,7 +34,7 @@ class Check(NamedTuple):
 
 
 class Talked(NamedTuple):
-    """What came of a talk: the run of the program with notes, the interactor's result, and what both said.
+    """The result of a talk: the run of the program with notes, the interactor's result, and the words of both.
 
     There is no ``result`` where the program could not be begun. ``is_decided`` tells that the interactor was done with
     the program before the program ended.

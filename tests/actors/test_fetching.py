@@ -1,4 +1,4 @@
-"""What submissions that wait for a build see of the builder's downloads; and caches that fail."""
+"""Submissions that wait for a build show the builder's downloads, and caches that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an executor remembers of waiting entries: it forgets none that waits, and remembers none for ever."""
+"""An executor's memory of waiting entries: it forgets none that waits, and remembers none for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Slurm can do to pilots. No attempt is lost where a drain was possible, and no submission ever is."""
+"""Slurm ends pilots in all its ways. No attempt is lost where a drain was possible, and no submission ever is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine reports about itself, where names are unusual."""
+"""Reports of the machine about itself, where names are unusual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package manager says of the package of a program, and its changelog."""
+"""The package of a program as the package manager tells it, and the package's changelog."""
 
 from __future__ import annotations
 

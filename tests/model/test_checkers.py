@@ -1,4 +1,4 @@
-"""What a checker's end means in each protocol."""
+"""The meaning of a checker's end in each protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a collection takes, and what it never takes."""
+"""A collection takes the right builds, and never any other."""
 
 from __future__ import annotations
 

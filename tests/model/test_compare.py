@@ -159,7 +159,7 @@ def test_numbers(keys: dict[str, object], expected: bytes, printed: bytes, verdi
     assert right(expected, printed, **keys) is verdict
 
 
-# What a response tells about a difference.
+# The difference that a response tells.
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_little_is_told_of_what_is_expected(name: str, secret: bytes, printed: b
     assert len(re.sub(r"\\x..|\\.", "?", found.printed or "").replace("...", "")) <= 100
 
 
-# What a client may write.
+# Comparisons as clients may write them.
 
 
 def said(value: object) -> Compare:

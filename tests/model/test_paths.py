@@ -1,4 +1,4 @@
-"""What counts as a store path."""
+"""Store paths, and names that are none."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests import web
+
 
 class Handler(BaseHTTPRequestHandler):
     """Answers as ``server.files`` says, by the git repositories below ``server.repositories``, else with 404."""
@@ -150,11 +152,5 @@ def _certified(directory: Path) -> ssl.SSLContext:
 def serving(directory: Path) -> Iterator[Internet]:
     """Yield the Internet of a test, with its certificates and repositories in a directory."""
     made = Internet(directory)
-    thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with web.running(made):
         yield made
-    finally:
-        made.shutdown()
-        made.server_close()
-        thread.join()

@@ -1,4 +1,4 @@
-"""What the tests of this directory share: building, and entering what was built."""
+"""Building and entering what was built, for all tests of this directory."""
 
 from __future__ import annotations
 

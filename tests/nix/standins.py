@@ -41,7 +41,7 @@ STANDS_IN = {
     "jq": "jq",
     "lua": "lua",
 }
-# What fetchers run. Not every miniature has all of it.
+# Programs that fetchers run. Not every miniature has all of them.
 FETCHERS = {
     "bash": "bash",
     "coreutils": "coreutils",

@@ -1,4 +1,4 @@
-"""What a killed build leaves in the store keeps nobody from building the same derivation."""
+"""A killed build leaves files in the store, and they keep nobody from building the same derivation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program can see in the jail, and what our own programs can see in their room."""
+"""The view of a program in the jail, and of our own programs in their room."""
 
 from __future__ import annotations
 

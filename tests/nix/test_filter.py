@@ -1,4 +1,4 @@
-"""Which system calls the filter refuses to builds, and which it leaves them."""
+"""The filter refuses some system calls to builds, and leaves them all others."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.nix.test_capture import EXPRESSION, EXPRESSIONS
 
 pytestmark = pytest.mark.nix
 
-# What is the caller's. The name of nix-shell's temporary directory is compared without its number.
+# Variables of the caller. The name of nix-shell's temporary directory is compared without its number.
 NOT_COMPARED = {"HOME", "PWD", "SHLVL", "USER", "_", "rawPath"}
 # Nothing is there by which nix-shell could remove its temporary directory, as on the host. Nix 2.8 says so at once.
 # Newer versions would say so at the end, which does not come where another program takes the shell's place.

@@ -1,4 +1,4 @@
-"""What a client reads of a download that failed, by what the proxy saw of it."""
+"""A client reads why a download failed, as the proxy saw it."""
 
 from __future__ import annotations
 

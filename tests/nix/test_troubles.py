@@ -1,4 +1,4 @@
-"""What several versions of Nix say about binary caches, in plain words."""
+"""Words of several versions of Nix about binary caches, put plainly."""
 
 from __future__ import annotations
 

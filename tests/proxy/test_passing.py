@@ -1,4 +1,4 @@
-"""What the proxy lets through: listed hosts, at the addresses that were checked, within bounds. And what it reports."""
+"""The proxy lets through listed hosts, at the addresses that were checked, within bounds. And it reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job may ask of its sockets and files. Requests that the host would answer or pay for are refused."""
+"""A job's requests to sockets and files. Those that the host would answer or pay for are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the executor and the doctor conclude from an engine's answers and from a container on trial."""
+"""Conclusions of the executor and the doctor from an engine's answers and from a container on trial."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ PLAIN = {name: 0 for name in Outputs.FIELDS if name not in ("failed", "whole")}
 
 
 class Told(NamedTuple):
-    """What the host receives: the files in order, their contents by name, and the end."""
+    """The host's view of an archive: the files in order, their contents by name, and the end."""
 
     files: list[Output]
     contents: dict[bytes, bytes]

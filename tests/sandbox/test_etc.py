@@ -1,4 +1,4 @@
-"""What a job finds in /etc, as on any host: names of users and hosts, and time zones, in both modes and views."""
+"""A job finds in /etc what any host has: names of users and hosts, and time zones, in both modes and views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is to blame when something fails around a job, without an engine.
+"""The blame when something fails around a job, without an engine.
 
 Only the job's own actions count for the job.
 """

@@ -1,4 +1,4 @@
-"""What a job gets and what the response tells: files, stdin, arguments, environment, phases, exits, streams."""
+"""A job and its response: files, stdin, arguments, environment, phases, exits, streams."""
 
 from __future__ import annotations
 

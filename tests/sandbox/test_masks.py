@@ -1,4 +1,4 @@
-"""What a job learns from /proc and /sys about the host and other jobs: nothing but what is named here."""
+"""A job learns from /proc and /sys nothing about the host and other jobs, except the things named here."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_what_jobs_left_whose_epilog_never_ran_goes_with_the_next_one(tmp_path: 
 
 
 def test_the_groups_of_one_service_user_are_never_given_to_another(tmp_path: Path) -> None:
-    """Who owns a group removes what is in it, and the epilog ends what is in the groups of its user."""
+    """The owner of a group can remove the groups in it, and the epilog ends the processes in its user's groups."""
     mount = tmp_path / "cgroup"
     lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     controllers, path = next((controllers, path) for _, controllers, path in lines if controllers == "pids")

@@ -1,4 +1,4 @@
-"""What other users of the host can read about a running job, and about the processes that enter its environment."""
+"""Other users of the host read little about a running job and the processes that enter its environment."""
 
 from __future__ import annotations
 

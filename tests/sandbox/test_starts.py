@@ -151,7 +151,7 @@ def test_what_does_not_begin_is_noted(sandbox: AnySandbox, runtime: Runtime, pla
     assert (len(done.notes), note in "".join(done.notes)) == (int(bool(note)), True), done.notes
 
 
-# What compile.sh may do to run.sh, with the exit code and the note.
+# Things that compile.sh may do to run.sh, with the exit code and the note.
 SPOILED = {
     "chmod 644 run.sh": (126, "run.sh is not executable any more"),
     "rm run.sh": (127, "there is no run.sh in the work directory"),
@@ -222,7 +222,7 @@ def test_names_in_notes_are_cut_and_printable(run: Run) -> None:
     assert all(len(note) < 2000 for note in done.notes)
 
 
-# What a shell hook may do, the exit code, the output of "echo ran", and whether a note says that run.sh did not start.
+# Shell hooks, with the exit code, the output of "echo ran", and whether a note says that run.sh did not start.
 HOOKS = {
     "true": (0, "ran\n", False),
     "cd .": (0, "ran\n", False),

@@ -21,7 +21,7 @@ AWAY = (0.5, 8.0)  # seconds for which a daemon of Slurm's is away
 
 
 class Weather:
-    """What a blow needs: the field, and chance. Nodes that are down come back by :meth:`mend`."""
+    """The field and chance, for all blows. Nodes that are down come back by :meth:`mend`."""
 
     def __init__(self, field: Field, chance: random.Random) -> None:
         self.field, self.chance = field, chance

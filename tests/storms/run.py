@@ -26,7 +26,7 @@ class Plan(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was done and found. ``faults`` is empty where all is well."""
+    """The blows and their results. ``faults`` is empty where all is well."""
 
     blows: Counter[str]
     answers: int

@@ -243,7 +243,7 @@ def _finite(number: float) -> float:
 def _at(case: Case, limit: float) -> Case:
     """Return a case as it would have ended with a time limit.
 
-    What a program used after it was found wrong, until it was ended for that, does not count.
+    CPU time of a program after it was found wrong does not count.
     """
     seconds = time_of(case)
     if seconds is not None and case.run.outcome == "cancelled":
