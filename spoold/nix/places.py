@@ -83,10 +83,11 @@ def create(state: str, owners: dict[str, tuple[int, int]] | None = None) -> list
     for place in PLACES:
         path = os.path.normpath(os.path.join(state, place.path))
         if not os.path.lexists(path):
-            os.makedirs(path, mode=0o700)
-            if owners is None and place.path != ".":
-                os.chmod(path, place.mode)
-            changed.append(path)
+            with contextlib.suppress(FileExistsError):  # another daemon that starts now made it
+                os.makedirs(path, mode=0o700)
+                if owners is None and place.path != ".":
+                    os.chmod(path, place.mode)
+                changed.append(path)
         try:
             with strangers.directory_itself(path, follow=place.path == ".") as itself:
                 if owners is not None and _mend(itself, *owners[place.path], place.mode):

@@ -50,6 +50,22 @@ def test_a_new_state_is_made_as_the_table_says(tmp_path: Path) -> None:
     assert places.create(str(tmp_path / "state"), OWNERS) == []
 
 
+@pytest.mark.parametrize("owners", [None, pytest.param(OWNERS, marks=as_root)])
+def test_daemons_that_start_together_make_one_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owners: dict[str, tuple[int, int]] | None
+) -> None:
+    make, first = os.makedirs, []
+
+    def after_another(path: str, mode: int = 0o777) -> None:
+        first.append(path)
+        make(path, mode)  # by another daemon, which has looked at the same moment
+        make(path, mode)
+
+    monkeypatch.setattr(os, "makedirs", after_another)
+    assert places.create(str(tmp_path / "state"), OWNERS if owners else None) == (sorted(first) if owners else [])
+    assert all((tmp_path / "state" / place.path).is_dir() for place in places.PLACES)
+
+
 @as_root
 def test_a_state_of_an_earlier_version_is_taken_over(earlier: Path) -> None:
     before = {name: sorted(os.listdir(earlier / name)) for name in ("pins", "template")}
