@@ -13,14 +13,14 @@ from pathlib import Path
 import click
 import pytest
 
-from spoold.cli import ctl, daemon, tongues
+from spoold.cli import ctl, roles, tongues
 from spoold.config import Settings
 from spoold.model.setting import describe
 from spoold.spool import layout
 from tests import engines
 
 PAGES = ("man1/spoolctl.1", "man8/spoold.8", "man5/spoold.toml.5", "man5/spool-layout.5")
-COMMANDS = {"man1/spoolctl.1": ctl.command, "man8/spoold.8": daemon.command}
+COMMANDS = {"man1/spoolctl.1": ctl.command, "man8/spoold.8": roles.command}
 SCRIPT = engines.REPOSITORY / "contrib/packaging/man"
 
 

@@ -24,7 +24,7 @@ import click  # noqa: E402 - after what says where things are
 import msgspec  # noqa: E402 - as above
 
 from manual import pages  # noqa: E402 - as above
-from spoold.cli import ctl, daemon, exits  # noqa: E402 - as above
+from spoold.cli import ctl, exits, roles  # noqa: E402 - as above
 from spoold.config import Settings  # noqa: E402 - as above
 from spoold.config.file import DEFAULT_PATH  # noqa: E402 - as above
 from spoold.model.schema import Name, schema  # noqa: E402 - as above
@@ -57,7 +57,7 @@ ABOUT: dict[Name, str] = {
 def text() -> str:
     """Return the page."""
     parts = [TOP]
-    for name, command in (("spoolctl", ctl.command), ("spoold", daemon.command)):
+    for name, command in (("spoolctl", ctl.command), ("spoold", roles.command)):
         parts += [f"## {name}\n", *of_command(name, command)]
     codes = re.sub(r"``([^`]+)``", r"`\1`", pages.table(exits.__doc__ or ""))
     parts += ["## Exit codes\n", f"{codes}\n", "## Environment\n"]

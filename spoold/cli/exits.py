@@ -25,12 +25,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-
-import click
+from typing import TYPE_CHECKING, NoReturn
 
 from spoold.cli.text import printable
 from spoold.client.errors import SpoolError, UnreachableError
 from spoold.model.errors import SpooldError
+
+if TYPE_CHECKING:
+    import click
 
 OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, REFUSED, SERVICE, CANCELLED, INTERRUPTED = (*range(9), 130)
 OF_STATUS = {"COMPLETED": OK, "REJECTED": REFUSED, "INTERNAL_ERROR": SERVICE, "CANCELLED": CANCELLED}
@@ -74,16 +76,29 @@ def _open_outputs() -> None:
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
-def run(command: Callable[..., object], name: str) -> None:
+def run(command: Callable[..., object], name: str) -> NoReturn:
     """Run a click command called ``name``, and end the process with a code of the table."""
+    import click  # noqa: PLC0415 - daemons do without it
+
+    def called() -> object:
+        try:
+            return command(prog_name=name, standalone_mode=False)
+        except click.ClickException as error:
+            _show_usage(error)
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+
+    guard(called, name)
+
+
+def guard(main: Callable[[], object], name: str) -> NoReturn:
+    """Call the main function of the program ``name``, and end the process with a code of the table."""
     _open_outputs()
     stdout = sys.stdout
     try:
-        code = command(prog_name=name, standalone_mode=False)
+        code = main()
         sys.stdout.flush()
-    except click.ClickException as error:
-        _show_usage(error)
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(nobody_reads())
@@ -103,8 +118,8 @@ def run(command: Callable[..., object], name: str) -> None:
     sys.exit(code if isinstance(code, int) else OK)
 
 
-def _show_usage(error: click.ClickException) -> None:
-    code = USAGE if isinstance(error, click.UsageError) else FAILED
+def _show_usage(error: click.ClickException) -> NoReturn:
+    code = error.exit_code  # that of a usage error is 2
     error.show()
     if "--json" in sys.argv:
         import json  # noqa: PLC0415 - as above

@@ -22,9 +22,9 @@ import pytest
 from spoold.actors.builder import Builder
 from spoold.cli import exits, misnaming, reading, waiting
 from spoold.cli.ctl import command as ctl_command
-from spoold.cli.daemon import command as daemon_command
 from spoold.cli.follow import Follower
 from spoold.cli.render import package_table, parts, size
+from spoold.cli.roles import command as daemon_command
 from spoold.cli.tables import Table
 from spoold.cli.text import printable
 from spoold.client import names

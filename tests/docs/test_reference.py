@@ -11,7 +11,7 @@ from types import ModuleType
 import click
 import pytest
 
-from spoold.cli import ctl, daemon
+from spoold.cli import ctl, roles
 from tests.engines import REPOSITORY
 
 PAGE = REPOSITORY / "contrib/docs/reference.md"
@@ -43,7 +43,7 @@ def test_a_page_that_is_not_current_is_found(
         reference.main()
 
 
-@pytest.mark.parametrize(("name", "command"), [("spoolctl", ctl.command), ("spoold", daemon.command)])
+@pytest.mark.parametrize(("name", "command"), [("spoolctl", ctl.command), ("spoold", roles.command)])
 def test_every_command_has_its_part(name: str, command: click.Group) -> None:
     text = PAGE.read_text()
     for inner in command.commands:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spoold.actors.executor.ready import WAITING
-from spoold.cli.daemon import HELP
+from spoold.cli.roles import HELP
 from spoold.config import Settings, SpoolSettings
 from spoold.daemon import ROLES
 from spoold.host.metrics import HELD, ON_ITS_WAY

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from click.shell_completion import get_completion_class
 
-from spoold.cli import ctl, daemon
+from spoold.cli import ctl, roles
 
-COMMANDS = {"spoolctl": ctl.command, "spoold": daemon.command}
+COMMANDS = {"spoolctl": ctl.command, "spoold": roles.command}
 
 
 def of_shell(shell: str) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ import msgspec
 
 from manual import markdown
 from manual.roff import Page, escaped
-from spoold.cli import ctl, daemon, exits, tongues
+from spoold.cli import ctl, exits, roles, tongues
 from spoold.config import Settings
 from spoold.config.file import DEFAULT_PATH
 from spoold.config.live import is_live
@@ -29,7 +29,7 @@ UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (86400, "days"))
 def all_pages() -> Iterator[tuple[str, int, str]]:
     """Yield the name, the section and the text of each page."""
     yield "spoolctl", 1, of_command("spoolctl", 1, ctl.command, "submit programs to spoold, read the responses")
-    yield "spoold", 8, of_command("spoold", 8, daemon.command, "the daemons that run what is put into a spool")
+    yield "spoold", 8, of_command("spoold", 8, roles.command, "the daemons that run what is put into a spool")
     yield "spoold.toml", 5, of_settings()
     yield "spool-layout", 5, of_layout()
 
