@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
 from msgspec.structs import replace
 
+from spoold.engines.docker import shares
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.host import machine
+from spoold.host import cgroups, machine
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.pinning import Pinning, Together
 from spoold.sandbox.runner import Runner
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.sandbox.conftest import RUN, AnySandbox, Mode, make_job, settings_for
 from tests.sandbox.test_cases import with_cases
 from tests.sandbox.test_talk import Talks
 from tests.waiting import until
@@ -140,6 +145,59 @@ def test_a_program_and_its_interactor_have_one_cpu(pinned: DockerSandbox, plain_
     ((found, cpu),) = [(talked.result and talked.result.run.exit_code, talked.run.stdout) for talked in judge.talks]
     assert found == 42
     assert int(cpu) in machine.cpus()
+
+
+def weight(pid: int) -> float:
+    """Return the share of the CPU that the kernel gives to the control group of a process; 1 is that of a job."""
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    if cgroups.delegable():
+        (path,) = (path for _, controllers, path in lines if not controllers)
+        return int(Path(f"{cgroups.MOUNT}{path}/cpu.weight").read_text()) / 100
+    (path,) = (path for _, controllers, path in lines if "cpu" in controllers.split(","))
+    return int(Path(f"{cgroups.tree('cpu')}{path}/cpu.shares").read_text()) / 1024
+
+
+def test_a_program_and_its_interactor_have_the_share_of_one_job(
+    sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's own files say which share a container has. A container that has talked is like any other again."""
+    seen: dict[int, Runner[Any]] = {}
+    run = Runner.run
+
+    def noted(container: Runner[Any], *args: Any, **more: Any) -> JobResult:
+        seen[container.transport.pid] = container
+        return run(container, *args, **more)
+
+    def weights() -> list[float]:
+        return [weight(pid) for pid in seen]
+
+    monkeypatch.setattr(Runner, "run", noted)
+    job = with_cases(make_job("read -r x; sleep 6000", shell=plain_shell, limits=LIMITS), "")
+    beside = make_job("sleep 6000", shell=plain_shell, limits=LIMITS)
+    talk = replace(job, checker=beside, talks=True)
+    with going_on(functools.partial(sandbox.run, judge=Talks([""])), talk) as running:
+        until(lambda: running.done() or weights() == [0.5, 0.5], lambda: str(weights()))
+    seen.clear()
+    container = sandbox.on_trial()
+    container.transport.resize(dataclasses.replace(container.transport.size, halved=True))
+    assert weight(container.transport.pid) == 0.5
+    with going_on(container.run, make_job("sleep 6000", shell=plain_shell, limits=LIMITS)) as running:
+        until(lambda: running.done() or weights() == [1], lambda: str(weights()))
+    container.close()
+
+
+def test_what_stands_for_half_a_share_on_version_2() -> None:
+    """These are the two ways in which runtimes make a weight out of the engine's number."""
+
+    def newer(number: int) -> int:
+        log = math.log2(number)
+        return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
+
+    def older(number: int) -> int:
+        return 1 + (number - 2) * 9999 // 262142
+
+    assert [newer(number) for number in shares.VERSION_2] == [100, shares.HALF]
+    assert [older(number) for number in shares.OLDER_VERSION_2] == [100, shares.HALF]
 
 
 def test_which_cpu_a_job_gets() -> None:
