@@ -157,6 +157,7 @@ def weight(pid: int) -> float:
     return int(Path(f"{cgroups.tree('cpu')}{path}/cpu.shares").read_text()) / 1024
 
 
+@pytest.mark.engines
 def test_a_program_and_its_interactor_have_the_share_of_one_job(
     sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
