@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace as replace_in
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker import shares
+from spoold.config import Settings
+from spoold.engines.docker import shares, trial
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.engines.docker.walls import DockerPlan
 from spoold.host import cgroups, machine
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.sandbox import RunCancelledError
@@ -180,25 +183,56 @@ def test_a_program_and_its_interactor_have_the_share_of_one_job(
         until(lambda: running.done() or weights() == [0.5, 0.5], lambda: str(weights()))
     seen.clear()
     container = sandbox.on_trial()
-    container.transport.resize(dataclasses.replace(container.transport.size, halved=True))
+    container.transport.resize(replace_in(container.transport.size, halved=True))
     assert weight(container.transport.pid) == 0.5
     with going_on(container.run, make_job("sleep 6000", shell=plain_shell, limits=LIMITS)) as running:
         until(lambda: running.done() or weights() == [1], lambda: str(weights()))
     container.close()
 
 
-def test_what_stands_for_half_a_share_on_version_2() -> None:
-    """These are the two ways in which runtimes make a weight out of the engine's number."""
+def newer(number: int) -> int:
+    """Return the weight that newer runtimes make out of the engine's number on version 2."""
+    log = math.log2(number)
+    return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
 
-    def newer(number: int) -> int:
-        log = math.log2(number)
-        return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
 
-    def older(number: int) -> int:
-        return 1 + (number - 2) * 9999 // 262142
+def older(number: int) -> int:
+    """Return the weight that older runtimes make out of it."""
+    return 1 + (number - 2) * 9999 // 262142
 
-    assert [newer(number) for number in shares.VERSION_2] == [100, shares.HALF]
-    assert [older(number) for number in shares.OLDER_VERSION_2] == [100, shares.HALF]
+
+@pytest.mark.parametrize(
+    ("weighs", "wanted", "weights"),
+    [
+        (newer, shares.VERSION_2, [100, 50]),
+        (older, shares.OLDER_VERSION_2, [100, 50]),
+        (lambda _: -1, shares.VERSION_2, [-1, -1]),  # the container does not see its weight
+        (lambda _: 7, None, []),
+    ],
+    ids=["newer", "older", "unseen", "unknown"],
+)
+def test_which_numbers_halve_a_share_on_version_2_is_found_by_trying(
+    weighs: Callable[[int], int], wanted: shares.Shares | None, weights: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runtimes of both ways are never on one machine. The test above asks the kernel for the weights on this one."""
+    settings, none = Settings(), cast("Any", None)
+    plan = DockerPlan(
+        settings=settings, runtime=none, image=none, store="", labels={}, network_disabled=True, unified=True,
+        shares=shares.VERSION_2,
+    )  # fmt: skip
+
+    def started(_: object, plan: DockerPlan, *, halved: bool) -> Any:
+        assert halved
+        assert plan.shares
+        ready = SimpleNamespace(weight=weighs(plan.shares.half))
+        return SimpleNamespace(transport=SimpleNamespace(ready=ready), close=lambda: None)
+
+    monkeypatch.setattr(trial, "_start", started)
+    found = trial._shares(none, plan, weighs(shares.VERSION_2.half))
+    assert found == wanted
+    assert [weighs(number) for number in found or ()] == weights
+    first = replace_in(plan, unified=False, shares=shares.VERSION_1)
+    assert trial._shares(none, first, -1) == shares.VERSION_1
 
 
 def test_which_cpu_a_job_gets() -> None:
