@@ -14,6 +14,32 @@ from spoold.cli import exits
 from spoold.cli.grading.package import Package, load
 from tests.actors.bench import Bench
 
+# Guess the number in the test data by 10 questions.
+GUESSED = """
+import sys
+secret = int(open(sys.argv[1]).read())
+for guess in range(10):
+    line = sys.stdin.readline()
+    if not line: sys.exit(43)
+    number = int(line)
+    if number == secret:
+        print("right", flush=True)
+        sys.exit(42)
+    print("higher" if number < secret else "lower", flush=True)
+open(sys.argv[3] + "judgemessage.txt", "w").write(f"10 guesses did not find {secret}")
+sys.exit(43)
+"""
+HALVES = """
+low, high = 1, 1000
+while True:
+    print((low + high) // 2, flush=True)
+    match input():
+        case "right": break
+        case "higher": low = (low + high) // 2 + 1
+        case "lower": high = (low + high) // 2 - 1
+"""
+COUNTS = "for n in range(1, 1001):\n    print(n, flush=True)\n    if input() == 'right': break\n"
+
 
 def environment(bench: Bench) -> dict[str, str]:
     return os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull}

@@ -197,7 +197,12 @@ def test_points_and_words_that_a_checker_leaves(served: Served) -> None:
     ], response
 
 
-@pytest.mark.parametrize("what", ["exec sleep 600", "exec yes", "kill -9 $$", "rm -rf /job/*; exit 1", "exit 0"])
+LINKS_ITS_POINTS = "ln -s /etc/passwd feedback/score.txt; exit 42"
+
+
+@pytest.mark.parametrize(
+    "what", ["exec sleep 600", "exec yes", "kill -9 $$", "rm -rf /job/*; exit 1", "exit 0", LINKS_ITS_POINTS]
+)
 def test_a_checker_that_misbehaves_is_an_error_of_the_judge(served: Served, what: str) -> None:
     checker = {"files": [{"name": "run.sh", "content": what}], "limits": {"run": {"time": 2, "memory": 64 << 20}}}
     id_ = f"bad-{abs(hash(what))}"

@@ -80,6 +80,12 @@ class Group(NamedTuple):
             raise TemporaryError(f"no control group can be made ({error}): {REMEDY}") from error
         self.limit(memory, processes)
 
+    def weigh(self, *, halved: bool) -> None:
+        """Give it the share of the CPU that all groups have by default, or half of that."""
+        name, full = ("cpu.weight", 100) if self.unified else ("cpu.shares", 1024)
+        if "cpu" in self.places:
+            self._write("cpu", name, full // 2 if halved else full, where_there=True)
+
     def limit(self, memory: int, processes: int) -> None:
         """Give it other limits. Memory is not swapped."""
         if self.unified:

@@ -63,11 +63,17 @@ def check_cases(request: Request) -> None:
         )
     for key, most in (("args", MAX_IN_ALL), ("env", MAX_IN_ALL), ("outputs", MAX_PATTERNS)):
         _bound(key, most, (getattr(case, key) or () for case in request.cases))
-    if request.grader and (request.compare or any(case.compare for case in request.cases)):
-        kind = request.grader.KIND
-        raise ClientError(f"compare: the {kind} decides what is right: leave out one of the two")
+    if request.grader:
+        _require_nothing_to_compare(request, request.grader.KIND)
     if request.compare:
         rules_for(request.compare)
+
+
+def _require_nothing_to_compare(request: Request, kind: str) -> None:
+    asked = ["compare"] if request.compare else []
+    asked += [f"cases[{index}].compare" for index, case in enumerate(request.cases) if case.compare]
+    if asked:
+        raise ClientError(f"{asked[0]}: the {kind} decides what is right: leave out one of the two")
 
 
 def _require_no_other_key(request: Request) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from spoold.model.cases import Protocol
@@ -28,7 +28,9 @@ ARGS = {
 # The files that a checker may leave: points, a part of the points, and words. All of them are small.
 SCORE, PART_OF_SCORE = "feedback/score.txt", "feedback/score_multiplier.txt"
 WORDS = ("feedback/judgemessage.txt", "feedback/teammessage.txt")
+MOST_FEEDBACK = 1024 * KIB  # bytes of one of them
 MOST_WORDS = 1000  # characters of a checker's words that a client is shown
+NUMBER = re.compile(r"[-+]?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+")
 POINTS = re.compile(r"\bpoints?\s+([-+]?[0-9][0-9.eE+-]*)")
 KATTIS = {42: Verdict.ACCEPTED, 43: Verdict.WRONG_ANSWER}
 TESTLIB = {0: Verdict.ACCEPTED, 1: Verdict.WRONG_ANSWER, 2: Verdict.WRONG_ANSWER, 4: Verdict.WRONG_ANSWER,
@@ -62,7 +64,7 @@ def feedback_of(protocol: Protocol) -> Wanted | None:
     if protocol != "kattis":
         return None
     outputs = [Output(path=path) for path in (SCORE, PART_OF_SCORE, *WORDS)]
-    return Wanted(outputs=outputs, files=len(outputs), file_size=64 * KIB, total=len(outputs) * 64 * KIB)
+    return Wanted(outputs=outputs, files=len(outputs), file_size=MOST_FEEDBACK, total=len(outputs) * MOST_FEEDBACK)
 
 
 def judgement(
@@ -70,34 +72,39 @@ def judgement(
     run: Phase,
     of_points: float,
     feedback: Mapping[str, bytes] = NO_FEEDBACK,
+    *,
     who: str = "checker",
+    lost: Sequence[str] = (),
 ) -> Judgement:
     """Return what a checker found, by its ``run``. ``of_points`` is what the case is worth.
 
-    ``feedback`` has the contents of those files of :func:`feedback_of` that the checker left, by name. ``who`` is what
-    a message calls it.
+    ``feedback`` has the contents of those files of :func:`feedback_of` that the checker left, by name. ``lost`` says
+    which of them did not come back, and why. ``who`` is what a message calls it.
     """
-    found = _judgement(protocol, run, of_points, feedback)
+    found = _judgement(protocol, run, of_points, feedback, "; ".join(lost))
     return found._replace(message=f"{who}: {found.message}") if found.verdict is Verdict.JUDGE_ERROR else found
 
 
-def _judgement(protocol: Protocol, run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> Judgement:
+def _judgement(protocol: Protocol, run: Phase, of_points: float, feedback: Mapping[str, bytes], lost: str) -> Judgement:
     if run.outcome not in (Outcome.OK, Outcome.NONZERO_EXIT) or not isinstance(run.exit_code, int):
         return _failed(run, f"it ended with {run.outcome}")
     if run.stdout_truncated is True or run.stderr_truncated is True:
         return _failed(run, "it printed more than its output limit")
     if protocol == "kattis":
-        return _by_kattis(run, of_points, feedback)
+        return _by_kattis(run, of_points, feedback, lost)
     return _by_testlib(run, of_points) if protocol == "testlib" else _by_cms(run, of_points)
 
 
-def _by_kattis(run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> Judgement:
+def _by_kattis(run: Phase, of_points: float, feedback: Mapping[str, bytes], lost: str) -> Judgement:
     found = KATTIS.get(int(run.exit_code))  # type: ignore[arg-type]
     text = {name: content.decode(errors="replace") for name, content in feedback.items()}
     words = next(filter(None, (_words(text.get(name, "")) for name in WORDS)), "")
     if found is None:
         return _failed(run, f"it ended with {run.exit_code}")
     name = next((each for each in (SCORE, PART_OF_SCORE) if each in text), "")
+    if found is Verdict.ACCEPTED and not name and lost:
+        return _failed(run, f"what it left in {FEEDBACK} cannot be read, so nobody knows the points: {lost}")
+    words = words or lost
     if found is not Verdict.ACCEPTED or not name:
         return Judgement(found, message=words)
     number = _number(text[name].strip())
@@ -159,10 +166,7 @@ def _partial(points: float, of_points: float, words: str) -> Judgement:
 
 
 def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
+    number = float(text) if NUMBER.fullmatch(text) else math.inf
     return number if math.isfinite(number) else None
 
 

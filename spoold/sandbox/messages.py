@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 # The limit that a phase met, or the cancel that ended it; "" is none.
 Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
 Some = TypeVar("Some", bound="Message")
-VERSION = 9  # of all messages together; the supervisor sends its own first, and the host compares
+VERSION = 10  # of all messages together; the supervisor sends its own first, and the host compares
 LARGEST = 1 << 64  # all numbers lie between this and its negative
 
 
@@ -210,7 +210,7 @@ class End(Message):
 class Ready(Message):
     """What a program sees around itself: entries of /proc/self/status, its memory limit, and which kernel.
 
-    A value that it cannot see is -1 or b"".
+    ``weight`` is its share of the CPU as cgroup v2 has it. A value that it cannot see is -1 or b"".
     """
 
     version: int
@@ -218,6 +218,7 @@ class Ready(Message):
     seccomp: int
     capabilities: int
     memory: int
+    weight: int
     kernel: bytes
 
 

@@ -33,6 +33,11 @@ class Part(NamedTuple):
         """Return the bytes of memory that the container needs for the archive ``before``."""
         return self.before.size + self.before.room if self.before else 0
 
+    @property
+    def talks(self) -> bool:
+        """Tell whether another container runs something for the same job at the same time."""
+        return self.side is not None
+
 
 WHOLE = Part()
 

@@ -25,7 +25,7 @@ from spoold.sandbox.cases import run_cases
 from spoold.sandbox.checkers import Checkers
 from spoold.sandbox.facts import HOLDERS
 from spoold.sandbox.live import OnOutput
-from spoold.sandbox.parts import WHOLE, OnPhase
+from spoold.sandbox.parts import WHOLE, OnPhase, Part
 from spoold.sandbox.pinning import Pinning, Together
 from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.runner import Carrier, Runner
@@ -129,10 +129,11 @@ class PooledSandbox(Generic[Carrier, Planned]):
         cancelled: threading.Event,
         on_output: OnOutput | None,
     ) -> Turn[Carrier]:
-        def replaced(container: Runner[Carrier], job: Job, beside: int) -> Runner[Carrier]:
+        def replaced(container: Runner[Carrier], job: Job, part: Part) -> Runner[Carrier]:
             container.close()
             assert self._plan is not None  # noqa: S101 - the container was made by a plan
-            return self._make(self._plan, cancelled, container.plan.size_for_all(job, beside))
+            size = container.plan.size_for_all(job, part.beside, halved=part.talks)
+            return self._make(self._plan, cancelled, size)
 
         return Turn(
             pool,

@@ -87,11 +87,13 @@ class Runner(Generic[Carrier]):
         """Tell whether a job of ``owner`` may run here, after the jobs that ran here before."""
         return not self._jobs or self._owner == owner or not self.plan.settings.sandbox.replace_on_owner_change
 
-    def fits(self, job: Job, beside: int = 0) -> bool:
-        """Tell whether it has, or can be given, the size that ``job`` needs, and would see the job pass its limits."""
+    def fits(self, job: Job, part: Part) -> bool:
+        """Tell whether it has, or can be given, the size that a part needs, and would see the job pass its limits."""
         if any(self._unseen > limits.memory + EXACT for limits in (job.compile, job.run) if limits is not None):
             return False
-        return self.plan.resizable or self.transport.size == self.plan.size_for_all(job, beside)
+        if self.plan.resizable:
+            return True
+        return self.transport.size == self.plan.size_for_all(job, part.beside, halved=part.talks)
 
     def alive(self) -> bool:
         """Tell whether its supervisor waits for a job, or soon will."""
@@ -185,7 +187,7 @@ class Runner(Generic[Carrier]):
                 continue
             if self.plan.resizable:
                 size = self.plan.size(limits, beside)
-                self.transport.resize(replace(size, memory=min(size.memory, most)))
+                self.transport.resize(replace(size, memory=min(size.memory, most), halved=part.talks))
             self._left = self.plan.recycled and name == "run"
             side = part.side if name == "run" else None
             said = order(self.plan.runtime, job, name, limits, last=self._left, talks=side is not None)

@@ -30,10 +30,14 @@ PLACES = 3  # file systems in memory for each job, see ``inside/room.c``
 
 @dataclass(frozen=True)
 class Size:
-    """The sandbox's own limits. They hold for the supervisor too, so they are a little above the job's."""
+    """The sandbox's own limits. They hold for the supervisor too, so they are a little above the job's.
+
+    A sandbox that is ``halved`` has half the share of the CPU that others have.
+    """
 
     memory: int
     processes: int
+    halved: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +57,16 @@ class Plan:
         others = (3 if self.cells else 1) + (0 if self.resizable else OWN_KERNEL)
         return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
 
-    def size_for_all(self, job: Job, beside: int = 0) -> Size:
+    def size_for_all(self, job: Job, beside: int = 0, *, halved: bool = False) -> Size:
         """Return a size that is enough for each phase of a job, for a container whose size cannot be changed.
 
         ``beside`` is the bytes of memory that are taken otherwise before anything of the job runs.
         """
         sizes = [self.size(limits, held(job) + beside) for limits in (job.compile, job.run) if limits is not None]
         return Size(
-            min(self.most(job, beside), max(size.memory for size in sizes)), max(size.processes for size in sizes)
+            min(self.most(job, beside), max(size.memory for size in sizes)),
+            max(size.processes for size in sizes),
+            halved,
         )
 
     def most(self, job: Job, beside: int = 0) -> int:

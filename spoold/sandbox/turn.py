@@ -37,7 +37,7 @@ class Turn(Generic[Carrier]):
         view: View[Carrier, Any],
         pinning: Together | None,
         *,
-        replaced: Callable[[Runner[Carrier], Job, int], Runner[Carrier]],
+        replaced: Callable[[Runner[Carrier], Job, Part], Runner[Carrier]],
         is_current: Callable[[Runner[Carrier]], bool],
         cancelled: threading.Event,
         on_output: OnOutput | None = None,
@@ -68,8 +68,8 @@ class Turn(Generic[Carrier]):
         container = self._container or self._pool.take(self._cancelled, job.owner, job.closure)
         self._container = container
         try:
-            if not container.fits(job, part.beside):
-                self._container = container = self._replaced(container, job, part.beside)
+            if not container.fits(job, part):
+                self._container = container = self._replaced(container, job, part)
             with self._pinned(container):
                 result = self._view.run(container, job, on_phase, self._cancelled, part=part, on_output=self._on_output)
         except BaseException:  # an interrupt too

@@ -15,7 +15,7 @@ import pytest
 
 from spoold.cli import exits
 from tests.actors.bench import Bench
-from tests.grading import environment, grade, graded, line_of, ran
+from tests.grading import COUNTS, GUESSED, HALVES, environment, grade, graded, line_of, ran
 
 ADDS = "a, b = map(int, input().split())\nprint(a + b)\n"
 WRONG = "a, b = map(int, input().split())\nprint(a + b if a < 3 else -1)\n"
@@ -127,6 +127,52 @@ def test_a_checker_with_parts_of_points(bench: Bench, exercise: Path) -> None:
     (exercise / "check.py").write_text("raise SystemExit(1)")
     (found,) = graded(bench, exercise / "echo.py", *words, code=exits.FAILED).values()
     assert found["verdict"] == "judge_error"
+
+
+def test_an_interactor_talks_with_each_solution(bench: Bench, exercise: Path) -> None:
+    """Cases need no answers, and a solution reads nothing but what the interactor prints."""
+    (exercise / "numbers").mkdir()
+    for number in (7, 617):
+        (exercise / "numbers" / f"{number}.in").write_text(f"{number}\n")
+    (exercise / "talk.py").write_text(GUESSED)
+    (exercise / "solutions" / "right.py").write_text(HALVES)
+    (exercise / "solutions" / "wrong.py").write_text(COUNTS)
+    words = ["--cases", exercise / "numbers", "--interactor", exercise / "talk.py", "--points", "30"]
+    found = graded(bench, exercise / "solutions", *words, code=exits.NOT_COMPLETED)
+    assert {name: (each["verdict"], each["points"]) for name, each in found.items()} == {
+        "right.py": ("accepted", 30),
+        "wrong.py": ("wrong_answer", 15),
+        "broken": ("compile_error", 0),
+    }
+    (_, case) = found["wrong.py"]["response"]["cases"]
+    assert case["message"] == "10 guesses did not find 617"
+    assert case["interaction"].startswith(">1\n")
+    done = grade(bench, exercise / "solutions", *words, "--csv", "-", code=exits.NOT_COMPLETED)
+    assert "10 guesses did not find 617" in done.stdout
+    assert len(ran(bench)) == 3, "the second time all of it is there"
+    (exercise / "talk.py").write_text("raise SystemExit(1)")
+    found = graded(bench, exercise / "solutions" / "right.py", *words, code=exits.FAILED)
+    assert [each["verdict"] for each in found.values()] == ["judge_error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--checker", "talk.py", "--interactor", "talk.py"], "--checker and --interactor cannot be used together"),
+        (["--compare", "tokens", "--checker", "talk.py"], "--compare and --checker cannot be used together"),
+        (["--compare", "tokens", "--interactor", "talk.py"], "--compare and --interactor cannot be used together"),
+        (["--protocol", "cms", "--interactor", "talk.py"], "cms is for checkers: an interactor uses kattis or testlib"),
+        (["--protocol", "kattis"], "give --checker or --interactor too"),
+    ],
+)
+def test_only_one_option_may_say_what_is_right(
+    bench: Bench, exercise: Path, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exercise / "talk.py").write_text(GUESSED)
+    monkeypatch.chdir(exercise)
+    done = grade(bench, exercise / "solutions", "--cases", exercise / "cases", *options, code=exits.USAGE)
+    assert told in " ".join(done.stderr.replace("│", " ").split())
+    assert not ran(bench)
 
 
 def test_a_checker_of_testlib_needs_its_header(bench: Bench, exercise: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from spoold.cli import exits
 from tests.actors.bench import Bench
-from tests.grading import grade, graded, ran, write
+from tests.grading import COUNTS, GUESSED, HALVES, grade, graded, ran, write
 
 ADDS = "a, b = map(int, input().split())\n"
 RIGHT = f"{ADDS}print(a + b)\n"
@@ -194,33 +194,6 @@ def test_a_submission_in_an_unknown_language_keeps_no_other_from_being_graded(be
     found = graded(bench, older, code=exits.REFUSED)
     assert (found["accepted/a.a68"]["verdict"], found["accepted/a.a68"]["as_expected"]) == ("rejected", None)
     assert found["accepted/right.py"]["as_expected"]
-
-
-# Guess the number in the test data by 10 questions.
-GUESSED = """
-import sys
-secret = int(open(sys.argv[1]).read())
-for guess in range(10):
-    line = sys.stdin.readline()
-    if not line: sys.exit(43)
-    number = int(line)
-    if number == secret:
-        print("right", flush=True)
-        sys.exit(42)
-    print("higher" if number < secret else "lower", flush=True)
-open(sys.argv[3] + "judgemessage.txt", "w").write(f"10 guesses did not find {secret}")
-sys.exit(43)
-"""
-HALVES = """
-low, high = 1, 1000
-while True:
-    print((low + high) // 2, flush=True)
-    match input():
-        case "right": break
-        case "higher": low = (low + high) // 2 + 1
-        case "lower": high = (low + high) // 2 - 1
-"""
-COUNTS = "for n in range(1, 1001):\n    print(n, flush=True)\n    if input() == 'right': break\n"
 
 
 # Ends what it says, and gives half of the points for half of the sum.

@@ -117,6 +117,9 @@ def test_a_checker_may_speak_in_another_character_set() -> None:
         ({"judgemessage.txt": b"line 3\nis wrong", "teammessage.txt": b"no"}, 43, WRONG, None, "line 3 is wrong"),
         ({"judgemessage.txt": b"\n", "teammessage.txt": b"no"}, 42, RIGHT, None, "no"),
         ({"judgemessage.txt": b"x", "score.txt": b"1"}, 1, ERROR, None, "it ended with 1"),
+        *(({"score.txt": odd}, 42, ERROR, None, "is not a number") for odd in (b"1_0", "\u0661".encode(), b"0x1", b"")),
+        *(({"score.txt": odd}, 42, ERROR, None, "is not a number") for odd in (b"nan", b"inf", b"1e999", b"1 2", b"-")),
+        *(({"score.txt": fine}, 42, PART, 2.5, "") for fine in (b"+2.5", b" 25e-1\r\n", b"2.50000")),
     ],
 )
 def test_what_a_kattis_checker_leaves(
@@ -223,6 +226,24 @@ def test_an_fhs_environment_is_noted(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "feedback", "verdict", "words"),
+    [
+        (42, {}, ERROR, "cannot be read, so nobody knows the points: 1 left out"),
+        (42, {"feedback/score.txt": b"2"}, PART, "1 left out"),
+        (42, {"feedback/score.txt": b"2", "feedback/judgemessage.txt": b"well"}, PART, "well"),
+        (43, {}, WRONG, "1 left out"),
+        (1, {}, ERROR, "it ended with 1"),
+    ],
+)
+def test_points_that_cannot_be_read_are_not_all_points(
+    code: int, feedback: dict[str, bytes], verdict: Verdict, words: str
+) -> None:
+    found = judgement("kattis", ended(code), 10.0, feedback, lost=["1 left out"])
+    assert found.verdict is verdict
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
     ("keys", "words"),
     [
         ({"checker": {"files": [RUN]}}, "checker: there are no cases to judge"),
@@ -240,7 +261,10 @@ def test_an_fhs_environment_is_noted(name: str) -> None:
         ({"cases": CASES, "checker": {"files": [RUN], "args": ["\0"]}}, "checker.args[0]: a NUL"),
         ({"cases": CASES, "checker": {"files": [RUN], "compare": {}}}, "there is no such key"),
         ({"cases": CASES, "checker": {"files": [RUN]}, "compare": {}}, "compare: the checker decides"),
-        ({"cases": [{"name": "a", "compare": {}}], "checker": {"files": [RUN]}}, "compare: the checker decides"),
+        (
+            {"cases": [*CASES, {"name": "b", "compare": {}}], "checker": {"files": [RUN]}},
+            "cases[1].compare: the checker decides",
+        ),
         (
             {"cases": CASES, "checker": {"files": [RUN, *({"name": f"{n}", "content": ""} for n in range(4))]}},
             "checker.files: 5 files are more than the 4",

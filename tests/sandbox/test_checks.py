@@ -26,7 +26,13 @@ GOOD: dict[str, Any] = {
 }
 ROOTLESS = ["name=seccomp,profile=default", "name=rootless"]
 READY = Ready(
-    version=VERSION, no_new_privileges=1, seccomp=2, capabilities=0, memory=1 << 29, kernel=machine.boot_id().encode()
+    version=VERSION,
+    no_new_privileges=1,
+    seccomp=2,
+    capabilities=0,
+    memory=1 << 29,
+    weight=100,
+    kernel=machine.boot_id().encode(),
 )
 
 

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace as replace_in
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import docker
 import pytest
 from msgspec.structs import replace
 
+from spoold.config import Settings
+from spoold.engines.docker import shares, trial
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.host import machine
+from spoold.engines.docker.walls import DockerPlan
+from spoold.host import cgroups, machine
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.pinning import Pinning, Together
 from spoold.sandbox.runner import Runner
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.sandbox.conftest import RUN, AnySandbox, Mode, make_job, settings_for
 from tests.sandbox.test_cases import with_cases
 from tests.sandbox.test_talk import Talks
 from tests.waiting import until
@@ -140,6 +148,91 @@ def test_a_program_and_its_interactor_have_one_cpu(pinned: DockerSandbox, plain_
     ((found, cpu),) = [(talked.result and talked.result.run.exit_code, talked.run.stdout) for talked in judge.talks]
     assert found == 42
     assert int(cpu) in machine.cpus()
+
+
+def weight(pid: int) -> float:
+    """Return the share of the CPU that the kernel gives to the control group of a process; 1 is that of a job."""
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    if cgroups.delegable():
+        (path,) = (path for _, controllers, path in lines if not controllers)
+        return int(Path(f"{cgroups.MOUNT}{path}/cpu.weight").read_text()) / 100
+    (path,) = (path for _, controllers, path in lines if "cpu" in controllers.split(","))
+    return int(Path(f"{cgroups.tree('cpu')}{path}/cpu.shares").read_text()) / 1024
+
+
+@pytest.mark.engines
+def test_a_program_and_its_interactor_have_the_share_of_one_job(
+    sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's own files say which share a container has. A container that has talked is like any other again."""
+    seen: dict[int, Runner[Any]] = {}
+    run = Runner.run
+
+    def noted(container: Runner[Any], *args: Any, **more: Any) -> JobResult:
+        seen[container.transport.pid] = container
+        return run(container, *args, **more)
+
+    def weights() -> list[float]:
+        return [weight(pid) for pid in seen]
+
+    monkeypatch.setattr(Runner, "run", noted)
+    job = with_cases(make_job("read -r x; sleep 6000", shell=plain_shell, limits=LIMITS), "")
+    beside = make_job("sleep 6000", shell=plain_shell, limits=LIMITS)
+    talk = replace(job, checker=beside, talks=True)
+    with going_on(functools.partial(sandbox.run, judge=Talks([""])), talk) as running:
+        until(lambda: running.done() or weights() == [0.5, 0.5], lambda: str(weights()))
+    seen.clear()
+    container = sandbox.on_trial()
+    container.transport.resize(replace_in(container.transport.size, halved=True))
+    assert weight(container.transport.pid) == 0.5
+    with going_on(container.run, make_job("sleep 6000", shell=plain_shell, limits=LIMITS)) as running:
+        until(lambda: running.done() or weights() == [1], lambda: str(weights()))
+    container.close()
+
+
+def newer(number: int) -> int:
+    """Return the weight that newer runtimes make out of the engine's number on version 2."""
+    log = math.log2(number)
+    return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
+
+
+def older(number: int) -> int:
+    """Return the weight that older runtimes make out of it."""
+    return 1 + (number - 2) * 9999 // 262142
+
+
+@pytest.mark.parametrize(
+    ("weighs", "wanted", "weights"),
+    [
+        (newer, shares.VERSION_2, [100, 50]),
+        (older, shares.OLDER_VERSION_2, [100, 50]),
+        (lambda _: -1, shares.VERSION_2, [-1, -1]),  # the container does not see its weight
+        (lambda _: 7, None, []),
+    ],
+    ids=["newer", "older", "unseen", "unknown"],
+)
+def test_which_numbers_halve_a_share_on_version_2_is_found_by_trying(
+    weighs: Callable[[int], int], wanted: shares.Shares | None, weights: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runtimes of both ways are never on one machine. The test above asks the kernel for the weights on this one."""
+    settings, none = Settings(), cast("Any", None)
+    plan = DockerPlan(
+        settings=settings, runtime=none, image=none, store="", labels={}, network_disabled=True, unified=True,
+        shares=shares.VERSION_2,
+    )  # fmt: skip
+
+    def started(_: object, plan: DockerPlan, *, halved: bool) -> Any:
+        assert halved
+        assert plan.shares
+        ready = SimpleNamespace(weight=weighs(plan.shares.half))
+        return SimpleNamespace(transport=SimpleNamespace(ready=ready), close=lambda: None)
+
+    monkeypatch.setattr(trial, "_start", started)
+    found = trial._shares(none, plan, weighs(shares.VERSION_2.half))
+    assert found == wanted
+    assert [weighs(number) for number in found or ()] == weights
+    first = replace_in(plan, unified=False, shares=shares.VERSION_1)
+    assert trial._shares(none, first, -1) == shares.VERSION_1
 
 
 def test_which_cpu_a_job_gets() -> None:

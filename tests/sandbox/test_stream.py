@@ -26,7 +26,9 @@ VALUES: st.SearchStrategy[object] = st.recursive(
 
 
 REFUSED = Refused(reason=b"why")
-READY = Ready(version=VERSION, no_new_privileges=1, seccomp=2, capabilities=224, memory=1 << 63, kernel=b"one")
+READY = Ready(
+    version=VERSION, no_new_privileges=1, seccomp=2, capabilities=224, memory=1 << 63, weight=-1, kernel=b"one"
+)
 BOUNDS = Bounds(**{name: b"end" if kind == "bytes" else 1 for name, kind in Bounds.FIELDS.items()})  # type: ignore[arg-type]
 
 
@@ -36,7 +38,7 @@ def sent(value: object) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-MESSAGES = (9, "bfd34b9f82bead05")  # the version, and the digest of what all messages are made of
+MESSAGES = (10, "3338ba12a03bbdc0")  # the version, and the digest of what all messages are made of
 
 
 def test_a_change_of_the_messages_has_a_number() -> None:

@@ -189,7 +189,8 @@ def _found(grader: Checker | Interactor, case: Case, result: JobResult) -> Judge
     """Return what a checker or an interactor found, by its run."""
     if result.compile.outcome not in (Outcome.OK, Outcome.SKIPPED):
         return not_compiled(result, grader.KIND)
-    return judgement(grader.protocol, result.run, case.points, _feedback(result), grader.KIND)
+    lost = [note.removeprefix("run.outputs: ") for note in (result.outputs.notes if result.outputs else [])]
+    return judgement(grader.protocol, result.run, case.points, _feedback(result), who=grader.KIND, lost=lost)
 
 
 def _feedback(result: JobResult) -> dict[str, bytes]:

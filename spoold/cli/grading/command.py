@@ -41,6 +41,7 @@ class Wanted(NamedTuple):
     cases: Path | None
     compare: str | None
     checker: Path | None
+    interactor: Path | None
     protocol: str | None
     time: str | None
     memory: str | None
@@ -90,9 +91,17 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="A program that says whether an output is right.",
 )
 @click.option(
+    "--interactor",
+    metavar="FILE|DIRECTORY",
+    shell_complete=completing.files,
+    type=click.Path(exists=True, path_type=Path),
+    help="A program that talks with each solution while that runs, and says whether it is right. It alone reads N.in.",
+)
+@click.option(
     "--protocol",
     type=click.Choice(["kattis", "testlib", "cms"]),
-    help="How the checker is called. [default: testlib if it uses testlib.h, otherwise kattis]",
+    help="How the checker or interactor is called; cms is for checkers. [default: testlib if it uses testlib.h, "
+    "otherwise kattis]",
 )
 @click.option("--time", metavar="SECONDS", help="The CPU time limit of each case. The wall-clock limit is twice that.")
 @click.option("--memory", metavar="SIZE", help="The memory limit of each case, such as 256M.")
@@ -168,6 +177,7 @@ def grade(
       spoolctl grade alice.py bob.cpp carol/ --cases exercise-3/ --time 2 --points 100
       spoolctl grade submissions/ --cases exercise-3/ --compare 'tokens float=1e-6' --csv grades.csv --html grades.html
       spoolctl grade alice.py --cases exercise-3/ --checker check.py --gradescope results.json
+      spoolctl grade alice.py --cases guess-a-number/ --interactor talk.py
       spoolctl grade oddecho/
       spoolctl grade oddecho/ alice.py --json | jq .verdict
 
@@ -209,20 +219,35 @@ def _graded(runner: Runner, finder: Finder, sources: Sequence[Path], wanted: Wan
         return packaged.grade(runner, finder, sources[0], sources[1:], wanted)
     if wanted.cases is None:
         raise click.UsageError("give --cases DIRECTORY, or a package with problem.yaml as the first argument")
+    _require_one_judge(wanted)
     found = finder.find(sources)
     said_of(found.left_out)
     if not found.solutions:
         raise ClientError("there is no solution in the arguments: `spoolctl grade --help` says what counts as one")
-    checker = finder.checker(wanted.checker, wanted.protocol) if wanted.checker else None
+    judge = wanted.checker or wanted.interactor
+    checker = finder.checker(judge, wanted.protocol) if judge else None
     tests = options.with_points(cases.find(str(wanted.cases), needs_answers=checker is None), wanted.points)
     suite = Suite(
         tests,
         compare=options.compare(wanted.compare) if wanted.compare else None,
         checker=checker,
+        talks=wanted.interactor is not None,
         stop=wanted.stop,
         hide=wanted.hide,
     )
     return runner.grade(Requests(suite), found.solutions, wanted.keys())
+
+
+def _require_one_judge(wanted: Wanted) -> None:
+    """Raise :class:`click.UsageError` where options say in two ways what is right, or in a way that there is not."""
+    options = {"--compare": wanted.compare, "--checker": wanted.checker, "--interactor": wanted.interactor}
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} cannot be used together: each says what is right. Leave out one")
+    if wanted.protocol and not (wanted.checker or wanted.interactor):
+        raise click.UsageError("--protocol says how a program is called: give --checker or --interactor too")
+    if wanted.protocol == "cms" and wanted.interactor:
+        raise click.UsageError("--protocol cms is for checkers: an interactor uses kattis or testlib")
 
 
 def _tell(graded: list[Graded], files: dict[str, str | None], span: float, *, as_json: bool) -> int:

@@ -29,8 +29,8 @@ LONG = 300.0  # CPU seconds for an accepted submission while there is no limit y
 
 def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wanted: Wanted) -> list[Graded]:
     """Return the results of the given submissions, or of those of the package where none are given."""
-    if wanted.compare or wanted.checker or wanted.points:
-        raise click.UsageError("--compare, --checker and --points cannot be set: the package says them")
+    if wanted.compare or wanted.checker or wanted.interactor or wanted.points:
+        raise click.UsageError("--compare, --checker, --interactor and --points cannot be set: the package says them")
     package = load(path)
     if wanted.hide and package.is_scoring and package.custom_scores:
         raise click.UsageError("--hide cannot be used: hidden cases would not show the scores of the validator")

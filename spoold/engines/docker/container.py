@@ -57,7 +57,10 @@ class Container(AttachedContainer):
         """Give it this size, unless it has that already. The engine knows both versions of control groups."""
         if size == self.size:
             return
-        self._update({"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes})
+        change = {"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes}
+        if size.halved != self.size.halved and self.plan.shares:
+            change["CpuShares"] = self.plan.shares.half if size.halved else self.plan.shares.full
+        self._update(change)
         self.size = size
 
     def pin(self, cpu: int) -> None:

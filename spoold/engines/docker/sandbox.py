@@ -13,7 +13,7 @@ from dataclasses import replace
 import docker
 
 from spoold.config import Settings
-from spoold.engines.docker import checks, image, trial
+from spoold.engines.docker import checks, image, shares, trial
 from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
 from spoold.engines.docker.family import Family
@@ -55,6 +55,7 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
                 store = self._store()
                 made = self._ensure_image(api)
             self._family.remove_orphans()
+            unified = information.get("CgroupVersion") == "2"
             first = DockerPlan(
                 settings=self._settings,
                 runtime=self._runtime,
@@ -62,7 +63,8 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
                 store=store,
                 labels=self._family.labels,
                 network_disabled=True,
-                unified=information.get("CgroupVersion") == "2",
+                unified=unified,
+                shares=shares.VERSION_2 if unified else shares.VERSION_1,
                 remapped="name=userns" in (information.get("SecurityOptions") or ()),
             )
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))

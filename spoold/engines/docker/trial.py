@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from spoold.engines.docker import checks as of_docker
+from spoold.engines.docker import shares
 from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
+from spoold.engines.docker.shares import Shares
 from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
@@ -69,7 +71,7 @@ def _variants(plan: DockerPlan, known: list[str], *, is_here: bool) -> Iterator[
 
 def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
     """Start a container and look at it from inside; return the plan, with what was learnt about its runtime."""
-    container = _start(engine, plan)
+    container = _start(engine, plan, halved=True)
     try:
         asked = plan.size(plan.settings.limits.run.default).memory
         refuse(
@@ -78,6 +80,7 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
         if plan.line and not container.transport.has_line:
             log.info("supervisors cannot use a socket of their own. All data goes through the engine", runtime=plan.oci)
             plan = replace(plan, line=False)
+        plan = replace(plan, shares=_shares(engine, plan, container.transport.ready.weight))
         if plan.settings.docker.runtime and not _resizes(container, plan):
             plan = replace(plan, resizable=False)
             _start(engine, plan).close()  # a container has to start with the other size too
@@ -86,9 +89,28 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
         container.close()
 
 
-def _start(engine: DockerConnection, plan: DockerPlan) -> Runner[Container]:
+def _shares(engine: DockerConnection, plan: DockerPlan, weight: int) -> Shares | None:
+    """Return the numbers that halve a share, None where there are none; a container made by ``plan`` got ``weight``."""
+    if not plan.unified or weight in (shares.HALF, -1):
+        return plan.shares
+    older = replace(plan, shares=shares.OLDER_VERSION_2)
+    container = _start(engine, older, halved=True)
+    container.close()
+    if container.transport.ready.weight == shares.HALF:
+        return older.shares
+    log.warning(
+        "the runtime weighs containers in a way that is not known: a program and its interactor have the share of two "
+        "jobs together",
+        runtime=plan.oci or "default",
+        weight=weight,
+    )
+    return None
+
+
+def _start(engine: DockerConnection, plan: DockerPlan, *, halved: bool = False) -> Runner[Container]:
+    size = replace(plan.size(plan.settings.limits.run.default), halved=halved)
     try:
-        return start(engine, plan, threading.Event())
+        return start(engine, plan, threading.Event(), size=size)
     except TemporaryError as error:
         if not checks.of_cells(error):
             raise

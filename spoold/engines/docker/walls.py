@@ -7,7 +7,7 @@ capabilities are the supervisor's: SETUID and SETGID to become the job's user, K
 the uid changes, and without new privileges they never come back.
 
 No share of the CPU is asked for. Without one, all containers have the same share, whatever runs in them, on both
-versions of control groups. (On version 2 a number means different things to different runtimes.)
+versions of control groups. The two containers of a talk are the exception: each has half a share, see ``shares``.
 
 Files of /proc in which the kernel tells of the host are hidden, see ``inside/masks.c``.
 
@@ -28,6 +28,7 @@ import docker
 from docker.types import LogConfig, Mount
 
 from spoold.engines.docker.image import Image
+from spoold.engines.docker.shares import Shares
 from spoold.sandbox.facts import BUFFERS, HIDDEN_DIRECTORIES, HIDDEN_FILES, LINE
 from spoold.sandbox.profile import profile
 from spoold.sandbox.program import IN_IMAGE
@@ -43,6 +44,7 @@ class DockerPlan(Plan):
     labels: dict[str, str]
     network_disabled: bool
     unified: bool  # the engine's host has cgroup v2
+    shares: Shares | None = None  # None: the engine halves no share
     remapped: bool = False  # the engine remaps users, so the image's files do not belong to the host's own root
     oci: str = ""  # the runtime; "" is the engine's own
     line: bool = False  # its supervisor calls on a socket of its own, see ``line``
@@ -65,6 +67,7 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         mem_limit=size.memory,
         memswap_limit=size.memory,
         pids_limit=size.processes,
+        cpu_shares=plan.shares.half if plan.shares and size.halved else None,
         ipc_mode="private",
         # The supervisor counts at the root of the groups that it sees. By the engine's default that may be the host's
         # root.

@@ -140,6 +140,8 @@ class Container:
         """Give it this size, unless it has that already."""
         if size != self.size:
             self.group.limit(size.memory, size.processes)
+            if size.halved != self.size.halved:
+                self.group.weigh(halved=size.halved)
             self.size = size
 
     def pin(self, cpu: int) -> None:

@@ -150,3 +150,15 @@ uint64_t memory_limit(bool *known)
     *known = false;
     return 0;
 }
+
+/* Return the container's share of the CPU on cgroup v2, -1 where there is none. */
+int64_t cpu_weight(void)
+{
+    char text[64];
+    int file = open_quietly("/sys/fs/cgroup/cpu.weight", O_RDONLY);
+    if (file < 0)
+        return -1;
+    bool known = read_file(file, text, sizeof text) > 0;
+    close(file);
+    return known ? strtoll(text, NULL, 10) : -1;
+}

@@ -229,6 +229,7 @@ void peaks_begin(struct opened opened);
 void peaks_take(int64_t *usage, int64_t *kernel);
 int64_t oom_kills(void);
 uint64_t memory_limit(bool *known);
+int64_t cpu_weight(void);
 
 /* -- pages.c, room.c, sockets.c, usage.c: what a phase has used so far */
 

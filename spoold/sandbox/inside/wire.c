@@ -487,6 +487,7 @@ void make_ready(void)
     put_integer(&body, "no_new_privileges", of_status(status, "\nNoNewPrivs:", 10));
     put_integer(&body, "seccomp", of_status(status, "\nSeccomp:", 10));
     put_integer(&body, "version", VERSION);
+    put_integer(&body, "weight", cpu_weight());
     put(&body, "e", 1);
     ready.size = body.size;
     free(status);
