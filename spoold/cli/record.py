@@ -61,6 +61,13 @@ class Record:
             return False
         return True
 
+    def can_add(self) -> bool:
+        """Tell whether a submission can be recorded, as far as the rights to the file or its directory tell."""
+        path = self.path
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        return (path == self.path or os.path.isdir(path)) and os.access(path, os.W_OK)
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
         """Yield a descriptor of the file at ``path``. Nobody else changes the file meanwhile."""
@@ -96,7 +103,7 @@ class Record:
         try:
             with open(self.path, "rb") as file:
                 found = [entry for line in file if (entry := _entry(line))]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return list({entry.id: entry for entry in reversed(found)}.values())
 

@@ -226,6 +226,27 @@ def test_a_missing_spool_is_called_by_its_name(tmp_path: Path) -> None:
     assert f"{tmp_path}/none is missing: make the spool" in said
 
 
+@pytest.mark.parametrize("place", ["none", "file"])
+@pytest.mark.parametrize("words", [["wait", "x"], ["status", "x"], ["logs", "x"], ["outputs", "x"], ["cancel", "x"]])
+def test_no_command_waits_at_a_place_that_is_no_spool(tmp_path: Path, place: str, words: list[str]) -> None:
+    (tmp_path / "file").touch()
+    code, said = ended(tmp_path / place, *words)
+    assert code == exits.FAILED
+    assert f"{tmp_path / place} holds no spool: name one with --spool" in said
+
+
+@pytest.mark.parametrize(
+    ("home", "says"), [("home", "records those"), ("file", "cannot be written, so it records none")]
+)
+def test_a_list_says_whether_anything_is_recorded(
+    spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, says: str
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / home / "state"))
+    assert says in ended(spool, "list")[1]
+
+
 @pytest.mark.parametrize("words", [["status", "x"], ["status", "x", "--json"], ["list"]])
 def test_a_closed_standard_output_is_no_bug(spool: Path, words: list[str]) -> None:
     publish(spool)
