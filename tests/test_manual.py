@@ -145,7 +145,7 @@ ASK = {
     "bash": """
         PATH=$1:$PATH
         source "$2/bash-completion/completions/spoolctl"
-        COMP_WORDS=(spoolctl nix) COMP_CWORD=1
+        COMP_WORDS=(spoolctl nix) COMP_LINE="spoolctl nix" COMP_CWORD=1
         _spoolctl_completion spoolctl
         printf '%s\\n' "${COMPREPLY[@]}"
     """,

@@ -6,6 +6,7 @@ from here.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -33,7 +34,12 @@ def ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[Com
 def _place(context: click.Context) -> Place:
     """Return the place named before or after the command. While a shell completes, the context has no place yet."""
     said = context.find_root().params
-    return Place(said.get("config"), context.meta.get(SPOOL) or said.get("spool"))
+    return Place(_expanded(said.get("config")), _expanded(context.meta.get(SPOOL) or said.get("spool")))
+
+
+def _expanded(word: str | None) -> str | None:
+    """Return a path as the shell will give it to the command: a completing shell has not expanded it yet."""
+    return os.path.expandvars(os.path.expanduser(word)) if word else None
 
 
 def languages(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

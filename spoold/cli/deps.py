@@ -11,7 +11,7 @@ from rich.console import Console
 from spoold import client
 from spoold.cli import ahead, exits, exporting, importing, reading, render, tables, why
 from spoold.cli.options import JSON, TIMEOUT
-from spoold.cli.place import Place, pass_settings
+from spoold.cli.place import Place, pass_settings, require_store
 from spoold.config import Settings
 from spoold.model.errors import ClientError, NewerFormatError
 from spoold.model.response import Package, Status
@@ -89,6 +89,7 @@ def verify(settings: Settings, *, as_json: bool) -> int:
 
     Exit codes: 0 every path is as it was built, 1 a path is not: do what the message says.
     """
+    require_store(settings)
     with Console(stderr=True, quiet=as_json).status("hashing everything in the store"):
         found = verified(settings.nix)
     if as_json:

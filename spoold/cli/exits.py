@@ -53,6 +53,10 @@ def timed_out(ids: str, timeout: float) -> int:
 def say(text: str, code: int) -> None:
     """Say what went wrong: to a person, and with ``--json`` also to a program."""
     print(text, file=sys.stderr)
+    _tell_program(text, code)
+
+
+def _tell_program(text: str, code: int) -> None:
     if "--json" in sys.argv:
         import json  # noqa: PLC0415 - few commands use --json, and fewer of them fail
 
@@ -102,8 +106,9 @@ def guard(main: Callable[[], object], name: str) -> NoReturn:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(nobody_reads())
-    except SystemExit:
-        if sys.stdout is not stdout:  # click saw that nobody reads, replaced it, and would end with 1
+    except SystemExit as error:
+        # click replaces standard output when nobody reads it, and rich ends the program. Both would end with 1.
+        if sys.stdout is not stdout or isinstance(error.__context__, BrokenPipeError):
             sys.exit(nobody_reads())
         raise
     except (SpooldError, SpoolError, OSError) as error:
@@ -121,16 +126,13 @@ def guard(main: Callable[[], object], name: str) -> NoReturn:
 def _show_usage(error: click.ClickException) -> NoReturn:
     code = error.exit_code  # that of a usage error is 2
     error.show()
-    if "--json" in sys.argv:
-        import json  # noqa: PLC0415 - as above
-
-        print(json.dumps({"error": error.format_message(), "exit_code": code}))
+    _tell_program(error.format_message(), code)
     sys.exit(code)
 
 
 def _said(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is None:
-        return f"reading or writing failed: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'reading or writing failed'}: {error.strerror}"
     return str(error)
 
 

@@ -119,7 +119,8 @@ def listed(
     elif rows:
         tables.show([_table(rows, now)])
     else:
-        click.echo(f"no submissions to list; {record.path} records those that were made from here", err=True)
+        records = "records those that were" if record.can_add() else "cannot be written, so it records none that are"
+        click.echo(f"no submissions to list; {printable(record.path)} {records} made from here", err=True)
     return exits.OK
 
 

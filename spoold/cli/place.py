@@ -77,3 +77,16 @@ def pass_settings(command: Callable[..., R]) -> Callable[..., R]:
         return command(place.settings, *args, **kwargs)
 
     return click.pass_obj(with_settings)
+
+
+def require_store(settings: Settings) -> None:
+    """Raise :class:`OperatorError` unless the builder's Nix store is on this host."""
+    from spoold.model.errors import OperatorError  # noqa: PLC0415 - as above
+
+    try:
+        os.stat(os.path.join(settings.nix.state, "nix"))
+    except FileNotFoundError:
+        raise OperatorError(
+            f"{settings.nix.state} has no Nix store: run this on the builder's host, with its settings ([nix] state), "
+            "once the builder has run"
+        ) from None

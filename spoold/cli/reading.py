@@ -37,6 +37,7 @@ def look(transport: Transport, id_: str) -> Response | None:
 
     ``id_`` may also be the name of a file that was refused for its name. The result is then the refusal.
     """
+    transport.require()
     spool = root(transport)
     if spool and not names.is_id(id_):
         return _refused_name(spool, id_)

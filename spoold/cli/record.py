@@ -48,6 +48,8 @@ class Record:
 
     def add(self, id_: str, name: str) -> bool:
         """Record a submission, and return whether that worked."""
+        if self.path.startswith(f"{homes.NOWHERE}/"):
+            return False  # root could make the home that nobody should have
         try:
             line = msgspec.json.encode(Entry(id_, printable(name), round(time.time(), 3))) + b"\n"
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
@@ -60,6 +62,15 @@ class Record:
         except OSError:
             return False
         return True
+
+    def can_add(self) -> bool:
+        """Tell whether a submission can be recorded, as far as the rights to the file or its directory tell."""
+        path = self.path
+        if path.startswith(f"{homes.NOWHERE}/"):
+            return False
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        return (path == self.path or os.path.isdir(path)) and os.access(path, os.W_OK)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
@@ -96,7 +107,7 @@ class Record:
         try:
             with open(self.path, "rb") as file:
                 found = [entry for line in file if (entry := _entry(line))]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return list({entry.id: entry for entry in reversed(found)}.values())
 

@@ -44,6 +44,8 @@ def status(place: Place, *, id_: str, raw: bool, as_json: bool) -> int:
     if response is None:
         from spoold.cli import misnaming  # noqa: PLC0415 - as in reading
 
+        if id_.startswith("--"):  # more likely a misspelt option than a file of that name
+            raise click.UsageError(f"there is no option {misnaming.shown(id_)}, nor a submission of that name")
         raise ClientError(f"'{misnaming.shown(id_)}': {misnaming.why_unknown(here, id_)}")
     show(id_, response, as_json=as_json, raw=raw)
     if here and names.is_id(id_):

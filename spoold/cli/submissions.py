@@ -66,6 +66,7 @@ def wait(place: Place, *, ids_: tuple[str, ...], any_of: bool, raw: bool, timeou
     was refused, 7 the service failed, 8 one was cancelled; where several apply, the highest.
     """
     with client.Spool(place.spool) as spool:
+        spool.transport.require()
         submissions = [client.Submission(_checked(id_)) for id_ in dict.fromkeys(ids_)]
         show = partial(_show_end, as_json=as_json, raw=raw, wanted=Status.COMPLETED)
         teller = waiting.Teller(spool, submissions[0]) if len(submissions) == 1 and not as_json else None

@@ -13,7 +13,7 @@ import msgspec
 
 from spoold.cli import exits, render, text
 from spoold.cli.options import JSON
-from spoold.cli.place import pass_settings
+from spoold.cli.place import pass_settings, require_store
 from spoold.config import Settings
 from spoold.model.errors import NewerFormatError, OperatorError
 from spoold.nix.store import LOGICAL
@@ -56,6 +56,7 @@ def command(settings: Settings, *, path: str, all_: bool, as_json: bool) -> int:
     """
     layout.check(settings.spool.path)
     wanted = _store_path(path, settings)
+    require_store(settings)
     found = why(settings.nix, wanted)
     if found.size is None:
         raise OperatorError(f"{wanted} is not in the store of {settings.nix.state}")

@@ -62,7 +62,7 @@ class AsyncSpool:
 
     async def wait(self, submission: Submission | str, timeout: float | None = None) -> Response:
         """Return a response once it has come; see :meth:`Spool.wait`."""
-        one = (await self._spool())._of(submission)
+        one = await asyncio.to_thread((await self._spool())._of, submission)
         try:
             async with asyncio.timeout(timeout):
                 await self._done(one)

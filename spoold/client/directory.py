@@ -97,7 +97,7 @@ class Directory:
         """Look for each answer once."""
         found = {}
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 try:
                     found[name] = read(self.path("done", name))
                 except PermissionError:

@@ -33,6 +33,9 @@ class Gateway:
             return done
         raise UnreachableError(done_text(done) or f"the gateway ended with exit code {done.code}")
 
+    def require(self) -> None:
+        """Do nothing: each question fails where there is no spool."""
+
     def drop(self, id_: str, data: bytes) -> Dropped:
         """Submit a request. The gateway returns its id.
 

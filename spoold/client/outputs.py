@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from spoold.client.errors import AnswerError, RequestError
-from spoold.client.response import Response, ReturnedFile, decoded
+from spoold.client.response import REJECTED, Response, ReturnedFile, decoded
 from spoold.client.transport import MOST, Transport, digest
 
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -20,7 +20,12 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def of_response(response: Response, case: str | None) -> list[ReturnedFile]:
-    """Return the files of the run, or of a case. Raises :class:`RequestError` where there is no such case."""
+    """Return the files of the run, or of a case.
+
+    Raises :class:`RequestError` where there is no such case, or where the request was refused.
+    """
+    if response.status == REJECTED:
+        raise RequestError(f"{response.id}: no files came back, because it was refused: {response.reason}")
     if case is None:
         return response.outputs or []
     for each in response.cases or []:

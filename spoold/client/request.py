@@ -57,7 +57,7 @@ class Output(TypedDict, total=False):
 
 
 class _Options(TypedDict, total=False):
-    """All keys of a request except its files and its input."""
+    """All keys of a request except its files, its input and its outputs."""
 
     args: list[str]
     env: dict[str, str]
@@ -67,7 +67,6 @@ class _Options(TypedDict, total=False):
     checker: dict[str, Any]
     interactor: dict[str, Any]
     stop_on_failure: bool | Literal["group"]
-    outputs: list[Output]
     nixpkgs: str
     progress: bool
     priority: int
@@ -79,18 +78,28 @@ class Request(_Options, total=False):
     files: list[File]
     inputs: str
     inputs_encoding: Encoding
+    outputs: list[Output]
     kind: Literal["run", "list-dependencies"]
 
 
-def program(files: Mapping[str, str | bytes], stdin: str | bytes = b"", **options: Unpack[_Options]) -> Request:
+def program(
+    files: Mapping[str, str | bytes],
+    stdin: str | bytes = b"",
+    *,
+    outputs: Iterable[Output | str] = (),
+    **options: Unpack[_Options],
+) -> Request:
     """Return a request for files, given by name. The file ``run.sh`` is run.
 
-    ``options`` are keys of the request. Names of files are as in a request: relative, with ``/`` between their parts.
-    :func:`packages` makes the content of a ``cutor.nix``.
+    ``outputs`` are patterns for files to be returned, such as ``plot*.png``. ``options`` are other keys of the request.
+    Names of files are as in a request: relative, with ``/`` between their parts. :func:`packages` makes the content of
+    a ``cutor.nix``.
     """
     request = Request(files=[file(name, content) for name, content in files.items()])
     if stdin:
         request["inputs"], request["inputs_encoding"] = encoded(stdin)
+    if wanted := [Output(path=each) if isinstance(each, str) else each for each in outputs]:
+        request["outputs"] = wanted
     request.update(options)  # type: ignore[typeddict-item]  # they are keys of a request
     return request
 

@@ -166,6 +166,7 @@ class Spool:
             return submission
         if not names.is_id(submission):
             raise RequestError(f"{submission!a} cannot be an id: {names.RULE}")
+        self.transport.require()  # nobody has dropped anything here yet, and a wait for a wrong spool would not end
         return Submission(submission)
 
     def _completed(

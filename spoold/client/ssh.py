@@ -239,6 +239,9 @@ class Shell:
     def _run(self, script: str, *words: str, data: bytes = b"", most: int = MOST) -> Done:
         return self._connection.run(command(script, self._root, *words), data, most=most)
 
+    def require(self) -> None:
+        """Do nothing: each question fails where there is no spool."""
+
     def drop(self, id_: str, data: bytes) -> Dropped:
         """Put a request into the drop box under its final name in one step, once all of it has arrived."""
         file = id_

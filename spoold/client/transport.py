@@ -29,6 +29,9 @@ class Transport(Protocol):
     answer that is larger than any response.
     """
 
+    def require(self) -> None:
+        """Raise :class:`NoSpoolError` where there is no spool, unless each question says so by itself."""
+
     def drop(self, id_: str, data: bytes) -> Dropped:
         """Put a request into the drop box. Raises :class:`RequestError` where the id cannot be used."""
 

@@ -165,7 +165,9 @@ class Watch:
             self._away_since = now if self._away_since is None else self._away_since
             if error.errno in AWAY and now < self._away_since + OUTAGE:
                 return {}
-            raise UnreachableError(f"the spool cannot be read: {error}. Nothing is lost: wait again later") from error
+            raise UnreachableError(
+                f"the spool cannot be read: {error.strerror}. Nothing is lost: wait again later"
+            ) from error
         self._away_since = None
         return found
 

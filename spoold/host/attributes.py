@@ -1,6 +1,6 @@
 """The attributes of a file, as values to keep and compare later: identity, owner, size and rights.
 
-Nothing here changes or opens a file. Of a link, lstat(2) describes the link itself.
+Nothing here changes or opens a file. lstat(2) describes a link itself, not the file that it leads to.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one run may take.
 
     ``wall`` and ``silence`` (time without output) are seconds. ``stdout`` and ``stderr`` say how many bytes of each
-    stream are kept. Of a longer stream the last ``tail`` bytes are kept too, behind a line that says how many are
+    stream are kept. If a stream is longer, its last ``tail`` bytes are kept too, behind a line that says how many are
     missing. With ``output`` set, the program is stopped when it wrote more bytes than that. Else all output is read.
     ``grace`` is the seconds between SIGTERM and SIGKILL.
     """

@@ -15,7 +15,7 @@ from spoold.client import names
 from spoold.model import ids
 
 PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-MOST, SHORTENED = 200, 100  # bytes of the text for a name. Of a longer text, the first SHORTENED bytes are kept
+MOST, SHORTENED = 200, 100  # bytes of the text for a name. A longer text is cut to SHORTENED bytes
 SHOWN = 5  # how many wrong characters are named
 WORD = re.compile(r"[A-Za-z0-9_]{8,32}")
 ENDING = re.compile(r"\.(json|cancel)", re.IGNORECASE)

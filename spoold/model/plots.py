@@ -14,7 +14,7 @@ BUCKETS = 24  # bars of a histogram
 
 
 def bars(values: Sequence[float], name: str, height: int = HEIGHT, more: str = "") -> str:
-    """Return a bar for each value, the largest as high as the plot. Of many values, a bar is the largest of a few.
+    """Return a bar for each value, the largest as high as the plot. If there are many, a bar is the largest of a few.
 
     ``more`` are attributes of the SVG.
     """

@@ -158,7 +158,7 @@ def finished_phase(
 
 
 def cancelled_phase(seconds: float, signal: str = "") -> Phase:
-    """Make the record of a phase that was cancelled after ``seconds``, and of which nothing else is known."""
+    """Make the record of a phase that was cancelled after ``seconds``. Nothing else is known of it."""
     nothing = Stream(b"", 0)
     return finished_phase(stdout=nothing, stderr=nothing, time=seconds, outcome=Outcome.CANCELLED, signal=signal)
 

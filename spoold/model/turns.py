@@ -84,7 +84,7 @@ class Turns(Generic[Thing]):
 class BestTurns(Turns[Thing]):
     """Turns with room for the best things of each owner: for ``total`` of all owners together, or an eighth more.
 
-    A caller that adds a thing gets back the things that have no room. Of two equal things the older one stays.
+    A caller that adds a thing gets back the things that have no room. If two things are equal, the older one stays.
     """
 
     def __init__(self, total: int) -> None:

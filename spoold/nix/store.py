@@ -1,10 +1,10 @@
 """The Nix store of this spool. All modules of ``spoold.nix`` call Nix programs through this one.
 
-Theory of operation: the store is a chroot store, physically ``<state>/nix/nix/store``, logically ``/nix/store``. Of the
-host's Nix it needs only the programs, and no daemon. Every program starts with an empty environment, with every option
-that matters on its command line, and with an empty configuration directory, so that the host's nix.conf is not read. It
-runs as root of the namespace that the users of builds are in (:mod:`spoold.nix.users`). Outside of that namespace the
-store's contents can only be read.
+Theory of operation: the store is a chroot store, physically ``<state>/nix/nix/store``, logically ``/nix/store``. It
+needs only the programs of the host's Nix, and no daemon. Every program starts with an empty environment, with every
+option that matters on its command line, and with an empty configuration directory, so that the host's nix.conf is not
+read. It runs as root of the namespace that the users of builds are in (:mod:`spoold.nix.users`). Outside of that
+namespace the store's contents can only be read.
 
 Jobs get the physical directory as their ``/nix/store``. So it must not be listable, since names of store paths tell
 what others use. Nix resets the mode of that directory whenever it starts with a build group, and no option prevents

@@ -93,7 +93,7 @@ class Ended(StrEnum):
 class Report(msgspec.Struct, kw_only=True):
     """What came of an order.
 
-    Of very many passages it holds only the first ones. Half of the room is kept for passages with trouble.
+    It holds only the first passages if there are very many. Half of the room is kept for passages with trouble.
     """
 
     ended: Ended

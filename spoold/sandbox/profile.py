@@ -10,7 +10,7 @@ from typing import Any
 
 @functools.cache
 def profile(*, cells: bool) -> dict[str, Any]:
-    """Return the profile in Docker's form. Of its keys, OCI's form lacks ``archMap``."""
+    """Return the profile in Docker's form. OCI's form has no ``archMap``."""
     found = _read("seccomp.json")
     if cells:
         found["syscalls"] += _read("seccomp-recycled.json")["syscalls"]

@@ -4,7 +4,7 @@ The filter refuses what only the supervisor of a recycled container may do: name
 a container's profile should refuse, but what not every engine's profile does: io_uring, whose requests no filter sees,
 and the calls of other architectures, whose numbers mean something else.
 
-Of sockets it allows Unix ones, TCP and UDP. A network namespace does not hold AF_VSOCK, and AF_ALG reaches much of the
+It allows the sockets of Unix, TCP and UDP. A network namespace does not hold AF_VSOCK, and AF_ALG reaches much of the
 kernel. A kernel that lacks what a program asks for starts modprobe as the host's root, outside of every limit. So no
 job may ask for SCTP or TIPC, for other types of IP sockets, for bridges or VLANs. Netlink is refused too, so
 getifaddrs(3) fails: a filter does not see what is sent, and by RTM_GETTFILTER anybody may ask for a traffic classifier

@@ -180,7 +180,7 @@ def owners_for(root: str) -> Accounts | None:
 def check(root: str) -> None:
     """Raise :class:`OperatorError` unless ``root`` holds a spool that this user may work on."""
     for directory in DIRECTORIES:
-        path = os.path.join(root, directory.path)
+        path = os.path.normpath(os.path.join(root, directory.path))
         try:
             if stat.S_ISDIR(os.stat(path).st_mode):
                 continue

@@ -147,7 +147,7 @@ def _left(done: str, name: str, readers: AbstractSet[int]) -> Item | None:
 
 
 def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:
-    """Return the owner of an answer: the user whom its list lets read it, or to whom it was given away."""
+    """Return the owner of an answer: the user who may read it by its list, or who was given the file."""
     try:
         access = acl.of(answer)
     except OSError:

@@ -14,7 +14,9 @@ from spoold.host import fsops
 from spoold.host.textfile import files_of
 
 MOST = 1 << 22  # bytes of a file
-COUNTED = re.compile(r'^spoold_(responses|dropped)_total\{.*?\b(?:status|outcome)="(\w+)".*\} (\S+)$', re.MULTILINE)
+LARGEST = 1e15  # a value that is larger, or negative, counts as 0: no daemon counts so far
+COUNTED = ("spoold_responses_total", "spoold_dropped_total")
+OUTCOME = re.compile(r'\b(?:status|outcome)="(\w+)"')
 
 
 class Rates:
@@ -30,9 +32,9 @@ class Rates:
         totals: dict[str, float] = {}
         for path, written, text in texts(self._directory, self._spool):
             counts: dict[str, float] = {}
-            for _, name, value in COUNTED.findall(text):
-                counts[name] = counts.get(name, 0.0) + _number(value)
-                totals[name] = totals.get(name, 0.0) + _number(value)
+            for name, value in _counted(text):
+                counts[name] = counts.get(name, 0.0) + value
+                totals[name] = totals.get(name, 0.0) + value
             self._compare(path, written, counts)
         rates: dict[str, float] = {}
         for growth in self._rates.values():
@@ -62,10 +64,30 @@ def texts(directory: str, spool: str, since: float = 0.0) -> Iterator[tuple[str,
             yield path, written, data.decode(errors="replace")
 
 
-def gauge(text: str, name: str, labels: str = "") -> list[float]:
-    """Return the values of a series in a text, with these labels."""
-    found = re.findall(rf"^{re.escape(name)}\{{[^\n]*{re.escape(labels)}[^\n]*\}} (\S+)$", text, re.MULTILINE)
-    return [_number(value) for value in found]
+def gauge(text: str, name: str, label: str = "") -> list[float]:
+    """Return the values of a series in a text, with this label."""
+    return [value for series, labels, value in _lines(text) if series == name and label in labels]
+
+
+def _counted(text: str) -> Iterator[tuple[str, float]]:
+    """Yield each outcome that is counted in a text, and its count."""
+    for series, labels, value in _lines(text):
+        found = OUTCOME.search(labels) if series in COUNTED else None
+        if found:
+            yield found[1], value
+
+
+def _lines(text: str) -> Iterator[tuple[str, str, float]]:
+    """Yield the name of each series in a text, its labels and its value.
+
+    The time that this takes grows with the length of the text alone, whatever the text is.
+    """
+    for line in text.split("\n"):
+        if line.startswith("spoold_"):
+            series, _, rest = line.partition("{")
+            labels, closed, value = rest.rpartition("} ")
+            if closed:
+                yield series, labels, _number(value)
 
 
 def _number(text: str) -> float:
@@ -73,4 +95,4 @@ def _number(text: str) -> float:
         value = float(text)
     except ValueError:
         return 0.0
-    return value if math.isfinite(value) else 0.0
+    return value if math.isfinite(value) and 0 <= value <= LARGEST else 0.0

@@ -1,8 +1,8 @@
 """Retention: answers are removed after a while, and so are files that nobody comes back to.
 
 Spec: spool-layout.md, "Retention". A sweep goes through a directory twice, first to count and then to remove. It takes
-a few names at a time, so it delays nothing and needs no memory for what lies there. Of a submission the entry goes
-first, durably, and the response last. While there is a response without an entry, intake waits with that id, and the
+a few names at a time, so it delays nothing and needs no memory for what lies there. The entry of a submission goes
+first, durably, and its response last. While there is a response without an entry, intake waits with that id, and the
 next sweep ends what a crash interrupted. A process that has a response open can read on, since only the name goes.
 
 Where an archive is asked for, only what is in the archive is removed (``archive``).

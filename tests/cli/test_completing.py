@@ -90,6 +90,8 @@ def terminal(request: pytest.FixtureRequest, share: Path, tmp_path: Path) -> Ite
     here = tmp_path / "here"
     (here / "folder").mkdir(parents=True)
     (here / "program.py").touch()
+    for name in ("odd name.py", "odd$(touch ran).py", "oddly\nnamed.py"):
+        (here / name).touch()
     environment = {
         "PATH": f"{program.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(REPOSITORY),
@@ -104,6 +106,11 @@ def terminal(request: pytest.FixtureRequest, share: Path, tmp_path: Path) -> Ite
         patch.setenv("XDG_STATE_HOME", environment["XDG_STATE_HOME"])
         Record(str(tmp_path / "spool")).add("alice-ex3-0123456789ab", "alice.py")
         Record(str(tmp_path / "other")).add("bob-fedcba987654", "bob.py")
+        hostile = Record("ssh://host:22/var/spool")
+        hostile.add("1000.cho-$(touch ran)", "x.py")
+        hostile.add("1000.cho-0.1_x", "a:b %F{red} $(touch ran) `touch ran` 'x\"\x1b]0;x\x07,y.py")
+        with open(hostile.path, "ab") as file:
+            file.write(b'{"id": "1000.cho-$(touch ran)", "name": "x"}\n{"id": "1000.cho-*", "name": "x"}\n')
     made = Terminal(shell, environment, here)
     made.type(START[shell][1].format(place=share) + "\r", "spoolctl")
     made.type("echo read''y\r", "ready")
@@ -123,8 +130,25 @@ def terminal(request: pytest.FixtureRequest, share: Path, tmp_path: Path) -> Ite
         ("spoolctl submit fol", "submit folder"),
         ("spoolctl outputs x -C fol", "-C folder"),
         ("spoolctl run --language pasc", "--language pascal"),
+        ("spoolctl run --language=pasc", "--language=pascal"),
+        ("spoolctl outputs x --directory=fol", "--directory=folder"),
+        ("spoolctl batch x --html=prog", "--html=program.py"),
+        ("spoolctl --spool=../other outputs bo", "outputs bob-fedcba987654"),
+        ("spoolctl --spool ~/other outputs bo", "outputs bob-fedcba987654"),
+        ("spoolctl outputs --spool $HOME/other bo", "bob-fedcba987654"),
+        ("spoolctl --spool ssh://host:22/var/spool status 1000", "status 1000.cho-0.1_x"),
+        ("spoolctl list --spool=ssh://host:22/var/spool --state=compl", "--state=completed"),
         ("spoolctl list --state compl", "--state completed"),
     ],
 )
 def test_a_shell_completes(terminal: Terminal, typed: str, shown: str) -> None:
     terminal.type(f"{typed}\t", shown)
+
+
+def test_names_of_files_are_quoted_and_nothing_in_a_name_runs(terminal: Terminal, tmp_path: Path) -> None:
+    """A completed name is one word for the program, whatever is in it."""
+    for at, (typed, name) in enumerate((("odd\\ ", "odd name.py"), ("odd\\$", "odd$(touch ran).py"))):
+        terminal.type(f"spoolctl run {typed}\t", ".py")
+        # The line is turned into the arguments of a program that shows them.
+        terminal.type(f"\x01printf '<%s>' {at} \x05\r", f"<{name}>")
+    assert not list(tmp_path.rglob("ran"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spoold.cli.grading import cases, documents, expected, material, testdata
-from spoold.cli.grading.package import Package, comparison, run_limits
+from spoold.cli.grading.package import MIB, Package, checker_limits, comparison, run_limits
 from spoold.cli.grading.solutions import Finder
 from spoold.model.errors import ClientError
 from tests.grading import case_files, package
@@ -59,6 +59,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert documents.read_if_there(str(tmp_path / "other.yaml")) is None
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert documents.read(str(tmp_path / "empty.yaml")).values == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "output"),
+    [("pass-fail", 8, 8), ("interactive", 8, 16), ("interactive", 32, 32)],
+)
+def test_the_format_does_not_bound_what_an_interactor_gives_to_programs(
+    tmp_path: Path, kind: str, said: int, output: int
+) -> None:
+    text = f"problem_format_version: 2025-09\ntype: {kind}\nlimits: {{validation_output: {said}}}\n"
+    limits: Any = checker_limits(package(tmp_path, text))
+    assert limits["run"]["stdout"] == output * MIB
 
 
 def test_values_by_their_types() -> None:

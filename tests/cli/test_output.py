@@ -20,6 +20,7 @@ import pytest
 from spoold.cli import exits, tables
 from spoold.cli.tables import Table, Text
 from spoold.cli.text import readable
+from spoold.spool import layout
 
 
 @pytest.fixture
@@ -180,6 +181,70 @@ def test_a_reader_that_is_gone_has_its_exit_code(spool: Path, words: list[str]) 
         assert ended(spool, *words, stdout=theirs) == (exits.PIPE_CLOSED, "")
     finally:
         os.close(theirs)
+
+
+def test_a_reader_that_is_gone_is_no_bug_of_other_output_either(tmp_path: Path) -> None:
+    """rich ends the program by itself, with 1. An error in JSON has a code already."""
+    layout.create(str(tmp_path / "spool"))
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        assert ended(tmp_path / "spool", "check", stdout=theirs) == (exits.PIPE_CLOSED, "")
+        code, said = ended(tmp_path / "spool", "status", "--json", stdout=theirs)
+    finally:
+        os.close(theirs)
+    assert code == exits.USAGE
+    assert "Missing argument" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", [["deps", "verify"], ["deps", "why", "a" * 32 + "-a"]])
+def test_a_host_without_a_store_is_told_where_it_is(tmp_path: Path, words: list[str]) -> None:
+    layout.create(str(tmp_path / "spool"))
+    config = tmp_path / "spoold.toml"
+    config.write_text(f'[nix]\nstate = "{tmp_path}/none"\n')
+    code, said = ended(tmp_path / "spool", "--config", str(config), *words)
+    assert code == exits.FAILED
+    assert f"{tmp_path}/none has no Nix store: run this on the builder's host" in said
+
+
+def test_errors_of_files_name_the_file_first(spool: Path) -> None:
+    code, said = ended(spool, "report", "/dev/null/x", "-o", "x.html")
+    assert (code, "Errno" in said) == (exits.FAILED, False)
+    assert "/dev/null/x: Not a directory" in said
+
+
+def test_a_misspelt_option_is_no_id(spool: Path) -> None:
+    code, said = ended(spool, "status", "--jsno")
+    assert code == exits.USAGE
+    assert "there is no option --jsno" in said
+
+
+def test_a_missing_spool_is_called_by_its_name(tmp_path: Path) -> None:
+    code, said = ended(tmp_path / "none", "check")
+    assert code == exits.FAILED
+    assert f"{tmp_path}/none is missing: make the spool" in said
+
+
+@pytest.mark.parametrize("place", ["none", "file"])
+@pytest.mark.parametrize("words", [["wait", "x"], ["status", "x"], ["logs", "x"], ["outputs", "x"], ["cancel", "x"]])
+def test_no_command_waits_at_a_place_that_is_no_spool(tmp_path: Path, place: str, words: list[str]) -> None:
+    (tmp_path / "file").touch()
+    code, said = ended(tmp_path / place, *words)
+    assert code == exits.FAILED
+    assert f"{tmp_path / place} holds no spool: name one with --spool" in said
+
+
+@pytest.mark.parametrize(
+    ("home", "says"), [("home", "records those"), ("file", "cannot be written, so it records none")]
+)
+def test_a_list_says_whether_anything_is_recorded(
+    spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, says: str
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / home / "state"))
+    assert says in ended(spool, "list")[1]
 
 
 @pytest.mark.parametrize("words", [["status", "x"], ["status", "x", "--json"], ["list"]])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from spoold import client
-from spoold.cli import record
+from spoold.cli import homes, record
 from spoold.cli.record import Record
 
 
@@ -36,6 +36,16 @@ def test_what_was_submitted_is_told_newest_first() -> None:
     assert ours.add("d", os.fsdecode(b"caf\xe9\n.py"))
     assert ours.entries()[0].name == "caf\\udce9\\n.py"
     assert ours.entries()[0].at >= ours.entries()[1].at > 0
+
+
+def test_nobody_makes_the_home_of_users_who_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", homes.NOWHERE)
+    ours = Record("/srv/spool")
+    assert not ours.add("a", "a.py")
+    assert not ours.can_add()
+    assert ours.entries() == []
+    assert not os.path.lexists(homes.NOWHERE)
 
 
 def test_each_spool_has_its_own(tmp_path: Path) -> None:

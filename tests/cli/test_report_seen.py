@@ -56,7 +56,7 @@ def hostile_rows() -> list[Row]:
         run = Phase(stdout=text, stderr=text, time=0.1 * number, memory=number << 20, signal=text, outcome=text)
         difference = Difference(line=1, column=1, expected=text, printed=f"{text}{text}")
         cases = [
-            Case(name=text, verdict="wrong_answer", run=run, difference=difference, message=text),
+            Case(name=text, verdict="wrong_answer", run=run, difference=difference, message=text, interaction=text),
             Case(name=f"2{text}", verdict=text, run=run),
         ]
         common = {"reason": text, "notes": [text], "submitted": text, "compile": run, "outputs_missing": [text]}

@@ -56,6 +56,20 @@ def test_submit_and_wait(spool: client.Spool) -> None:
     assert spool.status(submission.id) == response
 
 
+def test_nobody_waits_for_an_id_where_there_is_no_spool(tmp_path: Path) -> None:
+    with client.Spool(tmp_path / "none") as spool:
+        for ask in (spool.wait, spool.outputs, spool.cancel):
+            with pytest.raises(client.NoSpoolError, match="holds no spool"):
+                ask("x")
+
+    async def wait() -> None:
+        async with client.AsyncSpool(tmp_path / "none") as spool:
+            await spool.wait("x")
+
+    with pytest.raises(client.NoSpoolError, match="holds no spool"):
+        asyncio.run(wait())
+
+
 def test_what_a_program_reads_and_gets(spool: client.Spool) -> None:
     files: dict[str, str | bytes] = {"run.sh": 'cat; cat data; echo "$1$WHO"', "data": b"\x00\xff"}
     response = spool.wait(spool.submit(client.program(files, b"\xfe", args=["a"], env={"WHO": "me"})))

@@ -65,6 +65,22 @@ def test_out_of_the_response_and_the_tar(root: Path) -> None:
     assert spool.save("x", target, over=True) == ["a", "sub/b"]
 
 
+def test_patterns_are_given_as_text_or_whole(root: Path) -> None:
+    made = client.program({"run.sh": "true"}, outputs=["plot*.png", {"path": "x", "required": True}])
+    assert made["outputs"] == [{"path": "plot*.png"}, {"path": "x", "required": True}]
+    assert "outputs" not in client.program({"run.sh": "true"})
+
+
+def test_a_refused_request_is_no_request_without_files(root: Path) -> None:
+    """Nobody should take the lack of files for a program that wrote none."""
+    spool = publish(root, status="REJECTED", reason="outputs[0]: why")
+    for ask in (spool.outputs, lambda id_: spool.save(id_, root)):
+        with pytest.raises(
+            client.RequestError, match=r"x: no files came back, because it was refused: outputs\[0\]: why"
+        ):
+            ask("x")
+
+
 def test_of_a_case(root: Path) -> None:
     tar = tar_of({"one/a": b"A", "two/a": b"B"})
     cases = [

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.engines import REPOSITORY, unavailable
 
@@ -127,7 +131,8 @@ def test_pages_and_completions_come_with_the_programs_and_go_with_them(place: Pl
     page = (environment / "share/man/man1/spoolctl.1").read_text()
     assert all(f"spoolctl {name}" in page.replace("\\-", "-") for name in ("run", "list", "logs", "outputs"))
     script = environment / "share/bash-completion/completions/spoolctl"
-    ask = f"PATH={environment}/bin:$PATH; source {script}; COMP_WORDS=(spoolctl out) COMP_CWORD=1; _spoolctl_completion"
+    line = "COMP_WORDS=(spoolctl out) COMP_LINE='spoolctl out' COMP_CWORD=1"
+    ask = f"PATH={environment}/bin:$PATH; source {script}; {line}; _spoolctl_completion"
     command = ["bash", "-c", f'{ask} spoolctl; echo "${{COMPREPLY[@]}}"']
     given = {"PATH": os.environ["PATH"], "PYTHONPATH": LIBRARIES}
     done = subprocess.run(command, env=given, capture_output=True, check=False)
@@ -154,3 +159,55 @@ def test_each_comes_and_goes_without_the_other(place: Place) -> None:
         for each in there:
             place.assert_works(each)
         assert place.has("spoold.cli") == ("spoold" in there), step
+
+
+def repacked(names: Iterable[str], directory: Path) -> None:
+    """Write a wheel of each installed distribution, and of everything that it needs, so that no test needs an index."""
+    wanted, found = list(names), set[str]()
+    while wanted:
+        distribution = importlib.metadata.distribution(wanted.pop())
+        name = distribution.metadata["Name"].replace("-", "_")
+        if name in found:
+            continue
+        found.add(name)
+        needs = (Requirement(text) for text in distribution.requires or ())
+        wanted += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+        tag = re.search(r"^Tag: (.*)$", distribution.read_text("WHEEL") or "", re.MULTILINE)
+        assert tag is not None
+        with zipfile.ZipFile(directory / f"{name}-{distribution.version}-{tag[1]}.whl", "w") as wheel:
+            for file in distribution.files or ():
+                if ".." not in file.parts and file.suffix != ".pyc" and file.name != "RECORD":
+                    wheel.write(str(file.locate()), str(file))
+            (information,) = {file.parts[0] for file in distribution.files or () if file.name == "WHEEL"}
+            wheel.writestr(f"{information}/RECORD", "".join(f"{file},,\n" for file in wheel.namelist()))
+
+
+@pytest.mark.timeout(600)
+def test_pipx_installs_the_programs_and_removes_them(place: Place, tmp_path: Path) -> None:
+    """As the operator's page says: links to the programs, and an environment with all other files."""
+    if shutil.which("pipx") is None:
+        unavailable("not installed: pipx")
+    home, programs, wheels = tmp_path / "pipx", tmp_path / "bin", tmp_path / "wheels"
+    wheels.mkdir()
+    (metadata,) = importlib.metadata.distributions(path=[str(place.wheels["spoold"])])
+    repacked((Requirement(text).name for text in metadata.requires or ()), wheels)
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP", "VIRTUAL"))}
+    # No network: pipx asks for newer versions of its own tools first, and goes on without them.
+    given |= {"PIPX_HOME": str(home), "PIPX_BIN_DIR": str(programs), "HOME": str(tmp_path)}
+    given |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+
+    def pipx(*words: str) -> None:
+        done = subprocess.run(["pipx", *words], env=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    pipx("install", str(place.wheels["spoold"]))
+    assert {path.name for path in programs.iterdir()} == {"spoolctl", "spoold"}
+    environment = home / "venvs" / "spoold"
+    assert share(environment) == SHARED
+    assert (environment / "share/spoold/systemd/spoold-executor@.service").exists()
+    for name in ("spoolctl", "spoold"):
+        done = subprocess.run([programs / name, "--version"], env={}, capture_output=True, text=True, check=False)
+        assert done.stdout.endswith(f"{metadata.version}\n"), done.stderr
+    pipx("uninstall", "spoold")
+    assert not list(programs.iterdir())
+    assert not environment.exists()

@@ -1,7 +1,8 @@
 """Where spools lie, apart from the given directory: in memory, and in a loop image with a journal.
 
-What a spool costs depends on what its file system does for an fsync. Both places are file systems of their own, mounted
-below the directory and removed at the end. A mount needs root. The image also needs a loop device and mkfs.ext4.
+The cost of a spool depends on what its file system does for an fsync. Both places are file systems of their own,
+mounted below the directory and removed at the end. A mount needs root. The image also needs a loop device and
+mkfs.ext4.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ there. If it cannot have a place in the slow lane, it is stopped and put back, a
 has tried yet waits for a few times ``patience`` at most, whatever else is being built. While nothing waits, no build is
 stopped.
 
-In both lanes the next client is the one who had less time in places lately (``model.timeshare``). Of one client's
-builds the oldest is first. One client has at most half of the slow lane. A build that several clients asked for comes
+In both lanes the next client is the one who had less time in places lately (``model.timeshare``). A client's
+oldest build is first. One client has at most half of the slow lane. A build that several clients asked for comes
 in the turn of the client who is first, and is charged to that client. A client is a person, with all uids that are
 theirs.
 

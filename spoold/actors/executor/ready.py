@@ -113,7 +113,7 @@ class AllReady:
         self._tried: BestTurns[Ready] = BestTurns(MOST)
         self._trying = False
         self._fresh_next: set[int] = set()  # persons whose last job had been tried before
-        self._held: set[int] = set()  # persons of whom it was found that they may not begin
+        self._held: set[int] = set()  # persons whose next entry may not begin
         self._busy = 0  # slots that have work
         self._stirred = True  # a slot had work since anybody last asked for the usage
 

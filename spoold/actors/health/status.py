@@ -3,6 +3,7 @@
 Health writes it where ``[metrics] status_page`` says, each time that health is measured, in the thread that does so.
 The page has only counts and times, no ids, names or outputs. So anybody may see it, and everybody can read the file.
 The page is replaced in one step, and the browser reloads it by itself. When health ends, the page says so, and stays.
+When health is killed, nobody writes the page any more. Then its one script says how old the page is.
 
 What fails: a page that cannot be made or written stops no work. The log warns once, until the page can be written
 again.
@@ -25,7 +26,7 @@ from spoold.model.ids import Kept
 from spoold.model.page import document, escaped
 from spoold.model.response import FINAL
 from spoold.model.spans import span
-from spoold.model.states import Role
+from spoold.model.states import ALWAYS, Role
 from spoold.upkeep.depth import Depth, Measure, holders
 from spoold.upkeep.rates import Rates, gauge, texts
 
@@ -39,9 +40,26 @@ MEANING = dict(
 )
 TAKEN = {"accepted": "taken in"}  # by intake: not the result of a case
 HISTORY = 3600.0  # seconds that the plot goes back
-LATE = 4  # intervals after which a daemon's file is out of date
+LATE = 4  # intervals after which a daemon's file is out of date, and this page too
+LATEST = 60.0  # seconds at least until the page is out of date, since clocks of readers are not exact
+LARGEST = 1e12  # larger numbers would not fit into a row of a small screen
 ANSWERS = tuple(sorted(FINAL))
 STYLE = "\ntable{margin:.3rem 0 1rem;width:100%;max-width:40rem}\nth,td{padding:.2rem .4rem}\n"
+SCRIPT = """
+(() => {
+"use strict";
+const late = document.getElementById("late"), made = Number(late.dataset.made), most = Number(late.dataset.most);
+function tell() {
+  const age = Date.now() / 1000 - made;
+  const ago = age < 7200 ? `${Math.round(age / 60)} min` : `${Math.round(age / 3600)} h`;
+  const said = `This page was last written ${ago} ago, by the clock of this device. ` +
+    "Health does not run, or cannot write the page, or a clock is wrong.";
+  if (late.textContent !== (age > most ? said : "")) late.textContent = age > most ? said : "";
+}
+tell();
+setInterval(tell, 1000);
+})();
+"""
 
 
 class StatusPage:
@@ -94,13 +112,15 @@ class StatusPage:
         totals, rates = self._rates.look()
         if rates is not None:
             self._history.append(60 * sum(rates.get(name, 0.0) for name in ANSWERS))
+        most = max(LATEST, LATE * self._interval)
         parts = [
             f"<p>As of {_now()}; written every {self._interval:g} s.",
+            f'<p id="late" class="x" role="alert" data-made="{time.time():.0f}" data-most="{most:.0f}"></p>',
             _queue(self._measure.found, self._measure.at, measured),
             _workers(self._root, self._measure.at, self._settings.lease.limit, measured),
             _flow(totals, rates, list(self._history), self._interval),
         ]
-        return _page("\n".join(parts), self._interval)
+        return _page("\n".join(parts), self._interval, SCRIPT)
 
     @property
     def _directory(self) -> str:
@@ -111,8 +131,8 @@ class StatusPage:
         return self._settings.spool.path
 
 
-def _page(body: str, interval: float) -> str:
-    return document("spoold", f"<h1>spoold</h1>\n{body}", style=STYLE, refresh=max(5.0, interval))
+def _page(body: str, interval: float, script: str = "") -> str:
+    return document("spoold", f"<h1>spoold</h1>\n{body}", style=STYLE, script=script, refresh=max(5.0, interval))
 
 
 def _now() -> str:
@@ -139,7 +159,9 @@ def _queue(found: Sequence[Depth], at: float, measured: Sequence[str]) -> str:
     dropped = [value for text in measured for value in gauge(text, "spoold_entries", f'state="{STATES[0]}"')]
     if dropped:
         oldest = [value for text in measured for value in gauge(text, "spoold_oldest_seconds", f'state="{STATES[0]}"')]
-        rows.append((MEANING[STATES[0]], f"{max(dropped):.0f}", span(max(oldest, default=0.0)) if max(dropped) else ""))
+        rows.append((MEANING[STATES[0]], _count(max(dropped)), span(max(oldest, default=0.0)) if max(dropped) else ""))
+    else:
+        rows.append((MEANING[STATES[0]], "not known", ""))
     for depth in found:
         oldest_here = span(max(0.0, at - depth.oldest[0].since)) if depth.oldest else ""
         rows.append((MEANING[depth.state], str(depth.number), oldest_here))
@@ -159,14 +181,14 @@ def _workers(root: str, at: float, limit: float, measured: Sequence[str]) -> str
     for holder in holders(root):
         held[_role(holder.name)] += len(holder.held)
     rows = [
-        (role, f"{alive[role]} of {known[role]}", str(held[role]) if role in held else "")
+        (role, f"{alive[role]} of {known[role]}" if known[role] else "none", str(held[role]) if role in held else "")
         for role in Role
-        if known[role]
+        if known[role] or role in ALWAYS
     ]
     slots, busy = (
         sum(value for text in measured for value in gauge(text, f"spoold_{name}")) for name in ("slots", "slots_busy")
     )
-    told = f"<p>{busy:.0f} of {slots:.0f} slots are in use." if slots else ""
+    told = f"<p>{_count(busy)} of {_count(slots)} slots are in use." if slots else ""
     return _table("Workers", ("role", "alive", "work on"), rows) + told
 
 
@@ -183,13 +205,18 @@ def _flow(
     rows = [
         (
             TAKEN.get(name, name.replace("_", " ").lower()),
-            f"{counted[name]:.0f}",
-            f"{60 * rates.get(name, 0.0):.1f}" if rates else "",
+            _count(counted[name]),
+            _count(60 * rates.get(name, 0.0), digits=1) if rates else "",
         )
         for name in (*DROPPED.labels["outcome"], *ANSWERS)
         if counted.get(name)
     ]
     back = span(len(history) * interval)
-    plot = plots.bars(history, f"Answers a minute in the last {back}, {max(history, default=0):.1f} at most", 48)
+    most = _count(max(history, default=0.0), digits=1)
+    plot = plots.bars(history, f"Answers a minute in the last {back}, {most} at most", 48)
     drawn = f"<p>Answers a minute, in the last {back}:</p>{plot}" if plot else ""
-    return _table("What came of it", ("", "so far", "a minute"), rows) + drawn
+    return _table("What came of it", ("outcome", "so far", "a minute"), rows) + drawn
+
+
+def _count(number: float, digits: int = 0) -> str:
+    return f"over {LARGEST:.0e}" if number > LARGEST else f"{number:.{digits}f}"

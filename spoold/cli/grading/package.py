@@ -50,6 +50,8 @@ MIB = 1 << 20
 # Memory that a program's code and libraries take. Tools for packages count it, and spoold does not, so the limit is
 # lowered by it. It is more than the 2 MiB to which a limit is exact.
 OF_ITSELF = 4.0  # MiB
+# An interactor's output is a program's input, which the format does not bound. Hosts permit no more by default.
+TALK = 16.0  # MiB
 TALKING = 5.0  # seconds on the wall clock for the validator of an interactive problem, within each case
 
 
@@ -205,11 +207,12 @@ def run_limits(package: Package, seconds: float) -> dict[str, object]:
 def checker_limits(package: Package) -> dict[str, object]:
     """Return the limits of the validator."""
     limits = package.limits
+    output = max(limits.validation_output, TALK) if package.is_interactive else limits.validation_output
     return {
         "run": {
             "cpu_time": limits.validation_time,
             "memory": int(limits.validation_memory * MIB),
-            "stdout": int(limits.validation_output * MIB),
+            "stdout": int(output * MIB),
         },
         "compile": {
             "cpu_time": limits.compilation_time,
