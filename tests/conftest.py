@@ -27,7 +27,7 @@ from spoold.model.job import BuildLimits, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.spool import layout
-from tests import engines, plain
+from tests import compiled, engines, plain
 
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 FIRST = 900 * engines.SLOWNESS  # seconds for a test that needs Nix
@@ -64,6 +64,15 @@ def nothing_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
             patch.setenv(name, str(tmp_path_factory.getbasetemp() / name))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have executors that start from this checkout share the program that they compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        if programs := compiled.remember(tmp_path_factory.mktemp("compiled")):
+            patch.setenv("PATH", str(programs), prepend=os.pathsep)
         yield
 
 
