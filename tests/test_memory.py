@@ -38,7 +38,7 @@ def served(
     settings = msgspec.structs.replace(
         nix_settings,
         docker=DockerSettings(host=docker_host),
-        sandbox=SandboxSettings(mode=mode),
+        sandbox=SandboxSettings(mode=mode, waiting=4),  # no reserve for bursts
         executor=ExecutorSettings(slots=4, memory=520 * MIB),
     )
     directory = Path(tempfile.mkdtemp(prefix="spoold-memory."))  # other users can get there
