@@ -18,6 +18,7 @@ from spoold.model.limits import MIB
 from tests.served import Served
 
 pytestmark = [
+    pytest.mark.alike("recycled"),
     pytest.mark.docker,
     pytest.mark.nix,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
