@@ -27,7 +27,7 @@ from spoold.model.job import BuildLimits, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.spool import layout
-from tests import engines, plain
+from tests import compiled, engines, plain, store
 
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 FIRST = 900 * engines.SLOWNESS  # seconds for a test that needs Nix
@@ -67,6 +67,15 @@ def nothing_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have executors that start from this checkout share the program that they compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        if programs := compiled.remember(tmp_path_factory.mktemp("compiled")):
+            patch.setenv("PATH", str(programs), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(scope="session", params=["docker", engines.OCI])
 def engine_at(request: pytest.FixtureRequest) -> str:
     """Return an engine for ``settings_for``: the URL of a Docker Engine that answers, or OCI."""
@@ -99,11 +108,14 @@ def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory)
     given = os.environ.get("SPOOLD_TEST_STATE")
     state = Path(given) if given else tmp_path_factory.mktemp("state")
     engines.nix_state = str(state)
-    yield Settings(
+    made = Settings(
         nix=NixSettings(state=str(state), system=SYSTEM),
         nixpkgs={"default": str(nixpkgs_debian)},
         builder=BuilderSettings(limits=BuildLimits(evaluation_time=600 * engines.SLOWNESS)),
     )
+    if not given:
+        store.seed(made)
+    yield made
     if not given:
         engines.remove_store(state)
 

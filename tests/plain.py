@@ -2,7 +2,9 @@
 
 A variant of a test may run in several set-ups: with each engine, in each mode, as root and as a unit. The plain run
 tries it in one of them. The variant's name chooses the set-up, so each set-up gets its share, the same each time. A
-test of few variants runs in all set-ups. A test that the command line names by itself (``FILE::TEST``) always runs.
+test of few variants runs in all set-ups, unless it is marked ``alike``: it asks nothing that its set-up could answer in
+another way. The mark may name the set-up, such as the one in which the test does most. Attacks, limits and walls are
+never marked. A test that the command line names by itself (``FILE::TEST``) always runs.
 """
 
 from __future__ import annotations
@@ -39,11 +41,19 @@ def _in_other_setups(items: list[pytest.Item]) -> list[pytest.Item]:
         if _parameters(item).keys() & SETUPS:
             tests[item.nodeid.partition("[")[0]][_variant(item)].append(item)
     left_out = []
-    for variants in tests.values():
-        for name, same in variants.items() if len(variants) > FEW else ():
-            chosen = zlib.crc32(name.encode()) % len(same)
-            left_out += same[:chosen] + same[chosen + 1 :]
+    for test, variants in tests.items():
+        for name, same in variants.items():
+            alike = same[0].get_closest_marker("alike")
+            if len(variants) > FEW or alike:
+                wanted = [item for item in same if alike and _has(item, alike.args)] or same
+                key = name if len(variants) > FEW else f"{test} {name}"
+                kept = wanted[zlib.crc32(key.encode()) % len(wanted)]
+                left_out += [item for item in same if item is not kept]
     return left_out
+
+
+def _has(item: pytest.Item, setups: tuple[object, ...]) -> bool:
+    return any(value in setups for value in _parameters(item).values())
 
 
 def _variant(item: pytest.Item) -> str:

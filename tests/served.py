@@ -194,7 +194,7 @@ def in_mode(
     own = msgspec.structs.replace(
         settings,
         docker=DockerSettings(host=docker_host),
-        sandbox=SandboxSettings(mode=mode),
+        sandbox=SandboxSettings(mode=mode, waiting=2),  # no reserve for bursts
         executor=ExecutorSettings(slots=2, drain=0.1),
     )
     made = Served(directory, own) if lease is None else Served(directory, own, lease)

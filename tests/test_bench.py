@@ -73,6 +73,7 @@ def options(work: Path, settings: Settings, docker_host: str, **more: object) ->
     return [word for key, value in given.items() for word in (f"--{key}", str(value))]
 
 
+@pytest.mark.long  # the plain run has the command from end to end, and real rows of executors, below
 @pytest.mark.docker
 @pytest.mark.nix
 @pytest.mark.timeout(PATIENCE + 300)
@@ -106,7 +107,6 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
     assert set(texts) >= named
 
 
-@pytest.mark.long
 @pytest.mark.docker
 @pytest.mark.nix
 @pytest.mark.timeout(PATIENCE + 300)

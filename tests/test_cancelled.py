@@ -18,6 +18,7 @@ from tests.served import PATIENCE, Served, in_mode
 from tests.waiting import until
 
 pytestmark = [
+    pytest.mark.alike,
     pytest.mark.docker,
     pytest.mark.nix,
     pytest.mark.timeout(900),

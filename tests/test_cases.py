@@ -51,6 +51,7 @@ def served(
         yield made
 
 
+@pytest.mark.alike
 def test_a_program_that_is_compiled_once_is_judged_on_each_case(served: Served) -> None:
     inputs = ["20 22", "1 1", "2 2", "3 3", "4 4", "x", "5 6", "20 22"]
     wanted = [{"name": f"{n}", "inputs": each, "expected": {"stdout": "42"}} for n, each in enumerate(inputs)]
@@ -151,6 +152,7 @@ int main(int count, char **words)
 """
 
 
+@pytest.mark.alike
 def test_a_checker_with_packages_of_its_own(served: Served) -> None:
     """The program has Python and no compiler, and the checker is written in C. Neither sees anything of the other."""
     checker = {
@@ -182,6 +184,7 @@ def test_a_checker_with_packages_of_its_own(served: Served) -> None:
     served.assert_nothing_is_left()
 
 
+@pytest.mark.alike
 def test_points_and_words_that_a_checker_leaves(served: Served) -> None:
     script = """
     read -r n < judge/input
@@ -213,7 +216,9 @@ def test_a_checker_that_misbehaves_is_an_error_of_the_judge(served: Served, what
     assert all(case["message"].startswith("checker: ") for case in response["cases"])
 
 
-@pytest.mark.parametrize("role", ["executor", "intake", "health", "builder"])
+@pytest.mark.parametrize(
+    "role", ["executor", *(pytest.param(each, marks=pytest.mark.alike) for each in ("intake", "health", "builder"))]
+)
 def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, role: str) -> None:
     wanted = [{"name": f"{n}", "inputs": f"{n}", "expected": {"stdout": f"{n}"}} for n in range(12)]
     id_ = f"killed-{role}"
@@ -239,6 +244,7 @@ def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, ro
     served.assert_nothing_is_left()
 
 
+@pytest.mark.alike
 def test_files_of_cases_lie_beside_the_response(served: Served, tmp_path: Path) -> None:
     """Each case has its own files, and they are complete. This includes a case that a limit ended."""
     script = """
@@ -313,6 +319,7 @@ def memory_of(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
+@pytest.mark.alike("recycled")
 def test_a_thousand_cases_that_print_much(served: Served) -> None:
     many = 1000 if "recycled" in served.config.read_text() else 60
     wanted: list[dict[str, Any]] = [{"name": f"{n}", "inputs": f"{n}"} for n in range(many)]
@@ -326,6 +333,7 @@ def test_a_thousand_cases_that_print_much(served: Served) -> None:
         assert memory_of(served.processes["executor"].pid) < MOST
 
 
+@pytest.mark.alike("recycled")
 def test_many_cases_that_return_much_take_a_bounded_part_of_memory(served: Served) -> None:
     """The returned files lie on the disk, in one place for all cases, until they are in the tar."""
     many = 300 if "recycled" in served.config.read_text() else 60

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from spoold.cli import exits, languages, tongues
-from spoold.config import DockerSettings, Settings
+from spoold.config import DockerSettings, SandboxSettings, Settings
 from tests.engines import REPOSITORY, unavailable
 from tests.served import Served
 
@@ -77,7 +77,8 @@ def served(
 ) -> Iterator[Served]:
     """Yield a served spool. ``runtime`` is requested so that one process at a time prepares the store."""
     directory = tmp_path_factory.mktemp("languages")
-    made = Served(directory, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host)))
+    docker, sandbox = DockerSettings(host=docker_host), SandboxSettings(waiting=2)  # no reserve for bursts
+    made = Served(directory, msgspec.structs.replace(nix_settings, docker=docker, sandbox=sandbox))
     yield made
     made.stop()
     shutil.rmtree(directory)

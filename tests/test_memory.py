@@ -18,6 +18,7 @@ from spoold.model.limits import MIB
 from tests.served import Served
 
 pytestmark = [
+    pytest.mark.alike("recycled"),
     pytest.mark.docker,
     pytest.mark.nix,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
@@ -38,7 +39,7 @@ def served(
     settings = msgspec.structs.replace(
         nix_settings,
         docker=DockerSettings(host=docker_host),
-        sandbox=SandboxSettings(mode=mode),
+        sandbox=SandboxSettings(mode=mode, waiting=4),  # no reserve for bursts
         executor=ExecutorSettings(slots=4, memory=520 * MIB),
     )
     directory = Path(tempfile.mkdtemp(prefix="spoold-memory."))  # other users can get there

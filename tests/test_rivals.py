@@ -144,7 +144,7 @@ def test_many_uids_of_one_person_are_one(installed: Installed, monkeypatch: pyte
     ranges = installed.directory / "subuid"
     ranges.write_text(f"{ALICE}:{RANGE}:65536\n")
     monkeypatch.setenv("SPOOLD_TEST_SUBUID", str(ranges))
-    for number in range(120):
+    for number in range(40):
         installed.drop(RANGE + number, f"a{number}.json", HELLO | {"inputs": "nap 0.05"})
     installed.drop(BOB, "bob.json")
     for role in ("health", "builder", "intake"):

@@ -22,6 +22,7 @@ from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Set
 from tests.served import PATIENCE, Served
 
 pytestmark = [
+    pytest.mark.alike("recycled"),
     pytest.mark.docker,
     pytest.mark.nix,
     pytest.mark.timeout(600),

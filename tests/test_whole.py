@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, Settings
+from spoold.config import DockerSettings, SandboxSettings, Settings
 from spoold.model.states import ALWAYS
 from tests.names import named
 from tests.served import PATIENCE, SETTLE, Served
@@ -37,7 +37,8 @@ def served(
 ) -> Iterator[Served]:
     """Yield a served spool. ``runtime`` is requested so that one process at a time prepares the store."""
     directory = tmp_path_factory.mktemp("served")
-    made = Served(directory, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host)))
+    docker, sandbox = DockerSettings(host=docker_host), SandboxSettings(waiting=2)  # no reserve for bursts
+    made = Served(directory, msgspec.structs.replace(nix_settings, docker=docker, sandbox=sandbox))
     yield made
     made.stop()
     shutil.rmtree(directory)

@@ -3,8 +3,8 @@
 For each scenario, each operation of it and each instant (before it, after it, in the middle of a write) the spool is
 copied as it is then. Later all actors are started on each copy, and the invariants are checked when they have come to
 rest. A process that is really ended by ``os._exit`` at such an instant leaves the same: that is a test of its own.
-By default instants that leave the same files are taken once, and few processes are ended. ``SPOOLD_TEST_LONG=1`` takes
-all.
+By default instants that leave the same files are taken once, a part of the others is (see ``sample.py``), and few
+processes are ended. ``SPOOLD_TEST_LONG=1`` takes all.
 """
 
 from __future__ import annotations
@@ -22,26 +22,23 @@ import pytest
 
 from spoold.spool.layout import TRANSITIONS
 from tests.crash.operations import Operation, Watcher, watched
+from tests.crash.sample import LONG, Sample, kind_of
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.world import MEMORY, World, begin_anew, check, move_times, pass_time, passed, seen
 
-LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 DIED, ENDED = 77, 78  # exit codes of a process that was ended on its way, and of one that came to the end
 ENDED_FOR_REAL = 1 if LONG else 60  # of so many instants, one
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 class Recorder(Watcher):
-    """Record all operations, and the files before, between and after them."""
+    """Record all operations."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self) -> None:
         self.operations: list[Operation] = []
-        self.trees = [picture(root)]
 
     def after(self, operation: Operation) -> None:
         self.operations.append(operation)
-        self.trees.append(picture(self.root))
 
 
 class Killer(Watcher):
@@ -69,7 +66,7 @@ def recorded(root: Path, scenario: Scenario) -> Recorder:
     """Return the operations of a scenario in which nobody is killed."""
     world = World.make(root, **scenario.changes)
     scenario.warm(world)
-    recorder = Recorder(root)
+    recorder = Recorder()
     with watched(str(root), recorder):
         scenario.run(world)
     world.settle()
@@ -99,25 +96,31 @@ class Copier(Watcher):
     All that remains is on disk. So instants with the same files are equivalent, and by default one of them is tried.
     """
 
-    def __init__(self, root: Path, into: Path) -> None:
+    def __init__(self, root: Path, into: Path, sample: Sample) -> None:
         self.root = root
         self.into = into
+        self.sample = sample
         self.operations: list[Operation] = []
         self.instants: list[Instant] = []
         self.tree = picture(root)
 
     def before(self, operation: Operation) -> None:
-        if LONG or _is_first(self.tree):
+        if self._is_taken("before", operation, self.tree):
             self._copy("before")
-        if operation.kind == "write" and len(operation.data) > 1 and (LONG or _is_first((self.tree, "half"))):
+        if operation.kind == "write" and len(operation.data) > 1:
+            if not self._is_taken("amid", operation, (self.tree, "half")):
+                return
             written = self._copy("amid") / self.root.name / operation.path
             written.write_bytes(operation.data[: len(operation.data) // 2])
 
     def after(self, operation: Operation) -> None:
         self.tree = picture(self.root)
-        if LONG or _is_first(self.tree):
+        if self._is_taken("after", operation, self.tree):
             self._copy("after")
         self.operations.append(operation)
+
+    def _is_taken(self, when: str, operation: Operation, tree: object) -> bool:
+        return LONG or (_is_first(tree) and self.sample.takes((when, kind_of(operation))))
 
     def _copy(self, when: str) -> Path:
         copy = self.into / str(len(self.instants))
@@ -126,17 +129,18 @@ class Copier(Watcher):
         return copy
 
 
-def copied(root: Path, into: Path, scenario: Scenario) -> Copier:
+def copied(root: Path, into: Path, scenario: Scenario, sample: Sample) -> Copier:
     """Return the instants of a scenario, in which nobody is killed."""
     world = World.make(root, **scenario.changes)
     scenario.warm(world)
-    copier = Copier(root, into)
+    copier = Copier(root, into, sample)
     with watched(str(root), copier):
         scenario.run(world)
     return copier
 
 
 TAKEN: set[int] = set()  # of this session, by their hashes: there are too many trees to keep them
+KINDS: set[object] = set()  # of operations at which an actor died in this session
 
 
 def _is_first(tree: object) -> bool:
@@ -154,9 +158,17 @@ def into() -> Iterator[Path]:
 
 def picture(root: Path) -> frozenset[tuple[str, int, int]]:
     """Return the files with their sizes, and which share an inode. Files that no decision reads are left out."""
-    found = [(path, path.lstat()) for path in root.rglob("*") if not path.match("progress/*")]
+    found: list[tuple[str, os.stat_result]] = []
+    todo, above = [str(root)], len(f"{root}/")
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                elif not entry.is_dir():
+                    found.append((entry.path[above:], entry.stat(follow_symlinks=False)))
     numbers: dict[int, int] = {}
-    files = [(str(path.relative_to(root)), stat) for path, stat in sorted(found) if not path.is_dir()]
+    files = [(name, stat) for name, stat in sorted(found) if not name.startswith("progress/")]
     return frozenset((name, stat.st_size, numbers.setdefault(stat.st_ino, len(numbers))) for name, stat in files)
 
 
@@ -204,7 +216,7 @@ def test_a_machine_that_stalls_does_the_same_operations(root: Path, monkeypatch:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_kill_at_every_operation(root: Path, into: Path, name: str) -> None:
     scenario = SCENARIOS[name]
-    copier = copied(root, into, scenario)
+    copier = copied(root, into, scenario, Sample(name, KINDS))
     seconds = passed()
     for number, when, copy in copier.instants:
         shutil.rmtree(root.parent)
@@ -225,8 +237,8 @@ def test_a_kill_at_every_operation(root: Path, into: Path, name: str) -> None:
 def test_a_process_that_is_killed_leaves_what_was_copied(root: Path, into: Path, name: str) -> None:
     scenario = SCENARIOS[name]
     TAKEN.clear()
-    copier = copied(root, into, scenario)
-    for number, when, copy in copier.instants[len(name) % ENDED_FOR_REAL :: ENDED_FOR_REAL]:
+    copier = copied(root, into, scenario, Sample(name, every=ENDED_FOR_REAL))
+    for number, when, copy in copier.instants:
         shutil.rmtree(root.parent)
         root.parent.mkdir()
         begin_anew()

@@ -3,7 +3,8 @@
 The operations of each scenario are recorded once. For each prefix of them, up to ``LOST`` of the operations that are
 not synced yet are chosen, to be lost or to be the only ones that survive. For each choice the tree is made that a disk
 may then hold, all actors are started on it, and the invariants are checked when they have come to rest. Trees that no
-decision can tell apart are tried once. ``SPOOLD_TEST_LOST=2`` goes deeper.
+decision can tell apart are tried once. By default a part of the others is tried, see ``sample.py``.
+``SPOOLD_TEST_LONG=1`` takes all, and ``SPOOLD_TEST_LOST=2`` goes deeper.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import pytest
 
 from tests.crash.disk import Disk, Power, key, look, make
 from tests.crash.operations import Operation, Watcher, watched
+from tests.crash.sample import LONG, Sample, kind_of
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.world import Drop, World, begin_anew, check, dropped, seen
 
-LOST = int(os.environ.get("SPOOLD_TEST_LOST", "2" if os.environ.get("SPOOLD_TEST_LONG") else "1"))
+LOST = int(os.environ.get("SPOOLD_TEST_LOST", "2" if LONG else "1"))
 UNREAD = (
     "progress/",
     ".progress.json",
@@ -28,6 +30,7 @@ UNREAD = (
     "health.count.private.json",
 )  # no decision reads these
 TAKEN: set[int] = set()  # of this session, by their hashes: the trees would take a gigabyte
+KINDS: set[object] = set()  # of operations after which the power failed, in this session
 
 
 class Step(NamedTuple):
@@ -81,7 +84,7 @@ def recorded(root: Path, scenario: Scenario) -> Recorder:
 def test_the_power_fails_after_every_operation(root: Path, name: str) -> None:
     scenario = SCENARIOS[name]
     recorder = recorded(root, scenario)
-    power = Power(recorder.disk)
+    power, sample = Power(recorder.disk), Sample(name, KINDS)
     for number, step in enumerate(recorder.steps):
         power.add(number, step.operation)
         for gone, tree, files in power.outcomes(LOST):
@@ -89,6 +92,8 @@ def test_the_power_fails_after_every_operation(root: Path, name: str) -> None:
             if state in TAKEN:
                 continue
             TAKEN.add(state)
+            if not sample.takes((kind_of(step.operation), bool(gone))):
+                continue
             make(root, recorder.disk, tree, files)
             begin_anew()
             try:

@@ -489,12 +489,11 @@ def _assert_rights(path: Path, data: bytes) -> None:
 
 def check_rest(world: World) -> None:
     """Check that nothing is under way, and that no private file is left."""
-    picture = world.picture()
     for directory in PASSING:
-        assert world.names(directory) == [], f"stuck: {picture}"
+        assert world.names(directory) == [], f"stuck: {world.picture()}"
     left = [*world.names("tmp"), *world.names("builds/tmp"), *world.names("builds/collect")]
     kept = (".result.json", ".store")  # of the last collection, and the executors' view of the store
-    assert [name for name in left if not name.endswith(kept)] == [], f"left behind: {picture}"
+    assert [name for name in left if not name.endswith(kept)] == [], f"left behind: {world.picture()}"
     for notes in (world.root / "tmp").glob("*.held"):
         assert not os.listdir(notes)
 
@@ -508,7 +507,6 @@ def check(
     """
     drops = dropped(world.root) if drops is None else drops
     check_rest(world)
-    picture = world.picture()
     answers = seen(world.root)
     assert {name: answers.get(name) for name in before} == before, "an answer changed or was removed after it was seen"
     expected = check_misnamed(answers, [drop for drop in drops if drop.misnamed])
@@ -517,11 +515,11 @@ def check(
         expected.add(f"{id_}.response.json")
         sent = {drop.digest for drop in group}
         entry = world.root / "done" / f"{id_}.json"
-        assert entry.exists(), f"{id_} is lost: {picture}"
+        assert entry.exists(), f"{id_} is lost: {world.picture()}"
         first = msgspec.json.decode(entry.read_bytes(), type=Submission).Spool.sha256
         kind = hashlib.sha256(b"symbolic link").hexdigest()
         expected |= {ids.refusal_name(id_, CLIENT, each or kind) for each in sent if (each or kind) != first}
-        assert f"{id_}.response.json" in answers, f"{id_} has no response: {picture}"
+        assert f"{id_}.response.json" in answers, f"{id_} has no response: {world.picture()}"
         status = json.loads(answers[f"{id_}.response.json"])["status"]
         assert status in allowed.get(id_, {Status.COMPLETED}), answers[f"{id_}.response.json"][:500]
         if status == Status.REJECTED and first in sent:  # later files were refused because the id was used
@@ -538,7 +536,7 @@ def check(
     assert entries == {drop.id for drop in drops}
     results = {name.removesuffix(".response.json") for name in world.names("builds/done") if ".response" in name}
     built = {name.removesuffix(".json") for name in world.names("builds/done") if ".response" not in name}
-    assert built <= results, f"submissions would wait for ever for a build without a result: {picture}"
+    assert built <= results, f"submissions would wait for ever for a build without a result: {world.picture()}"
 
 
 def check_misnamed(answers: dict[str, bytes], drops: list[Drop]) -> set[str]:

@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from tests.waiting import until
 DOCS = REPOSITORY / "contrib/docs"
 # These need a spool, and no more.
 DESK = tuple(f"how-to/{name}.md" for name in ("autograder", "interactive", "picture", "sweep", "warm"))
+ON_ENGINES = ("how-to/picture.md", "how-to/warm.md")  # the plain run tries these with real packages too
 REAL = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(900)]
 LEASE = LeaseSettings(renewal=0.5, limit=60.0, check=0.5, pause=0.5)  # long, because a machine may stand still
 
@@ -80,7 +82,7 @@ def plainly(directory: Path, *roles: str, **spool: object) -> Iterator[Path]:
         served.wait()
 
 
-@pytest.fixture(params=["plain", pytest.param("real", marks=REAL)])
+@pytest.fixture
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Yield the variables of a shell at a desk with a running spool."""
     with ExitStack() as held:
@@ -106,7 +108,15 @@ def really(request: pytest.FixtureRequest, directory: Path) -> Iterator[Path]:
         shutil.rmtree(served.spool)
 
 
-@pytest.mark.parametrize("page", DESK)
+def desks() -> Iterator[Any]:
+    """Yield each kind of desk with each page."""
+    for page in DESK:
+        marks = REAL if page in ON_ENGINES else [*REAL, pytest.mark.long]
+        yield pytest.param("plain", page, id=f"plain-{page}")
+        yield pytest.param("real", page, id=f"real-{page}", marks=marks)
+
+
+@pytest.mark.parametrize(("desk", "page"), [*desks()], indirect=["desk"])
 def test_a_recipe_for_a_desk(desk: dict[str, str], tmp_path: Path, page: str) -> None:
     with Reader(tmp_path / "hosts", {"here": desk}, {}) as reader:
         reader.follow(DOCS / page)

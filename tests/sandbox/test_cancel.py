@@ -18,7 +18,7 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import RunCancelledError, runner, verdict, wire
+from spoold.sandbox import RunCancelledError, runner, schedule, verdict, wire
 from spoold.sandbox.messages import Cancel, Done, Message
 from spoold.sandbox.stream import Stream
 from tests.sandbox.conftest import RUN, AnySandbox, Mode, make_job, settings_for
@@ -222,8 +222,11 @@ def test_a_cancel_cuts_no_output_of_a_phase_that_has_ended(
 
 
 @pytest.fixture
-def own(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[DockerSandbox]:
-    """Yield a sandbox with one container for this test."""
+def own(
+    docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DockerSandbox]:
+    """Yield a sandbox with one container for this test. When it was used, it is removed soon on a busy machine too."""
+    monkeypatch.setattr(schedule, "LINGER", 0.1)
     made = DockerSandbox(settings_for(docker_host, str(tmp_path), waiting=1, mode=mode), runtime)
     made.prepare()
     yield made

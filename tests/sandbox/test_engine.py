@@ -25,7 +25,7 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
-from spoold.sandbox import RunCancelledError, root
+from spoold.sandbox import RunCancelledError, root, schedule
 from spoold.sandbox.facts import LINE
 from spoold.sandbox.stream import BrokenError
 from tests.rights import in_child
@@ -37,8 +37,12 @@ Make = Callable[[Runtime], DockerSandbox]
 
 
 @pytest.fixture
-def make(docker_host: str, tmp_path: Path, mode: Mode) -> Iterator[Make]:
-    """Yield a function that prepares a sandbox for one test. The sandbox makes each container when its job comes."""
+def make(docker_host: str, tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Yield a function that prepares a sandbox for one test. The sandbox makes each container when its job comes.
+
+    Used ones are removed soon, however busy the machine is.
+    """
+    monkeypatch.setattr(schedule, "LINGER", 0.1)
     made = []
 
     def _make(runtime: Runtime) -> DockerSandbox:

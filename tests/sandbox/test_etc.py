@@ -23,7 +23,7 @@ from tests import engines
 from tests.conftest import build_shell
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.alike, pytest.mark.docker]
 
 Go = Callable[..., str]
 PATIENT = replace(RUN, time=60 * engines.SLOWNESS, cpu_time=60 * engines.SLOWNESS)

@@ -8,8 +8,10 @@ import io
 import logging
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -19,6 +21,7 @@ from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.sandbox import root
+from tests import frozen
 from tests.sandbox.conftest import Mode, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -140,3 +143,39 @@ def test_what_the_engine_has_is_what_was_imported(
     assert sandbox.plan.image.name == name_of(content)
     found = api.inspect_image(sandbox.plan.image.id)  # type: ignore[no-untyped-call]
     assert found["RootFS"]["Layers"] == [f"sha256:{hashlib.sha256(content).hexdigest()}"]
+
+
+class _TheseAlone:
+    """An engine that shows only a test's images, as old ones, because other tests use the engine too."""
+
+    def __init__(self, api: docker.APIClient, tags: list[str]) -> None:
+        self._api, self._tags = api, tags
+
+    def images(self, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+        found = self._api.images(*arguments, **options)
+        return [
+            each | {"Created": time.time() - 86400} for each in found if set(each["RepoTags"] or ()) & {*self._tags}
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+
+def test_images_of_an_earlier_version_are_removed(docker_host: str) -> None:
+    tags = frozen.image_tags()
+    api = docker.APIClient(base_url=docker_host)
+    try:
+        for number, tag in enumerate(tags):  # a separate image for each tag, as in the engine
+            repository, _, name = tag.partition(":")
+            api.import_image_from_data(frozen.image_root() + bytes(512 * number), repository=repository, tag=name)
+        assert {*tags} <= _tags(api)
+        image.remove_old(_TheseAlone(api, tags), "spoold-sandbox:0123456789abcdef")  # type: ignore[arg-type]
+        assert not _tags(api) & {*tags}
+    finally:
+        for tag in _tags(api) & {*tags}:
+            api.remove_image(tag)
+        api.close()
+
+
+def _tags(api: docker.APIClient) -> set[str]:
+    return {tag for found in api.images(name="spoold-sandbox") for tag in found["RepoTags"] or ()}

@@ -20,7 +20,7 @@ from spoold.sandbox.messages import Order
 from spoold.sandbox.stream import BrokenError
 from tests.sandbox.conftest import RUN, AnySandbox, Run, make_job
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.alike, pytest.mark.docker]
 
 
 def test_hello(run: Run) -> None:

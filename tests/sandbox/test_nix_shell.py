@@ -30,7 +30,8 @@ from tests.sandbox.test_limits import (  # noqa: F401
     test_what_compile_leaves_is_not_the_runs_memory,
 )
 
-pytestmark = [pytest.mark.docker, pytest.mark.nix]  # type: ignore[assignment] # that of test_job
+# The limits hold in both modes in test_limits.py, which is where these tests come from.
+pytestmark = [pytest.mark.alike, pytest.mark.docker, pytest.mark.nix]
 
 
 def shell_of(attributes: str) -> Any:

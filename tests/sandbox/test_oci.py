@@ -27,7 +27,7 @@ from spoold.model.findings import Level
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
-from spoold.sandbox import RunCancelledError
+from spoold.sandbox import RunCancelledError, schedule
 from spoold.sandbox.runner import Runner
 from tests import engines
 from tests.sandbox.conftest import RUN, Mode, made_sandbox, make_job, settings_for
@@ -44,8 +44,12 @@ def _oci() -> None:
 
 
 @pytest.fixture
-def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
-    """Yield a function that makes an executor's sandbox on one spool, not prepared. All are closed at the end."""
+def make(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Yield a function that makes an executor's sandbox on one spool, not prepared. All are closed at the end.
+
+    Used containers are removed soon, however busy the machine is.
+    """
+    monkeypatch.setattr(schedule, "LINGER", 0.1)
     made: list[OciSandbox] = []
 
     def _make(executor: str = "tests", *, mode: Mode = "single-use", **changes: str) -> OciSandbox:

@@ -51,6 +51,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "ENDING_TIMEOUT", PATIENCE)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("kept", [1000, 65536, 8 * MIB])
 def test_the_ends_come_while_it_runs(sandbox: AnySandbox, plain_shell: str, kept: int) -> None:
     told = Told(lambda phase: (phase.stdout_bytes, phase.stderr_bytes) == (len(SEQ), 5))
@@ -70,6 +71,7 @@ def test_the_ends_come_while_it_runs(sandbox: AnySandbox, plain_shell: str, kept
     assert (end.outcome, end.stdout, end.stdout_bytes) == (Outcome.CANCELLED, SEQ[:kept], len(SEQ))
 
 
+@pytest.mark.alike
 def test_compiling_is_told_too(sandbox: AnySandbox, plain_shell: str) -> None:
     told = Told(lambda phase: phase.stdout == "made\n")
     job = make_job("true", compile_sh="echo made; sleep 600", shell=plain_shell, compile_limits=LONG)
@@ -79,6 +81,7 @@ def test_compiling_is_told_too(sandbox: AnySandbox, plain_shell: str) -> None:
     assert told.phases["compile"].outcome is Outcome.CANCELLED
 
 
+@pytest.mark.alike
 def test_it_is_told_again_and_again(sandbox: AnySandbox, plain_shell: str) -> None:
     sizes: list[int] = []
 
@@ -118,6 +121,7 @@ def test_who_floods_is_limited_as_ever(
     assert told.so_far
 
 
+@pytest.mark.alike
 def test_nobody_is_told_who_did_not_ask(sandbox: AnySandbox, plain_shell: str) -> None:
     told = Told(lambda _: False)
     job = make_job("echo begun; sleep 2", shell=plain_shell)
@@ -125,11 +129,13 @@ def test_nobody_is_told_who_did_not_ask(sandbox: AnySandbox, plain_shell: str) -
     assert (result.run.stdout, told.so_far) == ("begun\n", [])
 
 
+@pytest.mark.alike
 def test_whoever_asks_may_not_listen(sandbox: AnySandbox, plain_shell: str) -> None:
     job = replace(make_job("echo begun; sleep 2", shell=plain_shell), live=True)
     assert sandbox.run(job, lambda *_: None, threading.Event()).run.stdout == "begun\n"
 
 
+@pytest.mark.alike
 def test_what_is_no_text_is_told_in_base64(sandbox: AnySandbox, plain_shell: str) -> None:
     told = Told(lambda phase: phase.stdout_bytes == 4)
     with pytest.raises(RunCancelledError):

@@ -89,7 +89,7 @@ def test_a_busy_neighbour_leaves_a_program_its_share(
         idle = used(api, alone)
         until(lambda: running.done() or used(api, alone) > idle + 0.5)
         own, theirs = used(api, alone), used(api, neighbour)
-        until(lambda: running.done() or used(api, alone) > own + 2 * SLOWNESS)
+        until(lambda: running.done() or used(api, alone) > own + SLOWNESS)
         theirs = used(api, neighbour) - theirs
         own = used(api, alone) - own
     alone.close()
