@@ -83,9 +83,9 @@ class AllSeen:
         heapq.heappush(self._left_to_others, (until, place))
         return True
 
-    def has_room_later(self, entry: Entry, most: int) -> bool:
-        """Tell whether ``see_later`` has room for one more entry of this entry's owner. Any thread may call this."""
-        return self._counts.get(self.person_of(entry, FOUND), 0) < most
+    def has_room_later(self, person: int, most: int) -> bool:
+        """Tell whether ``see_later`` has room for one more entry of a person. Any thread may call this."""
+        return self._counts.get(person, 0) < most
 
     def count(self, person: int) -> int:
         """Return how many entries of a person are to be looked at now."""
