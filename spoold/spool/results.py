@@ -34,7 +34,7 @@ from spoold.spool.entries import Entries
 from spoold.spool.tar import Tar
 from spoold.spool.together import Together
 
-SLOW = 0.001  # seconds that a sync of a directory on a disk takes at least
+SLOW = 0.0005  # seconds that a sync of a directory on a disk takes at least
 MOST = 64  # results that are committed together
 
 
@@ -71,7 +71,8 @@ class Results:
         self._entries = entries
         self._answers = answers
         self._together = Together(self._commit_all, MOST)
-        self.is_slow = True  # the last sync was slow, as on a disk, and not as in memory
+        self._took = (0.0,) * 5  # seconds of the last syncs
+        self.is_slow = False  # all but one of these were slow, as on a disk, and not as in memory
         self._shown: dict[Entry, bool] = {}  # published, with a private name still: whether each has a tar beside it
 
     def _private(self, entry: Entry) -> str:
@@ -122,17 +123,17 @@ class Results:
 
         Raises :class:`OSError` where a sync fails, which concerns all of them.
         """
-        began = time.monotonic()
         fsops.sync_directory(self._entries.path("tmp"))
-        self.is_slow = time.monotonic() - began >= SLOW
         for each in endings:
             with each.noting():
                 self._commit(each)
         committed = [each for each in endings if not each.error]
         if not committed:
             return
-        shown = self._shown.copy()
+        shown, began = self._shown.copy(), time.monotonic()
         fsops.sync_directory(self._entries.path(State.DONE))
+        self._took = (*self._took[1:], time.monotonic() - began)
+        self.is_slow = sorted(self._took)[1] >= SLOW
         for each in committed:
             with each.noting():
                 self._show(each)
