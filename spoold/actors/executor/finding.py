@@ -40,6 +40,9 @@ LOOK = 256  # names between two looks at the clock
 AHEAD = 256  # entries of one owner that wait to be read at a time
 GRACE = 0.05  # seconds that an entry is left to each executor that comes before this one
 LONGEST_GRACE = 1.0  # seconds that it is left to all of them
+QUICKLY = 0.001  # seconds that hints wait after some that were wanted, so that each reading has several
+PATIENCE = 0.0025  # seconds, for each executor, that hints wait after some for others, or while there is work
+LONGEST_PATIENCE = 0.025  # seconds: less than ``GRACE``, or others would look at this executor's entries meanwhile
 FEW = 4  # of other executors' entries, how many are noted of one owner, for each slot
 AGAIN = 0.1  # seconds, for each executor, until one without work looks for more entries of others
 SELDOM = 1.0  # seconds, for each executor, until one with work looks whether it still has any
@@ -76,6 +79,7 @@ class Finder:
         self._more_elsewhere = False  # others have more entries than the few that are noted
         self._again = 0.0  # when to look for these
         self._passed: dict[int, int] = {}  # by person: hints for others that were let through and are not noted yet
+        self._enough: set[str] = set()  # how names tell the owners of whom no more of these are let through
 
     # -- by a scan
 
@@ -243,6 +247,9 @@ class Finder:
             return True
         if not self._peers.rank(ids.first_part(hint.name)):
             return True
+        told = ids.owner_part(hint.name)
+        if told in self._enough:
+            return False
         entry = ids.parse_entry(hint.name)
         if entry is None:
             return True
@@ -252,12 +259,24 @@ class Finder:
             self._passed[person] = passed + 1
             return True
         known, self._more_elsewhere = self._more_elsewhere, True
+        self._enough.add(told)
         return not known
+
+    def patience(self, wanted: bool) -> float:
+        """Return how many seconds hints may wait after some, told whether any was wanted. Any thread may call this.
+
+        The more executors there are, the more hints come for others. Few wake-ups with many hints cost less than many
+        with few. There is no hurry while something is in line.
+        """
+        if wanted and self._line.idle:
+            return QUICKLY
+        return min(LONGEST_PATIENCE, PATIENCE * self._peers.count)
 
     def heed(self, hints: Iterable[Hint]) -> int:
         """Note the entries that hints name, and what they tell of builds. Return how many hints there were."""
         count = 0
         self._passed.clear()
+        self._enough.clear()
         for hint in hints:
             count += 1
             entry = ids.parse_entry(hint.name)

@@ -52,6 +52,10 @@ class Line:
         """Tell whether an entry waits here."""
         return place.name in self._names[place.state]
 
+    def has_some_of(self, person: int) -> bool:
+        """Tell whether any entry of a person is ready."""
+        return self._ready.has(person)
+
     @property
     def idle(self) -> bool:
         """Tell whether nothing is ready."""
