@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from spoold.config import Settings
 from spoold.host import pulse
@@ -71,6 +71,9 @@ class Choosy(Protocol):
     def wants(self, hint: Hint) -> bool:
         """Tell whether a change is worth a step. Another thread calls this."""
 
+    def patience(self, wanted: bool) -> float:
+        """Return how many seconds changes wait after some, told whether any was wanted. Another thread calls this."""
+
 
 @runtime_checkable
 class Mortal(Protocol):
@@ -91,7 +94,9 @@ class Loop(threading.Thread):
         self._other_settings: Settings | None = None
         self._actor = actor
         spool = settings.spool
-        options = {"wants": actor.wants} if isinstance(actor, Choosy) else {}
+        options: dict[str, Any] = {}
+        if isinstance(actor, Choosy):
+            options = {"wants": actor.wants, "patience": actor.patience}
         self._watch = Watch(spool.path, actor.watched, remote=spool.remote, poll=spool.remote_scan, **options)
         self._stopping = threading.Event()
         self._rests_until = 0.0  # on the monotonic clock: until then it may do nothing

@@ -27,7 +27,6 @@ from spoold.model.ids import Hint
 log = Log("watch")
 MOST_HINTS = 50_000  # with more than this at once, a scan is cheaper
 PAUSE = 0.001  # seconds after each reading, so that each reads much and the actor gets on with its work
-LONG_PAUSE = 0.005  # seconds after a reading with nothing wanted: many may watch for what only one of them wants
 
 
 class Observer(Protocol):
@@ -40,8 +39,9 @@ class Observer(Protocol):
 class Watch:
     """Collects hints from ``directories`` below ``root``. Polls where ``remote``, since inotify sees nothing there.
 
-    ``wants`` tells whether a hint is wanted, and is called by the observer's thread. A hint that is not wanted wakes
-    nobody.
+    ``wants`` tells whether a hint is wanted. A hint that is not wanted wakes nobody. ``patience`` returns how
+    many seconds hints may wait after a reading, told whether that had any that was wanted. The observer's thread calls
+    both.
     """
 
     def __init__(
@@ -52,10 +52,12 @@ class Watch:
         remote: bool,
         poll: float,
         wants: Callable[[Hint], bool] = lambda _: True,
+        patience: Callable[[bool], float] = lambda _: PAUSE,
     ) -> None:
         self._root = os.path.abspath(root)
         self._directories = list(directories)
         self._remote, self._poll, self._wants = remote, poll, wants
+        self.patience = patience
         self._hints: dict[Hint, None] = {}
         self._lost = False  # some change is not among the hints
         self._woken = False
@@ -153,7 +155,7 @@ class _Kernel(threading.Thread):
     def run(self) -> None:
         """Note the events, until ``stop``."""
         while (data := self._inotify.read()) is not None:
-            time.sleep(PAUSE if self._note(data) else LONG_PAUSE)
+            time.sleep(self._watch.patience(self._note(data)))
 
     def _note(self, data: bytes) -> bool:
         found: dict[Hint, None] = {}

@@ -118,6 +118,17 @@ def parse_entry(name: str) -> Entry | None:
     return Entry(match["id"], int(match["attempt"] or 1), _owner(match)) if match else None
 
 
+def first_part(name: str) -> str:
+    """Return the part of an entry's name that is its id, without a check of the name. It takes a tenth of the time."""
+    id_, told, _ = name.partition("@")
+    return id_ if told else name.removesuffix(".json")
+
+
+def owner_part(name: str) -> str:
+    """Return the part of an entry's name that tells its owner, without a check. Equal parts tell the same owner."""
+    return name.partition("@")[2].partition("-")[0]
+
+
 def parse_result(name: str) -> Entry | None:
     """Return the entry whose result has this name in ``tmp/``, or None. Attempt 0 is a refusal, made by intake."""
     match = RESULT.fullmatch(name)

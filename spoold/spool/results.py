@@ -10,6 +10,8 @@ durably before the public one. So no response names a file that is not there.
 
 A process that may not let owners read its files only commits. Then another process puts a copy, which the owner may
 read, in the place of the private result before it shows that.
+
+What several threads commit at the same time takes each of these steps together, with one sync for all.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ import contextlib
 import errno
 import os
 import secrets
-import threading
-from collections.abc import Callable
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from spoold.host import attributes, fsops
 from spoold.model import ids
@@ -28,28 +30,30 @@ from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Private
 from spoold.model.states import State
 from spoold.spool.answers import Answers, forget, publish, take_along
+from spoold.spool.entries import Entries
 from spoold.spool.tar import Tar
+from spoold.spool.together import Together
 
-MOST_SHOWN = 64  # results that wait for one sync of done/ together
+SLOW = 0.0005  # seconds that a sync of a directory on a disk takes at least
+MOST = 64  # results that are committed together
 
 
-class Entries(Protocol):
-    """The part of a queue that is needed to end its entries."""
+@dataclass(eq=False)
+class _Ending:
+    """An entry that ends: its ``path`` before that, and what went wrong with it alone."""
 
-    def path(self, directory: str, name: str = "") -> str:
-        """Return the path of ``name`` in a directory of the queue."""
+    entry: Entry
+    path: str
+    has_tar: bool
+    error: Exception | None = None
 
-    def entry_path(self, state: State, entry: Entry) -> str:
-        """Return where ``entry`` is while it is in ``state``."""
-
-    def private(self, kind: Private, stem: str) -> str:
-        """Return the path under which a file of that kind is written before it is shown."""
-
-    def attempts_in(self, state: State) -> list[int]:
-        """Return the attempts that an entry in ``state`` can have."""
-
-    def release_id(self, id_: str) -> None:
-        """Forget whose an id is, once its entry is in ``done/``."""
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what goes wrong in the block. What is done for others goes on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the thread that ends this entry raises it
+            self.error = error
 
 
 class Results:
@@ -66,7 +70,9 @@ class Results:
     def __init__(self, entries: Entries, answers: Answers) -> None:
         self._entries = entries
         self._answers = answers
-        self._lock = threading.Lock()
+        self._together = Together(self._commit_all, MOST)
+        self._took = (0.0,) * 5  # seconds of the last syncs
+        self.is_slow = False  # all but one of these were slow, as on a disk, and not as in memory
         self._shown: dict[Entry, bool] = {}  # published, with a private name still: whether each has a tar beside it
 
     def _private(self, entry: Entry) -> str:
@@ -96,32 +102,58 @@ class Results:
     ) -> None:
         """End an entry: make its result durable, commit with one rename, publish.
 
-        A ``tar`` is shown before the result. Without ``tidy`` the result keeps its private name until :meth:`tidy` is
-        called, once for many results. Until then a restart would publish it again. Raises :class:`LeaseLostError` when
-        the entry is no longer this attempt's. Then nothing was published. A process that ``commits_only`` leaves the
-        rest to another.
+        A ``tar`` is shown before the result. Without ``tidy`` the result keeps its private name until the next commit,
+        or until :meth:`tidy` is called. Until then a restart would publish it again. A process that ``commits_only``
+        leaves publishing to another. Raises :class:`LeaseLostError` when the entry is no longer this attempt's. Then
+        nothing was published.
         """
         if self.commits_only:
             self._refuse_later(entry)
             owner = None
         self._write_all(entry, result, owner, tar)
+        ending = _Ending(entry, self._entries.entry_path(state, entry), has_tar=tar is not None)
+        self._together.do(ending)
+        if ending.error:
+            raise ending.error
+        if tidy:
+            self.tidy()
+
+    def _commit_all(self, endings: list[_Ending]) -> None:
+        """Commit and publish results whose files are synced. An error of one of them is noted with that one.
+
+        Raises :class:`OSError` where a sync fails, which concerns all of them.
+        """
         fsops.sync_directory(self._entries.path("tmp"))
-        path = self._entries.entry_path(state, entry)
-        fsops.touch(path)  # the time that its result is kept begins now; the entry's mtime may be old
-        if not self._move_to_done(entry, path):
-            self.drop(entry)
-            raise LeaseLostError(path)
+        for each in endings:
+            with each.noting():
+                self._commit(each)
+        committed = [each for each in endings if not each.error]
+        if not committed:
+            return
+        shown, began = self._shown.copy(), time.monotonic()
         fsops.sync_directory(self._entries.path(State.DONE))
-        self._entries.release_id(entry.id)
+        self._took = (*self._took[1:], time.monotonic() - began)
+        self.is_slow = sorted(self._took)[1] >= SLOW
+        for each in committed:
+            with each.noting():
+                self._show(each)
+        with contextlib.suppress(OSError):  # the next sync is another chance
+            self._drop_shown(shown)
+
+    def _commit(self, ending: _Ending) -> None:
+        fsops.touch(ending.path)  # the time that its result is kept begins now; the entry's mtime may be old
+        if not self._move_to_done(ending.entry, ending.path):
+            self.drop(ending.entry)
+            raise LeaseLostError(ending.path)
+
+    def _show(self, ending: _Ending) -> None:
+        self._entries.release_id(ending.entry.id)
         if self.commits_only:
             return
-        if tar:
-            self._link_tar(entry)
-        self._link(entry)
-        with self._lock:
-            self._shown[entry] = tar is not None
-        if tidy or len(self._shown) >= MOST_SHOWN:
-            self.tidy()
+        if ending.has_tar:
+            self._link_tar(ending.entry)
+        self._link(ending.entry)
+        self._shown[ending.entry] = ending.has_tar
 
     def _refuse_later(self, entry: Entry) -> None:
         """Raise :class:`FileExistsError` where a later attempt has a result, which would be shown in place of this one.
@@ -180,19 +212,19 @@ class Results:
 
     def tidy(self) -> None:
         """Remove the private names of results that were shown, once their public ones are durable."""
-        with self._lock:
-            shown = self._shown.copy()
-        if not shown:
-            return
-        fsops.sync_directory(self._entries.path(State.DONE))
+        if shown := self._shown.copy():
+            fsops.sync_directory(self._entries.path(State.DONE))
+            self._drop_shown(shown)
+
+    def _drop_shown(self, shown: dict[Entry, bool]) -> None:
+        """Remove the private names of results that were ``shown`` before the last sync of ``done/`` began."""
         for entry, has_tar in shown.items():
             if has_tar and fsops.same_file(self._private_tar(entry), self._public_tar(entry)):
                 fsops.remove(self._private_tar(entry))
             private = self._private(entry)
             if fsops.same_file(private, self._public(entry)):  # else one of them is of the id's next use
                 fsops.remove(private)
-        with self._lock:
-            self._shown = {entry: has_tar for entry, has_tar in self._shown.items() if entry not in shown}
+            self._shown.pop(entry, None)
 
     def publish(self, *entries: Entry) -> list[Entry]:
         """Show the results of committed entries, and return those entries. Any process may do so, any number of times.

@@ -181,12 +181,12 @@ def test_of_very_much_the_oldest_are_remembered() -> None:
 def test_of_whom_enough_is_remembered_no_more_is_looked_for() -> None:
     backlog = backlog_of(*(f"a{number}" for number in range(20)))
     backlog.begin()
-    assert not backlog.needs(Entry("a", 1, ALICE))
-    assert backlog.needs(Entry("b", 1, BOB))
+    assert not backlog.needs(ALICE)
+    assert backlog.needs(BOB)
     backlog.end(whole=True)
     fed(backlog, 8)
     backlog.begin()
-    assert backlog.needs(Entry("a", 1, ALICE))
+    assert backlog.needs(ALICE)
     backlog.end(whole=False)
     assert backlog.is_low, "the scan did not reach the end"
 

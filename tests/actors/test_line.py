@@ -47,6 +47,26 @@ def test_what_rested_is_not_lost_where_very_much_waits(monkeypatch: pytest.Monke
     assert all_seen.names(State.NEW) == set()
 
 
+def test_entries_of_others_wait_longer_while_something_of_their_owner_is_in_line() -> None:
+    in_line = {1001}
+    all_seen = AllSeen(is_in_line=in_line.__contains__)
+    for id_, owner in (("a", 1001), ("b", 1002), ("late", 1003)):
+        all_seen.see_later(Place(State.NEW, Entry(id_, 1, owner)), until=10.0, most=1)
+
+    def taken(now: float) -> str:
+        found = all_seen.take(now)
+        return found.place.entry.id if found else ""
+
+    assert [taken(9.0), taken(10.0)] == ["", "b"]
+    in_line.add(1003)
+    assert taken(10.0) == "late", "it was looked at when nothing of its owner was in line"
+    assert (taken(11.0), all_seen.rests_until) == ("", 11.0 + looks.AGAIN)
+    assert taken(10.0 + looks.PATIENCE) == "a", "it does not wait for ever"
+    assert all_seen.see_later(Place(State.NEW, Entry("c", 1, 1001)), until=10.0, most=1)
+    in_line.clear()
+    assert taken(10.5) == "c"
+
+
 def test_what_is_not_looked_at_yet_is_looked_at_owner_after_owner() -> None:
     """An owner with a thousand entries delays another owner's first look by one, whether entries were found or told."""
     all_seen = AllSeen()

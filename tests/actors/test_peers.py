@@ -171,6 +171,21 @@ def test_of_many_hints_at_once_only_few_are_for_others(bench: Bench, monkeypatch
         bench.until(lambda: not executor._seen._left_to_others, lambda: executor.step([]))
 
 
+def test_hints_wait_longer_for_others_and_while_there_is_work(bench: Bench) -> None:
+    executor = bench.executor
+    look(executor)
+    both = 2 * finding.PATIENCE
+    assert (executor.patience(True), executor.patience(False)) == (finding.QUICKLY, both)
+    bench.sandbox.gate.clear()
+    own = [id_ for id_ in IDS if not executor._finder._peers.rank(id_)][:3]
+    hints = drop(bench, own)
+    bench.until(lambda: executor._line.length == 2, lambda: executor.step(hints))
+    assert (executor.patience(True), executor.patience(False)) == (both, both)
+    bench.sandbox.gate.set()
+    gone(bench.root / "tmp")
+    bench.wait_for(*own)
+
+
 @pytest.mark.parametrize("by", ["hints", "scan"])
 def test_what_another_does_not_come_to_is_taken(bench: Bench, by: str) -> None:
     """The other executor is present and does nothing. More entries wait than one step looks at."""

@@ -21,6 +21,7 @@ from spoold.model.states import State
 from spoold.spool.queue import Queue
 from spoold.spool.results import Results
 from spoold.spool.store import Spool
+from spoold.spool.together import Together
 from spoold.upkeep.requeue import requeue
 from tests.crash.world import CLIENT, World, pass_time
 from tests.names import mine
@@ -84,6 +85,18 @@ def health_looks_meanwhile(world: World) -> None:
 
     world.sandbox.before_end = at_the_second
     world.step("executor")
+
+
+def committed_together(world: World) -> None:
+    """Two results are ready while others are being committed. The executor dies before their private names go."""
+    have_two_taken_in(world)
+    other, wishes = Spool(world.settings, "other", executes=True), list[Any]()
+    with mock.patch.object(Together, "do", lambda _, wish: wishes.append(wish)):
+        for entry in (mine("a", 1, CLIENT), mine("b", 1, CLIENT)):
+            other.queue.claim(entry, State.NEW, State.RUNNING)
+            submission = other.read(State.RUNNING, entry)
+            other.finish(entry, Response(status=Status.COMPLETED), submission.Spool, tidy=False)
+    other.queue.results._commit_all(wishes)
 
 
 def a_build_that_fails(world: World) -> None:
@@ -428,6 +441,9 @@ SCENARIOS: dict[str, Scenario] = {
     "new build": Scenario(with_a_new_build),
     "existing build": Scenario(with_a_build_that_exists, a_build_exists),
     "many": Scenario(many_at_once, a_build_exists),
+    "together": Scenario(committed_together, a_build_exists),
+    "together, given away": Scenario(committed_together, a_build_exists, changes=GIVEN_AWAY),
+    "together, by health": Scenario(committed_together, a_build_exists, changes=BY_HEALTH),
     "health meanwhile": Scenario(health_looks_meanwhile, a_build_exists),
     "failing build": Scenario(a_build_that_fails, allowed={"a": FAILED}),
     "refusals": Scenario(refusals, allowed=dict.fromkeys("abc", REJECTED)),

@@ -403,6 +403,7 @@ def one_thread() -> Iterator[None]:
 
     begin_anew()
     lease = SimpleNamespace(Thread=Idle, Timer=Idle, Lock=threading.Lock, Event=threading.Event)
+    workers = SimpleNamespace(Thread=Idle, Semaphore=threading.Semaphore)
     engine = SimpleNamespace(Thread=AtOnce, Lock=threading.Lock, Event=threading.Event)
     with (
         mock.patch.object(Tasks, "waiting", []),
@@ -412,6 +413,7 @@ def one_thread() -> Iterator[None]:
         mock.patch.object(time, "monotonic", _Clocks.now_here),
         mock.patch("spoold.spool.lease.threading", lease),
         mock.patch("spoold.actors.executor.slots.threading", lease),
+        mock.patch("spoold.actors.executor.workers.threading", workers),
         mock.patch("spoold.actors.executor.slots.BACK_OFF", 0.0),
         mock.patch("spoold.spool.holding.BACK_OFF", 0.0),
         mock.patch("spoold.sandbox.lifecycle.threading", engine),

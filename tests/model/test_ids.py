@@ -63,6 +63,13 @@ def test_names_of_entries_are_read_back(entry: Entry) -> None:
     assert ids.parse_result(ids.result_name(entry)) == entry
 
 
+def test_parts_of_names_tell_what_the_whole_tells() -> None:
+    for entry, name in NAMES.items():
+        assert ids.first_part(name) == entry.id
+        others = [other for other, theirs in NAMES.items() if ids.owner_part(theirs) == ids.owner_part(name)]
+        assert {other.owner for other in others} == {entry.owner}
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -19,7 +19,6 @@ from spoold.spool import lease as lease_module
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import Queue
-from spoold.spool.results import MOST_SHOWN
 from tests.standins import SetClock
 from tests.waiting import until
 
@@ -445,7 +444,7 @@ def test_private_names_go_after_one_sync_for_many(queue: OwnedQueue, monkeypatch
         queue.results.commit(entry, State.RUNNING, b"result", tidy=False)
     assert synced == ["tmp", "done"] * 3
     assert len(names(queue, "done")) == 6  # all are published
-    assert len(names(queue, "tmp")) == 3
+    assert len(names(queue, "tmp")) == 1  # the sync after each commit was good for the publications before it as well
     queue.results.tidy()
     assert synced == ["tmp", "done"] * 3 + ["done"]
     assert not names(queue, "tmp")
@@ -453,10 +452,35 @@ def test_private_names_go_after_one_sync_for_many(queue: OwnedQueue, monkeypatch
     assert len(synced) == 7  # there was nothing to do
 
 
-def test_private_names_do_not_pile_up(queue: OwnedQueue) -> None:
-    for number in range(MOST_SHOWN + 1):
-        queue.results.commit(claimed(queue, f"a{number}"), State.RUNNING, b"result", tidy=False)
-    assert len(names(queue, "tmp")) == 1
+def test_results_that_are_ready_together_share_syncs(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of these one lost its lease. The others are published all the same."""
+    synced, go_on, lost, real = list[str](), threading.Event(), list[Entry](), fsops.sync_directory
+
+    def sync(path: str) -> None:
+        synced.append(os.path.basename(path.rstrip("/")))
+        go_on.wait()
+        real(path)
+
+    def commit(entry: Entry) -> None:
+        try:
+            queue.results.commit(entry, State.RUNNING, b"result", tidy=False)
+        except LeaseLostError:
+            lost.append(entry)
+
+    entries = [claimed(queue, f"a{number}") for number in range(4)]
+    threads = [threading.Thread(target=commit, args=(entry,)) for entry in entries]
+    monkeypatch.setattr(fsops, "sync_directory", sync)
+    threads[0].start()
+    until(lambda: synced)
+    os.rename(queue.entry_path(State.RUNNING, entries[2]), queue.entry_path(State.NEW, entries[2]))
+    for thread in threads[1:]:
+        thread.start()
+    until(lambda: len(queue.results._together._waiting) == 3)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert (synced, lost) == (["tmp", "done"] * 2, [entries[2]])
+    assert names(queue, "done") == {f"a{n}{ending}" for n in (0, 1, 3) for ending in (".json", ".response.json")}
 
 
 def test_a_commit_whose_answer_was_lost_is_a_commit(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:

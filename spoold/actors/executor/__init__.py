@@ -75,12 +75,12 @@ class Executor:
         self._floor = floor = Floor(settings, 0.5, "no job is started")
         self._newer = newer = LeftAlone(log)
         self._provided = Provided(builds.runtime)
-        self._seen = seen = AllSeen(persons.of)
         executor = settings.executor
         self._line = Line(
             persons.of, spool.clock.monotonic, shares.may_begin, memory=executor.memory, slots=executor.slots
         )
         self._line.set_weights(weights(settings.turns.weights))
+        self._seen = seen = AllSeen(persons.of, self._line.has_some_of)
         self._ending = ending = Ending(spool, shares, newer)
         notes = spool.queue.path("tmp", f"{executor.process}{Kept.HELD}")
         heartbeat = Heartbeat(settings.lease.renewal, notes)
@@ -128,6 +128,10 @@ class Executor:
     def wants(self, hint: Hint) -> bool:
         """Tell whether a change is worth a step. Another thread calls this."""
         return self._finder.wants(hint)
+
+    def patience(self, wanted: bool) -> float:
+        """Return how many seconds changes wait after some, told whether any was wanted. Another thread calls this."""
+        return self._finder.patience(wanted)
 
     def start(self) -> None:
         """Publish what an earlier executor only committed, put back what it held, and begin to renew leases."""

@@ -61,6 +61,10 @@ class Memory:
         self._given[use] = given
         self._free -= given.size
 
+    def is_given(self, use: Use) -> bool:
+        """Tell whether a job has its bytes."""
+        return use in self._given
+
     def give_back(self, use: Use) -> None:
         """Take back what a job had."""
         self._free += self._given.pop(use).size

@@ -53,9 +53,16 @@ class Backlog:
         """Note that an entry is nowhere here, so that a scan has to find it."""
         self._more.add(self._person(entry))
 
-    def needs(self, entry: Entry) -> bool:
-        """Tell whether the present scan has to find entries of this owner, since there may be too few here."""
-        return self._person(entry) not in self._enough
+    def needs(self, person: int) -> bool:
+        """Tell whether the present scan has to find entries of this person, since there may be too few here."""
+        return person not in self._enough
+
+    def has_room(self, person: int, since: float) -> bool:
+        """Tell whether there is room for an entry as old as ``since``. If not, note that there is more."""
+        if self._turns.has_room(person, since):
+            return True
+        self._more.add(person)
+        return False
 
     @property
     def is_low(self) -> bool:

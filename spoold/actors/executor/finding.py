@@ -32,7 +32,7 @@ log = Log(Role.EXECUTOR)
 BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))
 PART = 0.01  # seconds of one part of a scan while there is work
 FIRST = 0.2  # seconds of one part while there is none: the oldest entries found by then begin
-REST = 12.0  # while there is work, the scan rests this many times as long as a part took
+REST = 18.0  # while there is work, the scan rests this many times as long as a part took
 QUICK = 0.05  # seconds of CPU time: a whole scan that took no more needs no rest
 LONG_REST = 100.0  # after a whole scan no other begins for this many times the CPU time of all its parts
 LONGEST_REST = 60.0  # seconds
@@ -40,6 +40,9 @@ LOOK = 256  # names between two looks at the clock
 AHEAD = 256  # entries of one owner that wait to be read at a time
 GRACE = 0.05  # seconds that an entry is left to each executor that comes before this one
 LONGEST_GRACE = 1.0  # seconds that it is left to all of them
+QUICKLY = 0.001  # seconds that hints wait after some that were wanted, so that each reading has several
+PATIENCE = 0.0025  # seconds, for each executor, that hints wait after some for others, or while there is work
+LONGEST_PATIENCE = 0.025  # seconds: less than ``GRACE``, or others would look at this executor's entries meanwhile
 FEW = 4  # of other executors' entries, how many are noted of one owner, for each slot
 AGAIN = 0.1  # seconds, for each executor, until one without work looks for more entries of others
 SELDOM = 1.0  # seconds, for each executor, until one with work looks whether it still has any
@@ -70,11 +73,13 @@ class Finder:
         self._answering = answering
         self.backlog = Backlog(lambda entry: seen.person_of(entry, FOUND))
         self._scan: Generator[None, None, None] | None = None
+        self._persons: dict[str, int] = {}  # by how names of entries tell their owners, as far as this scan met them
         self._spent = 0.0  # seconds of CPU time that the present scan took so far
         self._rests_until = 0.0
         self._more_elsewhere = False  # others have more entries than the few that are noted
         self._again = 0.0  # when to look for these
         self._passed: dict[int, int] = {}  # by person: hints for others that were let through and are not noted yet
+        self._enough: set[str] = set()  # how names tell the owners of whom no more of these are let through
 
     # -- by a scan
 
@@ -85,6 +90,7 @@ class Finder:
 
     def _begin(self) -> None:
         self._scan, self._spent, self._rests_until = self._parts(), 0.0, 0.0
+        self._persons.clear()
         self._more_elsewhere = False
         self.backlog.begin()
 
@@ -161,15 +167,13 @@ class Finder:
         in_line_before = set(line) if self._line.keeps_room else frozenset[str]()
         left_before = set(self._seen.left(state))
         before = left_before | in_line_before
-        met, news = set(), list[tuple[os.DirEntry[str], Entry]]()
+        met, news = set(), list[os.DirEntry[str]]()
         for number, found in enumerate(fsops.scan(self._queue.path(state)), 1):
             name = found.name
             if name in before:
                 met.add(name)
             if not (name in seen or name in line or name in backlog):
-                entry = ids.parse_entry(name)
-                if entry and self.backlog.needs(entry) and self._is_news(entry):
-                    news.append((found, entry))
+                news.append(found)
             if number % LOOK == 0:
                 self._find(state, news)
                 yield
@@ -178,14 +182,23 @@ class Finder:
         if in_line_before:
             self._line.keep_present(state, self._line.names(state) - (in_line_before - met))
 
-    def _find(self, state: State, news: list[tuple[os.DirEntry[str], Entry]]) -> None:
+    def _find(self, state: State, news: list[os.DirEntry[str]]) -> None:
         """Let entries wait in the backlog, or leave them to others, and clear the list."""
         aged = []
-        for found, entry in news:
-            rank = self._peers.rank(entry.id)
-            if rank and not self._seen.has_room_later(entry, self._few):
+        for found in news:
+            person = self._person_behind(found.name)
+            if person is None or not self.backlog.needs(person):
+                continue
+            if state is State.BUILDING and not self._is_news(found.name):  # a million may be in new/, where few are not
+                continue
+            rank = self._peers.rank(ids.first_part(found.name))
+            if rank and not self._seen.has_room_later(person, self._few):
                 self._more_elsewhere = True
-            elif (mtime := self._mtime(state, found, entry)) is not None:
+            elif (
+                (mtime := self._mtime(state, found)) is not None
+                and (rank or self.backlog.has_room(person, mtime))
+                and (entry := self._is_news(found.name))
+            ):
                 aged.append((mtime, entry, rank))
         news.clear()
         aged.sort(key=lambda each: (each[0], each[1][:2]))  # by name where mtimes are equal
@@ -195,12 +208,25 @@ class Finder:
             else:
                 self.backlog.add(state, entry, mtime)
 
-    def _mtime(self, state: State, found: os.DirEntry[str], entry: Entry) -> float | None:
+    def _is_news(self, name: str) -> Entry | None:
+        """Return the entry with this name, None where it waits here already or the name is no entry's."""
+        entry = ids.parse_entry(name)
+        return None if entry is None or entry in self._building or entry in self._answering else entry
+
+    def _person_behind(self, name: str) -> int | None:
+        """Return the person who owns an entry, None where a name is no entry's. A million names may be of one owner."""
+        told = ids.owner_part(name)
+        person = self._persons.get(told)
+        if person is None and (entry := ids.parse_entry(name)):
+            person = self._persons[told] = self._seen.person_of(entry, FOUND)
+        return person
+
+    def _mtime(self, state: State, found: os.DirEntry[str]) -> float | None:
         """Return an entry's mtime, None where it is gone. Leave it one name if a loss of power left it two."""
         facts = attributes.mtime_and_links(found)
-        if facts and facts[1] > 1:
+        if facts and facts[1] > 1 and (entry := ids.parse_entry(found.name)):
             drop_double(self._queue, state, entry, log)
-            facts = attributes.mtime_and_links(found)
+            facts = attributes.mtime_and_links(found.path)
         return facts[0] if facts else None
 
     def _leave(self, place: Place, rank: int) -> None:
@@ -208,9 +234,6 @@ class Finder:
         until = self._clock.monotonic() + min(LONGEST_GRACE, GRACE * rank)
         if not self._seen.see_later(place, until, self._few):
             self._more_elsewhere = True
-
-    def _is_news(self, entry: Entry) -> bool:
-        return entry not in self._building and entry not in self._answering
 
     def _has_room(self, person: int, entry: Entry, since: float) -> bool:
         coming = self._seen.count(person)
@@ -222,21 +245,38 @@ class Finder:
         """Tell whether a hint is worth a step. Most hints for other executors are not. Any thread may call this."""
         if self._peers.count == 1 or hint.directory != State.NEW:
             return True
+        if not self._peers.rank(ids.first_part(hint.name)):
+            return True
+        told = ids.owner_part(hint.name)
+        if told in self._enough:
+            return False
         entry = ids.parse_entry(hint.name)
-        if entry is None or not self._peers.rank(entry.id):
+        if entry is None:
             return True
         person = self._seen.person_of(entry, FOUND)
         passed = self._passed.get(person, 0)
-        if passed < self._few and self._seen.has_room_later(entry, self._few):
+        if passed < self._few and self._seen.has_room_later(person, self._few):
             self._passed[person] = passed + 1
             return True
         known, self._more_elsewhere = self._more_elsewhere, True
+        self._enough.add(told)
         return not known
+
+    def patience(self, wanted: bool) -> float:
+        """Return how many seconds hints may wait after some, told whether any was wanted. Any thread may call this.
+
+        The more executors there are, the more hints come for others. Few wake-ups with many hints cost less than many
+        with few. There is no hurry while something is in line.
+        """
+        if wanted and self._line.idle:
+            return QUICKLY
+        return min(LONGEST_PATIENCE, PATIENCE * self._peers.count)
 
     def heed(self, hints: Iterable[Hint]) -> int:
         """Note the entries that hints name, and what they tell of builds. Return how many hints there were."""
         count = 0
         self._passed.clear()
+        self._enough.clear()
         for hint in hints:
             count += 1
             entry = ids.parse_entry(hint.name)

@@ -52,6 +52,10 @@ class Line:
         """Tell whether an entry waits here."""
         return place.name in self._names[place.state]
 
+    def has_some_of(self, person: int) -> bool:
+        """Tell whether any entry of a person is ready."""
+        return self._ready.has(person)
+
     @property
     def idle(self) -> bool:
         """Tell whether nothing is ready."""
@@ -122,10 +126,14 @@ class Line:
         with self._changed:
             self._names[place.state].discard(place.name)
 
-    def ended(self, taken: Taken) -> None:
-        """Note that a slot is done with what it took. The slot calls :meth:`take` next, which finds what can begin."""
+    def ended(self, taken: Taken) -> bool:
+        """Note that a slot is done with what it took. Return False where that was noted before."""
         with self._changed:
-            self._ready.end(taken, self._clock())
+            if not self._ready.end(taken, self._clock()):
+                return False
+            if self._ready:
+                self._changed.notify()
+            return True
 
     def set_weights(self, weights: Mapping[int, float]) -> None:
         """Use other weights of persons. Persons without one have weight 1."""

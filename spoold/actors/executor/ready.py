@@ -28,6 +28,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from spoold.actors.executor.admission import MARGIN, Memory
+from spoold.actors.executor.room import Room
 from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.states import State
@@ -80,26 +81,6 @@ class Taken(NamedTuple):
     use: Use
 
 
-class Room(NamedTuple):
-    """Room that has been kept since ``began`` for a person's next job, which does not fit.
-
-    The job begins at ``shadow`` at the latest, and ``beside`` bytes are free beside it by then. ``ahead`` are the
-    persons who already waited and had used less. Since ``since``, ``slots`` slots have been idle because room is kept.
-    For the time before ``since`` the person owes ``owed`` slot-seconds.
-    """
-
-    person: int
-    turns: Turns[Ready]
-    job: Ready
-    ahead: frozenset[int]
-    shadow: float
-    beside: int
-    began: float
-    since: float
-    slots: int = 0
-    owed: float = 0.0
-
-
 class AllReady:
     """All that is ready in an executor of ``slots`` slots. ``may_begin`` tells whether a person's entries may begin."""
 
@@ -120,6 +101,10 @@ class AllReady:
     def __len__(self) -> int:
         """Return how many entries are ready."""
         return len(self._fresh) + len(self._tried)
+
+    def has(self, person: int) -> bool:
+        """Tell whether any entry of a person is ready. Any thread may call this."""
+        return self._fresh.has(person) or self._tried.has(person)
 
     def add(self, person: int, ready: Ready, priority: int, now: float, arrival: float) -> list[tuple[float, Ready]]:
         """Let an entry wait for a slot.
@@ -251,19 +236,22 @@ class AllReady:
 
     def _take_out(self, person: int, turns: Turns[Ready]) -> Ready:
         ready = turns.take_from(person)
-        if not (self._fresh.has(person) or self._tried.has(person)):
+        if not self.has(person):
             self._times.leave(person)
             self._fresh_next.discard(person)
         return ready
 
-    def end(self, taken: Taken, now: float) -> None:
-        """Note that a slot is done with what it took."""
+    def end(self, taken: Taken, now: float) -> bool:
+        """Note that a slot is done with what it took. Return False where that was noted before."""
+        if not self._memory.is_given(taken.use):
+            return False
         self._count_idle(now)
         self._busy -= 1
         self._times.end(taken.use, now)
         self._memory.give_back(taken.use)
         if taken.place.entry.attempt > 1:
             self._trying = False
+        return True
 
     def drop_missing(self, state: State, present: AbstractSet[str]) -> list[Place]:
         """Drop the job that room is kept for, if it came from ``state`` and is not among the names ``present`` there.

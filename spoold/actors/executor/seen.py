@@ -22,6 +22,8 @@ from spoold.model.levels import TimedTurns
 from spoold.model.states import State
 
 TOLD, FOUND = -1, -2  # stand for the unknown owner of an entry that an event told or a scan found
+PATIENCE = 3.0  # seconds for which others' entries wait longer while something of the same owner is in line here
+AGAIN = 0.25  # seconds between two looks whether that is so
 MOST = 20_000  # entries of one owner that events may add. A scan finds further ones when these are gone
 
 
@@ -33,15 +35,23 @@ class Seen(NamedTuple):
 
 
 class AllSeen:
-    """All entries that one executor has to look at, now or later. ``person`` returns the person behind a uid."""
+    """All entries that one executor has to look at, now or later.
 
-    def __init__(self, person: Callable[[int], int] = lambda uid: uid) -> None:
+    ``person`` returns the person behind a uid. ``is_in_line`` tells whether something of a person is in line here.
+    """
+
+    def __init__(
+        self,
+        person: Callable[[int], int] = lambda uid: uid,
+        is_in_line: Callable[[int], bool] = lambda _: False,
+    ) -> None:
         self._person = person
+        self._is_in_line = is_in_line
         self._names: dict[State, set[str]] = {state: set() for state in WAITING}
         self._left: dict[State, set[str]] = {state: set() for state in WAITING}  # names that a newer version wrote
         self._turns: TimedTurns[Seen] = TimedTurns()
         self._resting: list[tuple[float, Place]] = []
-        self._left_to_others: list[tuple[float, Place]] = []
+        self._left_to_others: list[tuple[float, Place, float]] = []  # until when, and until when at the latest
         self._counts: dict[int, int] = {}  # how many of each person's are in ``_left_to_others``
 
     def __bool__(self) -> bool:
@@ -70,7 +80,9 @@ class AllSeen:
     def see_later(self, place: Place, until: float, most: int) -> bool:
         """Let an entry that others look at first be looked at, if it is still there at ``until``.
 
-        Return False where ``most`` entries of its owner already wait like that.
+        It is left to them for ``PATIENCE`` longer while its owner has something in line here. Otherwise executors that
+        all have work would read each other's entries in vain. Return False where ``most`` entries of its owner already
+        wait like that.
         """
         person = self.person_of(place.entry, FOUND)
         count = self._counts.get(person, 0)
@@ -80,12 +92,12 @@ class AllSeen:
             return False
         self._counts[person] = count + 1
         self._names[place.state].add(place.name)
-        heapq.heappush(self._left_to_others, (until, place))
+        heapq.heappush(self._left_to_others, (until, place, until + PATIENCE))
         return True
 
-    def has_room_later(self, entry: Entry, most: int) -> bool:
-        """Tell whether ``see_later`` has room for one more entry of this entry's owner. Any thread may call this."""
-        return self._counts.get(self.person_of(entry, FOUND), 0) < most
+    def has_room_later(self, person: int, most: int) -> bool:
+        """Tell whether ``see_later`` has room for one more entry of a person. Any thread may call this."""
+        return self._counts.get(person, 0) < most
 
     def count(self, person: int) -> int:
         """Return how many entries of a person are to be looked at now."""
@@ -104,8 +116,11 @@ class AllSeen:
             rested = heapq.heappop(self._resting)[1]
             self._turns.add(self.person_of(rested.entry, FOUND), Seen(rested, rested=True), priority=1)
         while self._left_to_others and self._left_to_others[0][0] <= now:
-            left = heapq.heappop(self._left_to_others)[1]
+            _, left, latest = heapq.heappop(self._left_to_others)
             person = self.person_of(left.entry, FOUND)
+            if now < latest and self._is_in_line(person):
+                heapq.heappush(self._left_to_others, (min(latest, now + AGAIN), left, latest))
+                continue
             self._counts[person] -= 1
             if not self._counts[person]:
                 del self._counts[person]
@@ -127,7 +142,8 @@ class AllSeen:
     @property
     def rests_until(self) -> float | None:
         """Return when the next entry that rests, or that is left to others first, is due."""
-        return min((waiting[0][0] for waiting in (self._resting, self._left_to_others) if waiting), default=None)
+        firsts = (waiting[0][0] for waiting in (self._resting, self._left_to_others) if waiting)
+        return min(firsts, default=None)
 
     def leave(self, place: Place) -> None:
         """Do not look at an entry again as long as it is there, since a newer version wrote it."""

@@ -1,4 +1,4 @@
-"""Slots: the executor's workers. Each takes one submission at a time through a sandbox.
+"""Slots: each takes one submission at a time through a sandbox. See ``workers`` for their threads.
 
 Spec: spool-layout.md, "Transitions" and "Commit and publication". A worker claims an entry into ``running/`` and renews
 the lease until the commit. It always lets go of the entry: finished, given back, or set aside. Whatever happens to one
@@ -17,6 +17,7 @@ from spoold.actors.executor.line import Line
 from spoold.actors.executor.ready import Place, Taken
 from spoold.actors.executor.running import Running
 from spoold.actors.executor.showing import Showing
+from spoold.actors.executor.workers import Workers
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, WAIT
@@ -72,7 +73,7 @@ class Slots:
         self._ending, self._floor, self._newer = ending, floor, newer
         self._heartbeat = heartbeat
         slots = 0 if settings.executor.route_only else settings.executor.slots
-        self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
+        self._workers = Workers(slots, line, self._work)
         self._line = line
         self._runtime: Runtime | None = None
         self._worked = spool.clock.monotonic()  # when a slot last had work
@@ -89,8 +90,7 @@ class Slots:
                 continue
             recover(self._spool.queue, State.RUNNING, entry, abandon=self._abandon, log=log)
         self._shower.start()
-        for worker in self._workers:
-            worker.start()
+        self._workers.start()
 
     def apply_settings(self, settings: Settings) -> None:
         """Use other settings from the next job on."""
@@ -104,8 +104,7 @@ class Slots:
 
     def stuck(self, patience: float) -> str:
         """Say which part of the slots is lost, "" where all is well. A job may take as long as it is allowed."""
-        lost = next((f"the thread {worker.name} has ended" for worker in self._workers if not worker.is_alive()), "")
-        return lost or self._heartbeat.stuck(patience)
+        return self._workers.lost() or self._heartbeat.stuck(patience)
 
     def worked(self, now: float) -> float:
         """Return when a slot last had work, on the monotonic clock. That is ``now`` while a slot has work."""
@@ -113,8 +112,8 @@ class Slots:
 
     def measure(self) -> None:
         """Measure how many slots there are, and how many have work."""
-        SLOTS.set(len(self._workers))
-        SLOTS_BUSY.set(self._holder.held)
+        SLOTS.set(self._workers.slots)
+        SLOTS_BUSY.set(min(self._holder.held, self._workers.slots))
 
     def stop(self) -> None:
         """Finish the jobs that run, or put them back after ``drain`` seconds. Take no others."""
@@ -122,9 +121,7 @@ class Slots:
         impatience = threading.Timer(self._settings.executor.drain, self._heartbeat.stop_holders)
         impatience.start()
         self._line.close()
-        for worker in self._workers:
-            if worker.is_alive():
-                worker.join()
+        self._workers.join()
         impatience.cancel()
         self._showing.stop()
         if self._shower.is_alive():
@@ -139,14 +136,6 @@ class Slots:
         if before is None or _without_pins(before) != _without_pins(runtime):
             self._engine.use(runtime)
 
-    def _serve(self) -> None:
-        """Take the next entry again and again, until the line is closed."""
-        while taken := self._line.take():
-            try:
-                self._work(taken)
-            finally:
-                self._line.ended(taken)
-
     def _work(self, taken: Taken) -> None:
         self._wait_for_engine_and_room()
         if self._stopping.is_set():
@@ -155,7 +144,7 @@ class Slots:
         try:
             if not self._take_on(taken):
                 self._stopping.wait(BACK_OFF)
-            elif self._line.idle:
+            elif self._line.idle and not self._holder.held:
                 self._heartbeat.tidy()
                 self._spool.queue.results.tidy()
         except OSError as error:
@@ -252,6 +241,8 @@ class Slots:
             if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
                 PHASE.observe(phase.time, name, phase.outcome)
         lease.check()
+        if entry.attempt == 1 and self._spool.queue.results.is_slow:  # what was tried before goes alone to its end
+            self._workers.leave_slot(taken)
         self._ending.finish_job(entry, submission, final, result, limits.outputs.inline)
         lease.ended = True
 
