@@ -22,7 +22,7 @@ import pytest
 
 from spoold.cli import exits, languages, tongues
 from spoold.config import DockerSettings, Settings
-from tests.engines import REPOSITORY, unavailable
+from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.served import Served
 
 PROGRAMS = REPOSITORY / "tests" / "languages"
@@ -32,10 +32,10 @@ QUICK = ("java", "javascript", "php", "python", "ruby")
 ATTRIBUTES = re.compile(r"(?:pkgs|ps)\.(\w[\w-]*)|with pkgs; \[([^]]*)\]")
 # Memory is a job's default. The limits of time are long, because time is not the subject and the machine may be busy.
 AT_ONCE = ("awk", "bash", "c", "cpp", "jq", "lua", "perl")  # languages whose packages are fetched in any case
-BUILDING = 1100.0  # seconds: the first programs wait until compilers are unpacked, also on a busy machine
-LIMITS = {"compile": {"time": 120}, "run": {"time": 120, "cpu_time": 60}}
+BUILDING = 1100.0 * SLOWNESS  # seconds: the first programs wait until compilers are unpacked, also on a busy machine
+LIMITS = {"compile": {"time": 300}, "run": {"time": 300, "cpu_time": 60}}
 
-pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1200 * SLOWNESS)]
 
 
 def chosen() -> list[str]:
@@ -127,7 +127,7 @@ def is_compiled(program: Path) -> bool:
 
 def run(served: Served, program: Path) -> subprocess.CompletedProcess[bytes]:
     """Run a file by the command, which adds everything else by itself."""
-    limits = [word for limit in ("compile.time=120", "time=120", "cpu_time=60") for word in ("--limit", limit)]
+    limits = [word for limit in ("compile.time=300", "time=300", "cpu_time=60") for word in ("--limit", limit)]
     command = [sys.executable, "-m", "spoold.cli.ctl", "--spool", str(served.spool), "run", *limits, str(program)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SPOOLD_CONFIG": os.devnull}
     return subprocess.run(command, input=b'"world"\n', env=environment, capture_output=True, check=False)
