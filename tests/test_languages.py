@@ -75,9 +75,20 @@ def served(
     runtime: object,
     fetched: None,
 ) -> Iterator[Served]:
-    """Yield a served spool. ``runtime`` is requested so that one process at a time prepares the store."""
+    """Yield a served spool that has all programs, so that their packages are unpacked beside each other.
+
+    No build makes room for another: it would begin anew. ``runtime`` is requested so that one process at a time
+    prepares the store.
+    """
     directory = tmp_path_factory.mktemp("languages")
-    made = Served(directory, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host)))
+    limits = msgspec.structs.replace(nix_settings.builder.limits, time=BUILDING, silence=BUILDING)
+    parallel = os.cpu_count() or 1
+    builder = msgspec.structs.replace(nix_settings.builder, limits=limits, parallel=parallel, patience=BUILDING)
+    made = Served(
+        directory, msgspec.structs.replace(nix_settings, builder=builder, docker=DockerSettings(host=docker_host))
+    )
+    for language in chosen():
+        drop(made, language)
     yield made
     made.stop()
     shutil.rmtree(directory)
@@ -89,8 +100,8 @@ def text_of(language: str, name: str) -> str:
     return (own if own.exists() else PROGRAMS / name).read_text()
 
 
-@pytest.mark.parametrize("language", chosen())
-def test_a_program_prints_what_it_should(served: Served, language: str) -> None:
+def drop(served: Served, language: str) -> None:
+    """Drop the program in a language."""
     directory = PROGRAMS / language
     own = ("run.sh", "cutor.nix", "expected")
     files = [
@@ -107,6 +118,10 @@ def test_a_program_prints_what_it_should(served: Served, language: str) -> None:
         args=text_of(language, "args").splitlines(),
         limits=LIMITS,
     )
+
+
+@pytest.mark.parametrize("language", chosen())
+def test_a_program_prints_what_it_should(served: Served, language: str) -> None:
     response = served.response(f"language-{language}", BUILDING)
     assert response["status"] == "COMPLETED", {phase: response[phase] for phase in ("dependencies", "compile", "run")}
     assert response["run"]["stdout"] == text_of(language, "expected")
