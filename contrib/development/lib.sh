@@ -350,8 +350,9 @@ packages_of() {
 
 # --- Nix and Docker Engine of other releases
 
-# The packages of a release that are laid over this system, with all that they need.
-release_packages="nix-bin bubblewrap docker.io docker-cli crun util-linux"
+# The packages of a release that are laid over this system, with all that they need. Tests make certificates by
+# openssl, whose program has to fit its libraries.
+release_packages="nix-bin bubblewrap docker.io docker-cli crun util-linux openssl"
 
 # later_releases: prints the releases with newer engines than this one's, in the order of their age; nothing elsewhere.
 #

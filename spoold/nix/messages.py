@@ -39,7 +39,8 @@ _HINTS = (
         ),
     ),
     (
-        rb"access to URI '[^'\n]*' is forbidden in restricted mode",
+        # or, for a repository of this machine, its place for copies of repositories
+        rb"access to URI '[^'\n]*' is forbidden in restricted mode|creating directory '/nowhere[^'\n]*'",
         (
             "spoold: expressions are evaluated without network. Use a fetcher that is built, with a hash: "
             "pkgs.fetchurl for builtins.fetchurl, pkgs.fetchzip for builtins.fetchTarball, pkgs.fetchgit or "
@@ -65,6 +66,13 @@ _HINTS = (
     (
         rb"experimental Nix feature '[^'\n]*' is disabled|attribute '(?:getFlake|fetchClosure)' missing",
         "spoold: expressions cannot use flakes or other experimental features. Write a shell for <nixpkgs>",
+    ),
+    (
+        rb"a '[^'\n]*' with features \{[^}\n]*\} is required to build|Required system: '",
+        (
+            "spoold: this host builds for its own kind of machine alone. Leave out system and crossSystem, and "
+            "requiredSystemFeatures"
+        ),
     ),
     (
         rb"NIXPKGS_ALLOW_(?:UNFREE|BROKEN|INSECURE)",

@@ -13,7 +13,7 @@ Where the operator allows hosts, sources that are pinned by a hash are downloade
 order of their dependencies. First everything that a download needs is built without network. Then the download runs
 alone: one fixed-output derivation in one call of Nix, in a network namespace of its own with a door
 (:mod:`spoold.nix.door`). The hash decides whether the download counts. If it fails, the proxy's report tells whose
-fault that is.
+fault that is. All downloads together transfer no more than a build may add to the store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from spoold.nix.fetch import OUTPUT, Missing, Tell, fetch, missing, missing_here
 from spoold.nix.policy import Derivation
 from spoold.nix.store import Store
 from spoold.proxy import rules
-from spoold.proxy.order import Order, Purpose
+from spoold.proxy.order import Ended, Order, Purpose
 
 log = Log("nix")
 
@@ -141,6 +141,7 @@ class _Making:
     def __init__(self, store: Store, limits: BuildLimits, cancel: Event, build: str) -> None:
         self._store, self._limits, self._cancel, self._name = store, limits, cancel, build
         self._until = time.monotonic() + limits.time
+        self._bytes = limits.output  # that all downloads together may still transfer
         self.before: list[proc.Finished] = []
 
     def sources(self, built: Sequence[str]) -> Realisation | None:
@@ -176,10 +177,12 @@ class _Making:
     def _source(self, path: str, derivation: Derivation) -> Realisation | None:
         """Download one source. Return how it ended where it failed, else None."""
         name, limits = policy.name_of(path), self._limits
-        order = Order(build=self._name, what=name, bytes=limits.fetch_bytes, time=min(limits.fetch_time, self._left))
+        bytes_ = max(1, min(limits.fetch_bytes, self._bytes))
+        order = Order(build=self._name, what=name, bytes=bytes_, time=min(limits.fetch_time, self._left))
         fetch = door.Fetch(order, limits)
         finished = self._run([path], [path], fetch)
         self.before.append(finished)
+        self._bytes -= fetch.report.transferred if fetch.report else 0
         if finished.ok:
             return None
         if fetch.report is None or finished.exit_code == MISMATCH or finished.limit not in (None, *BOUNDS):
@@ -187,6 +190,8 @@ class _Making:
         if away := sources.away(fetch.report):
             raise TemporaryError(f"{name} cannot be downloaded now: {away}")
         outcome, note = sources.judged(name, policy.hosts_of(self._store, derivation), fetch.report)
+        if fetch.report.ended is Ended.BYTES and bytes_ < limits.fetch_bytes:
+            note = f"{name}: all downloads for it took more than {limits.output} bytes (builder.limits.output)"
         return msgspec.structs.replace(self._failed(), outcome=outcome, note=note)
 
     def build(self, targets: Sequence[str], built: Sequence[str]) -> proc.Finished:

@@ -29,15 +29,18 @@ let
       if single != null then
         fail "it is a function of '${head single}', which nobody passes; it has to be ${wanted}"
       else if missing != [ ] then
-        fail "its argument '${head missing}' has no default; nobody passes it one"
+        fail ("its argument '${head missing}' has no default, and nobody passes it one; give it one, such as "
+          + "{ pkgs ? import <nixpkgs> { } }, or have pkgs.callPackage call the function")
       else value offered;
 
   result = called (import /job/cutor.nix);
   shell = if isList result && length result == 1 then head result else result;
 
   checked =
-    if isList shell then fail "it is a list of ${toString (length shell)}; it has to be one derivation"
-    else if !isAttrs shell then fail "it is a ${typeOf shell}; it has to be ${wanted}"
+    if isList shell then
+      fail ("it is a list of ${toString (length shell)}; put packages into one shell, such as "
+        + "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { packages = [ pkgs.jq ]; }")
+    else if !isAttrs shell then fail "it is of the type ${typeOf shell}; it has to be ${wanted}"
     else if (shell.type or "") != "derivation" || !(shell ? drvAttrs) then
       fail "it is a set of ${toString (length (attrNames shell))} attributes; it has to be ${wanted}"
     else shell;

@@ -67,7 +67,7 @@ def test_every_language_that_is_tested_is_in_the_table(directory: Path) -> None:
 
 def test_every_language_greets() -> None:
     """tests/greetings has a program in each language. Tests with engines run them."""
-    greets = [languages.program([path]).language for path in (PROGRAMS.parent / "greetings").iterdir()]
+    greets = {languages.program([path]).language for path in (PROGRAMS.parent / "greetings").iterdir()}
     assert sorted(greets) == list(tongues.languages())
 
 
@@ -87,7 +87,7 @@ def test_an_ending_of_two_languages_asks_which(tmp_path: Path) -> None:
     main = files(tmp_path, main_pl="print 1;")
     with pytest.raises(ClientError, match=r"Perl and Prolog end in \.pl: use --language perl or --language prolog"):
         languages.program(main)
-    assert languages.program(main, "prolog").run == 'main=main.pl\nexec swipl "$main" "$@"\n'
+    assert languages.program(main, "prolog").run == 'main=main.pl\nexec swipl -g true -t halt "$main" "$@"\n'
     assert languages.program(files(tmp_path, main_pl="#!/usr/bin/env -S perl -w\n")).language == "perl"
 
 
@@ -199,6 +199,33 @@ def test_a_program_of_several_files_is_compiled(tmp_path: Path) -> None:
         add_c="int add(int a, int b) { return a + b; }",
     )
     assert run(languages.program(sources), tmp_path / "out") == "42\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("global main\nmain: ret", "nasm -f elf64 -o main.o main.asm\ngcc -no-pie -o program main.o\n"),
+        ("; global _start, not really\nglobal main\nmain: ret ; no int 0x80", "gcc -no-pie -o program main.o\n"),
+        ("\tGLOBAL a, _start:function\n_start: syscall", "gcc -no-pie -nostartfiles -o program main.o\n"),
+        ("global my_start\nmy_start: ret", "gcc -no-pie -o program main.o\n"),
+        ("global _start\n_start: mov eax, 1\n INT 80h", "use syscall, with its numbers\n"),
+        ("global main\nmain: int 0x80", "use syscall, with its numbers\n"),
+    ],
+)
+def test_an_assembler_program_is_linked_as_its_beginning_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    """tests/greetings has such programs for the real ones."""
+    (tmp_path / "bin").mkdir()
+    for name in ("nasm", "gcc"):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    made = languages.program(files(tmp_path, main_asm=text))
+    assert made.compile is not None
+    done = subprocess.run(["bash", "-c", made.compile], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (done.stderr or done.stdout).endswith(said)
+    assert (done.returncode != 0) == bool(done.stderr)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

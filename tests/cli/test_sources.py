@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -28,11 +29,49 @@ def found(settings: NixSettings, **names: list[str]) -> list[Finding]:
 
 
 def test_without_hosts_it_says_what_that_means() -> None:
-    (finding,) = found(NixSettings(substituters=["https://cache.example"]))
+    *_, finding = found(NixSettings(substituters=["https://cache.example"]))
     assert finding.level is Level.NOTE
     assert (
         "sources that are in no binary cache of this host (https://cache.example) are not downloaded" in finding.detail
     )
+
+
+def of_caches(settings: NixSettings, **names: list[str]) -> list[tuple[Level, str]]:
+    """Return the findings about binary caches."""
+    return [(each.level, each.detail) for each in found(settings, **names) if each.what == "binary caches"]
+
+
+def test_binary_caches(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"http://name:secret@good.example:{server.getsockname()[1]}"
+        settings = NixSettings(substituters=[here, f"file://{tmp_path}?priority=1"], trusted_public_keys=["k-1:x"])
+        assert of_caches(settings, good=["127.0.0.1"]) == [
+            (Level.FINE, f"{here.replace('name:secret@', '')}, file://{tmp_path}")
+        ]
+    away = ["http://name:secret@good.example:9", "https://gone.example"]
+    warned = of_caches(replace(settings, substituters=away), good=["127.0.0.1"])
+    assert [level for level, _ in warned] == [Level.WARNING] * 2
+    assert "cannot be reached (127.0.0.1: Connection refused)" in warned[0][1]
+    assert "secret" not in warned[0][1]
+    assert "the name gone.example cannot be resolved" in warned[1][1]
+
+
+def test_a_cache_that_is_no_directory_and_one_without_a_key(tmp_path: Path) -> None:
+    warned = of_caches(NixSettings(substituters=[f"{tmp_path}/none"]))
+    assert [level for level, _ in warned] == [Level.WARNING] * 2
+    assert warned[0][1] == f"{tmp_path}/none: there is no such directory"
+    assert "trusted_public_keys names no key" in warned[1][1]
+    trusting = NixSettings(substituters=[f"file://{tmp_path}?trusted=1"])
+    assert of_caches(trusting) == [(Level.FINE, f"file://{tmp_path}")]
+
+
+def test_a_proxy_of_the_operators_network_knows_more_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"ActiveState": "active", "SubState": "running", "Environment": "A=b HTTPS_PROXY=http://proxy.corp:3128"}
+    monkeypatch.setattr(units, "properties", lambda *_: said)
+    settings = NixSettings(
+        substituters=["https://cache.example"], trusted_public_keys=["k-1:x"], fetch=["gone.example"]
+    )
+    assert {each.level for each in found(settings)} == {Level.FINE}
 
 
 def test_hosts_that_can_be_reached() -> None:

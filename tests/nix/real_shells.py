@@ -205,6 +205,21 @@ SHELLS = (
         ANY,
     ),
     Shell(
+        "clean sources",
+        DERIVATION % "src = pkgs.lib.cleanSource ./.;",
+        "ls $src",
+        "cutor.nix",
+        "pkgs.lib ? cleanSource",
+    ),
+    Shell(
+        "callPackage of a text",
+        "with import <nixpkgs> { }; callPackage (builtins.toFile \"p.nix\" ''\n"
+        "  { stdenv, perl }: stdenv.mkDerivation { name = \"s\"; buildInputs = [ perl ]; }'') { }",
+        "perl -e 'print 42'",
+        "42",
+        ANY,
+    ),
+    Shell(
         "symlinkJoin with a step",
         DERIVATION
         % """buildInputs = [ (pkgs.symlinkJoin
@@ -295,6 +310,13 @@ REFUSED = (
     Refused("a flake", '(builtins.getFlake "github:NixOS/nixpkgs").legacyPackages.x.hello', "cannot use flakes"),
     Refused("another channel", "with import <nixpkgs-unstable> { }; mkShell { }", "Write it for <nixpkgs-unstable>"),
     Refused("a file at home", "import /home/ada/shell.nix", "can read cutor.nix and <nixpkgs>"),
+    Refused("a list", "with import <nixpkgs> { }; [ perl gcc ]", "put packages into one shell, such as"),
+    Refused(
+        "a file for callPackage",
+        '{ stdenv, perl }: stdenv.mkDerivation { name = "s"; buildInputs = [ perl ]; }',
+        "or have pkgs.callPackage call the function",
+    ),
+    Refused("a repository beside it", "import (builtins.fetchGit ./.)", "pkgs.fetchgit or pkgs.fetchFromGitHub"),
     Refused(
         "an import of what is built",
         DERIVATION % 'A = import (pkgs.writeText "x" "42");',

@@ -37,6 +37,17 @@ def test_a_download_that_hides_in_a_tunnel_and_writes_nothing(allow: Allow, serv
     assert "source: the download took more than 3000000 bytes" in said
 
 
+def test_downloads_that_are_too_much_together(allow: Allow, server: Web) -> None:
+    """A client could else fill the disk with many, each as large as one may be."""
+    files = {f"/{name}": content(server, f"/{name}") + bytes(2_000_000) for name in ("a", "b")}
+    for path, data in files.items():
+        server.has(path, data)
+    builder = allow(f"localhost:{server.port}", output=3_000_000, fetch_bytes=2_500_000)
+    sources = [source(at(server, path), data, name=path[1:]) for path, data in files.items()]
+    said = failed(room.build(builder, shell(*sources)), Outcome.OUTPUT_LIMIT)
+    assert "all downloads for it took more than 3000000 bytes (builder.limits.output)" in said
+
+
 def test_a_connection_that_is_kept_for_ever(allow: Allow, server: Web) -> None:
     server.answers["/x"] = never
     builder = allow(f"localhost:{server.port}", fetch_time=2.0)
