@@ -108,7 +108,7 @@ def mounted(*directories: str) -> set[str]:
 def containers(served: Served, engine_at: str) -> list[str]:
     """Return what is left of containers: they themselves, or the directories that the engine oci keeps for them."""
     if engine_at == engines.OCI:
-        return os.listdir(served.config.parent / "oci")
+        return [each.name for each in (served.config.parent / "oci").iterdir() if each.is_dir()]
     labels = ["--filter", f"label=spoold.spool={served.spool}"]
     command = ["docker", "--host", engine_at, "ps", "--all", "--quiet", *labels]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()

@@ -81,7 +81,7 @@ class Place:
 
     def root(self, runtime: Runtime) -> str:
         """Return the root of containers; make it where it is missing or not whole."""
-        content = root.archive(runtime)
+        content = root.archive(runtime, self._base)
         made = os.path.join(self.path, f"root-{hashlib.sha256(content).hexdigest()[:16]}")
         with self._lock:
             if not os.path.exists(f"{made}{program.IN_IMAGE}"):
