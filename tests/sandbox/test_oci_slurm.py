@@ -244,6 +244,7 @@ def test_groups_in_the_tree_of_version_2_go_with_the_job_whose_sandboxes_had_the
     above.rmdir()
 
 
+@pytest.mark.skipif(cgroups.delegable(), reason="on version 2 no group of a user lies in those of slurmd")
 def test_the_groups_of_one_service_user_are_never_given_to_another(tmp_path: Path) -> None:
     """The owner of a group can remove the groups in it, and the epilog ends the processes in its user's groups."""
     mount = tmp_path / "cgroup"
