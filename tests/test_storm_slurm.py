@@ -34,8 +34,6 @@ def field() -> Iterator[Field]:
         shutil.rmtree(place)
 
 
-# Long, until it was right many times in a row.
-@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_each_submission_has_one_right_answer_and_nothing_is_left(field: Field) -> None:
     print(f"seed {SEED}")
