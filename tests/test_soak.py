@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, SandboxSettings, Settings
+from spoold.config import DockerSettings, OciSettings, SandboxSettings, Settings
+from tests import engines
 from tests.served import Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1800)]
@@ -41,11 +42,15 @@ HOSTILE = [  # each script with the outcomes that it may have
 
 
 @pytest.fixture
-def served(tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object) -> Iterator[Served]:
+def served(tmp_path: Path, nix_settings: Settings, engine_at: str, runtime: object) -> Iterator[Served]:
+    is_oci = engine_at == engines.OCI
     made = Served(
         tmp_path,
         msgspec.structs.replace(
-            nix_settings, docker=DockerSettings(host=docker_host), sandbox=SandboxSettings(mode="recycled")
+            nix_settings,
+            docker=DockerSettings(host="" if is_oci else engine_at),
+            oci=OciSettings(state=str(tmp_path / "oci")),
+            sandbox=SandboxSettings(engine="oci" if is_oci else "docker", mode="recycled"),
         ),
     )
     yield made
@@ -53,7 +58,7 @@ def served(tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: ob
     shutil.rmtree(made.spool)
 
 
-def test_honest_jobs_among_hostile_ones(served: Served, nix_settings: Settings, docker_host: str) -> None:
+def test_honest_jobs_among_hostile_ones(served: Served, nix_settings: Settings, engine_at: str) -> None:
     warm = max(20, JOBS // 10)
     serve(served, "warm", warm)
     before = {role: resident(process.pid) for role, process in served.processes.items()}
@@ -64,7 +69,7 @@ def test_honest_jobs_among_hostile_ones(served: Served, nix_settings: Settings, 
     for role, process in served.processes.items():
         assert resident(process.pid) < before[role] + (16 << 20), role
     served.stop()
-    assert containers(served, docker_host) == []
+    assert containers(served, engine_at) == []
     assert mounted(*ours) <= mounts
 
 
@@ -100,7 +105,10 @@ def mounted(*directories: str) -> set[str]:
     return {line for line in lines if any(each in line for each in directories)}
 
 
-def containers(served: Served, docker_host: str) -> list[str]:
+def containers(served: Served, engine_at: str) -> list[str]:
+    """Return what is left of containers: they themselves, or the directories that the engine oci keeps for them."""
+    if engine_at == engines.OCI:
+        return [each.name for each in (served.config.parent / "oci").iterdir() if each.is_dir()]
     labels = ["--filter", f"label=spoold.spool={served.spool}"]
-    command = ["docker", "--host", docker_host, "ps", "--all", "--quiet", *labels]
+    command = ["docker", "--host", engine_at, "ps", "--all", "--quiet", *labels]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()

@@ -14,6 +14,7 @@ from spoold.slurm import Slurm, passed_on
 SPARE = 5.0  # seconds between the end of a drain and SIGKILL
 LONG = 300.0  # seconds until Slurm counts a lost node as lost; until then it shows the node's jobs as running
 SHORT = 60.0  # seconds: a pilot that takes jobs for less is hardly worth its start
+BATCH_DELAY = 3  # seconds, Slurm's default
 SIGNALLED = "preempt_send_user_signal"
 
 
@@ -39,6 +40,7 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
         yield Subject("Slurm's SlurmdTimeout").note(
             f"{timeout:.0f} s; pilots of a lost node are replaced after {lease:g} s, and count in their pool until then"
         )
+    yield from _delay(found)
     yield from _groups(settings, found)
     if _preempts(found) and SIGNALLED not in found.get("SlurmctldParameters", ""):
         yield Subject("preemption").warning(
@@ -55,6 +57,17 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
     if partitions is not None:
         for name, pool in settings.scale.pools.items():
             yield from _partition(name, pool, partitions, preempts=_preempts(found))
+
+
+def _delay(found: dict[str, str]) -> Iterator[Finding]:
+    """Check how long Slurm lets a pilot wait on an idle cluster; see slurm.conf(5)."""
+    match = re.search(r"\bbatch_sched_delay=(\d+)", found.get("SchedulerParameters", ""))
+    seconds = int(match[1]) if match else BATCH_DELAY
+    if seconds > 0:
+        yield Subject("Slurm's SchedulerParameters").note(
+            f"Slurm looks for a node up to {seconds} s after a pilot was submitted, so first answers come that late",
+            "set SchedulerParameters=batch_sched_delay=0, unless so many jobs are submitted that slurmctld is busy",
+        )
 
 
 def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:

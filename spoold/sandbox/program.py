@@ -4,7 +4,9 @@ Theory of operation. Root in a container may run only what comes from where root
 such place, since the builder's user writes it. So root runs one static program, and the image holds nothing else that
 runs. A package brings the program, compiled when the package was built (``PACKAGED``). Without it, the host's C
 compiler compiles the program here when an image is made. Compiler and source are refused where anybody but root, or the
-user that runs spoold, can change them or put others in their place (``host.ownership``).
+user that runs spoold, can change them or put others in their place (``host.ownership``). An executor of a pool lives
+for minutes, and the compiler takes seconds. So what was compiled can be kept for the next one, in a directory of this
+user's. After a day it is compiled anew, since the compiler and its library may have been mended.
 
 Facts that both sides of the wire have to agree on are written down once, in modules of the host. The program gets them
 as the header ``facts.h``.
@@ -12,6 +14,7 @@ as the header ``facts.h``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -19,10 +22,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from spoold.host import ownership
+from spoold.host import fsops, ownership
 from spoold.model.errors import OperatorError
 from spoold.sandbox import facts, obstacles, seccomp
 
@@ -31,6 +36,7 @@ IN_IMAGE = "/spoold/sbin/supervisor"  # in a directory that is closed to jobs
 PORTER = "porter"  # with this argument the program is the porter
 PACKAGED = Path(__file__).parents[2] / "supervisor"  # beside the package ``spoold``
 FLAGS = ("-std=gnu11", "-O2", "-static", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wall", "-Wextra", "-s")
+KEPT_FOR = 86400.0  # seconds
 COMPILE_TIMEOUT = 600.0  # seconds; it takes ten, and many times that where the machine has much else to do
 REMEDY = (
     "It decides what starts as root in containers, so only root may be able to change it: mend owner and mode, or "
@@ -38,11 +44,34 @@ REMEDY = (
 )
 
 
-def content() -> bytes:
-    """Return the program's file; raises :class:`OperatorError` where there is none, or somebody could change it."""
+def content(kept: str = "") -> bytes:
+    """Return the program's file; raises :class:`OperatorError` where there is none, or somebody could change it.
+
+    Where it is compiled here, it is kept in the directory ``kept``, if one is named.
+    """
     if PACKAGED.exists():
         return Path(ownership.settled(str(PACKAGED), REMEDY)).read_bytes()
-    return _compiled(identity())
+    return _kept(Path(kept)) if kept else _compiled(identity())
+
+
+def _kept(directory: Path) -> bytes:
+    path = directory / f"program-{identity()[:16]}"
+    if _is_young(path):
+        return Path(ownership.settled(str(path), REMEDY)).read_bytes()
+    made = _compiled(identity())
+    with contextlib.suppress(OSError):  # then the next process compiles again
+        for old in directory.glob("program-*"):
+            if not _is_young(old):
+                old.unlink()
+        private = f"{path}.{uuid.uuid4().hex}"
+        fsops.write_private(private, made, mode=0o500)
+        fsops.replace(private, str(path))
+    return made
+
+
+def _is_young(path: Path) -> bool:
+    made = fsops.mtime(str(path))
+    return made is not None and 0 <= time.time() - made < KEPT_FOR
 
 
 def identity() -> str:

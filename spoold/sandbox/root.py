@@ -25,8 +25,8 @@ DIRECTORIES = (
 )
 
 
-def archive(runtime: Runtime) -> bytes:
-    """Return the root as a tar; the same input gives the same bytes."""
+def archive(runtime: Runtime, kept: str = "") -> bytes:
+    """Return the root as a tar; the same input gives the same bytes. See ``program`` for the directory ``kept``."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in DIRECTORIES:
@@ -43,7 +43,7 @@ def archive(runtime: Runtime) -> bytes:
         # Where the engine remaps users, the porter's root does not own these files. So everybody who can enter the
         # directory may run the program.
         _add(tar, os.path.dirname(program.IN_IMAGE).lstrip("/"), tarfile.DIRTYPE, 0o700)
-        _file(tar, program.IN_IMAGE.lstrip("/"), program.content(), 0o555)
+        _file(tar, program.IN_IMAGE.lstrip("/"), program.content(kept), 0o555)
     return buffer.getvalue()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from spoold import slurm
 from spoold.actors.scale import Scale
@@ -20,16 +21,21 @@ from spoold.actors.scale.demand import Demand, Renewals
 from spoold.actors.scale.pilots import FIRST, LONGEST, QUICK, Pool
 from spoold.config import LeaseSettings, Settings
 from spoold.config.file import decode
+from spoold.loop import Loop
 from spoold.model.errors import OperatorError
+from spoold.model.ids import Hint
 from spoold.model.scaling import PoolSettings
-from spoold.slurm import Job, JobState
+from spoold.model.states import Role
+from spoold.slurm import Job, JobState, Slurm
 from spoold.upkeep.pools import noted
 from tests.actors.bench import Bench
 from tests.actors.head import Head
 from tests.clusters import Cluster, Real, StandIn
 from tests.names import named
+from tests.waiting import until
 
 LEASE = 30.0
+NEVER = 1e6  # seconds
 POOL = PoolSettings(most=3, entries=2)
 
 
@@ -343,6 +349,39 @@ def test_an_sbatch_that_fails_is_tried_again(tmp_path: Path, stand_in: StandIn) 
     head.bench.close()
 
 
+def test_the_first_work_after_a_rest_is_seen_before_the_clock_says_so(tmp_path: Path, stand_in: StandIn) -> None:
+    head = Head(tmp_path, stand_in)
+    settings = replace(head.settings, scale=replace(head.settings.scale, interval=NEVER))
+    loop = Loop(settings, Role.SCALE, Scale(settings, Slurm(stand_in.variables)))
+    loop.start()
+    try:
+        until(lambda: noted(str(head.bench.root)))
+        head.bench.drop("a")
+        until(stand_in.jobs)
+    finally:
+        loop.stop()
+        loop.join()
+    head.bench.close()
+
+
+def test_what_comes_after_it_waits_for_the_clock(tmp_path: Path, stand_in: StandIn) -> None:
+    """Slurm is not asked more often while more comes, and what needs no pilot does not change that."""
+    head = Head(tmp_path, stand_in)
+    hint = Hint("new", named("a"))
+    assert not head.scale.wants(hint), "it has not looked yet"
+    head.scale.step()
+    assert head.scale.wants(hint)
+    assert not head.scale.wants(Hint("new", ".a"))
+    head.scale.step([hint])
+    assert not head.scale.wants(hint)
+    head.scale.step()
+    assert head.scale.wants(hint)
+    head.bench.drop("a")
+    head.scale.step()
+    assert not head.scale.wants(hint), "there is work, and a pilot is to come"
+    head.bench.close()
+
+
 def test_what_sbatch_is_told(tmp_path: Path, stand_in: StandIn) -> None:
     pool: dict[str, Any] = {
         "memory": 3 << 30,
@@ -368,6 +407,7 @@ def test_what_sbatch_is_told(tmp_path: Path, stand_in: StandIn) -> None:
         "--time=60:00",
         "--no-requeue",
         "--signal=B:TERM@31",
+        "--export=ALL",  # of few variables; with NONE a login shell would be asked for others
     ):
         assert wanted_option in said
     assert said[-1].startswith("--wrap=exec ")

@@ -19,6 +19,7 @@ from tests.clusters import Real, running
 
 SETTINGS = Settings(scale=ScaleSettings(pools={"a": PoolSettings()}))
 GOOD = {"ClusterName": "c", "KillWait": "30 sec", "SlurmdTimeout": "60 sec", "PreemptType": "preempt/none"}
+GOOD |= {"SchedulerParameters": "bf_interval=1,batch_sched_delay=0"}
 PARTITION = {"PartitionName": "main", "Default": "YES", "MaxTime": "UNLIMITED", "PreemptMode": "CANCEL"}
 
 
@@ -55,12 +56,14 @@ def test_a_slurm_that_is_away_is_refused() -> None:
         ({}, "Slurm's KillWait", Level.FINE),
         ({"KillWait": "29 sec"}, "Slurm's KillWait", Level.WARNING),
         ({"SlurmdTimeout": "300 sec"}, "Slurm's SlurmdTimeout", Level.NOTE),
+        ({"SchedulerParameters": "(null)"}, "Slurm's SchedulerParameters", Level.NOTE),
+        ({"SchedulerParameters": "batch_sched_delay=10"}, "Slurm's SchedulerParameters", Level.NOTE),
         ({"PreemptType": "preempt/partition_prio"}, "preemption", Level.WARNING),
         ({"ProctrackType": "proctrack/linuxproc"}, "Slurm's ProctrackType", Level.WARNING),
         ({}, "limits of Slurm's jobs", Level.NOTE),
     ],
 )
-def test_what_costs_attempts_is_said(change: dict[str, str], what: str, level: Level) -> None:
+def test_what_costs_attempts_or_time_is_said(change: dict[str, str], what: str, level: Level) -> None:
     assert levels(GOOD | change)[what] is level
 
 
@@ -135,7 +138,8 @@ def test_a_real_cluster_is_understood() -> None:
 def test_a_cluster_that_is_well_is_understood() -> None:
     with running(Real(nodes=1)) as cluster:
         found = {each.what: each.level for each in examine(SETTINGS, Slurm(cluster.variables))}
-    assert {"preemption", "Slurm's DisableRootJobs", "partition of pool a"}.isdisjoint(found)
+    well = {"preemption", "Slurm's DisableRootJobs", "Slurm's SchedulerParameters", "partition of pool a"}
+    assert well.isdisjoint(found)
 
 
 @pytest.mark.parametrize("settings", [Settings(), SETTINGS])

@@ -52,7 +52,7 @@ def as_user(
 ) -> Callable[..., Any]:
     """Return a function that runs code with a sandbox as the user, and returns the result or the refusal."""
     content = root.archive(runtime)  # made here, because only root may be able to read the source
-    monkeypatch.setattr(root, "archive", lambda _: content)
+    monkeypatch.setattr(root, "archive", lambda *_: content)
     (place / "store").mkdir()
     (place / "state").mkdir()
     shutil.chown(place / "state", user.pw_uid, user.pw_gid)

@@ -7,13 +7,16 @@ import difflib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -164,7 +167,7 @@ def test_nothing_is_left_after_jobs_and_errors(
     assert made
     assert not [each for each in made if each.exists()]
     own.close()
-    assert not any((tmp_path / "spool.oci").iterdir())
+    assert not [each for each in (tmp_path / "spool.oci").iterdir() if each.is_dir()]
 
 
 def test_a_cancelled_run_ends_soon(own: OciSandbox, tmp_path: Path, plain_shell: str) -> None:
@@ -239,6 +242,58 @@ def test_orphans_are_removed_and_others_are_not(make: Make, tmp_path: Path, monk
     assert waiting[1].alive()
     for each in waiting:
         each.close()
+
+
+KILLED = """
+import os, sys
+from spoold.engines.oci import place
+from spoold.config.file import decode
+from spoold.host import groups
+made = place.Place(decode(sys.stdin.buffer.read()))
+made.prepare()
+group = groups.settle().group({group!r})
+place.write_down(os.path.join(made.path, {group!r}), group)
+group.make(1 << 26, 10)
+for each in group.places.values():
+    each.mkdir(parents=True, exist_ok=True)  # as a runtime does in all trees
+print(made.path, flush=True)
+sys.stdin.close()
+os.read(int(sys.argv[1]), 1)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_executor_of_another_name_left_is_removed(make: Make, tmp_path: Path) -> None:
+    """A pilot may have any name of its pool when it comes to this host again."""
+    name = f"spoold-{uuid.uuid4().hex}"
+    settings = settings_for(engines.OCI, str(tmp_path / "spool"), "other")
+    ends, tell = os.pipe()
+    command = [sys.executable, "-c", KILLED.format(group=name), str(ends)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[ends]) as other:
+        assert other.stdin
+        assert other.stdout
+        other.stdin.write(msgspec.toml.encode(settings))
+        other.stdin.close()
+        left = Path(other.stdout.readline().decode().strip())
+        group = groups.settle().group(name)
+        make("a").prepare()
+        assert all(each.exists() for each in (left, *group.places.values())), "its executor lives"
+        os.write(tell, b".")
+    os.close(ends)
+    os.close(tell)
+    make("b").prepare()
+    assert not any(each.exists() for each in (left.parent, *group.places.values()))
+
+
+def test_what_another_host_or_an_earlier_version_left_in_a_shared_directory_stays(make: Make, tmp_path: Path) -> None:
+    sandbox = make("a")
+    family = Path(sandbox._place._base) / "other"
+    for name in ("theirs", "old"):
+        (family / name).mkdir(parents=True)
+    family.chmod(0o700)
+    (family / "theirs" / place.ALIVE).write_text("another boot")
+    sandbox.prepare()
+    assert {each.name for each in family.iterdir()} == {"theirs", "old"}
 
 
 def test_what_a_process_left_in_the_middle_of_a_start_is_removed(

@@ -21,6 +21,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.limits import MIB
 from tests import engines
 from tests.clusters import DEPLOYED, Real
+from tests.owngroups import own_groups
 from tests.rights import in_child
 from tests.sandbox.conftest import Mode
 from tests.sandbox.ordinary import as_user, lines, user
@@ -219,6 +220,31 @@ def test_what_jobs_left_whose_epilog_never_ran_goes_with_the_next_one(tmp_path: 
         (tree / node).rmdir()
 
 
+@pytest.mark.skipif(
+    cgroups.delegable() or not cgroups.tree("").is_dir(), reason="both versions are mounted, one beside the other"
+)
+def test_groups_in_the_tree_of_version_2_go_with_the_job_whose_sandboxes_had_them(tmp_path: Path) -> None:
+    """A runtime that root starts makes them there as well. When the pilot is killed nobody removes them."""
+    uid = 200_000 + os.getpid()
+    node = f"p{os.getpid()}n8"
+    above = cgroups.tree("memory") / f"slurm_{node}"
+    told = {"SLURM_JOB_USER": "ann", "SLURM_JOB_UID": str(uid), "SLURM_JOB_GID": str(uid), "SLURMD_NODENAME": node}
+    variables = os.environ | told | {"SPOOLD_LOCK": str(tmp_path / "lock")}
+    command = [str(DEPLOYED / "slurm-epilog"), "ann"]
+    with own_groups() as slurmds:
+        (jobs,) = (place / "jobs" for place in slurmds.places if place.is_relative_to(cgroups.tree("")))
+        for id_ in ("7", "8"):
+            (above / f"uid_{uid}" / f"job_{id_}" / "step_batch/jobs" / f"spoold-{id_}").mkdir(parents=True)
+            (jobs / f"spoold-{id_}").mkdir(parents=True)
+        os.chown(jobs, uid, uid)
+        for id_, left in (("7", ["spoold-8"]), ("8", [])):
+            subprocess.run(command, env=variables | {"SLURM_JOB_ID": id_}, check=True, preexec_fn=slurmds.enter)
+            assert [each.name for each in jobs.glob("spoold-*")] == left
+        assert not jobs.exists()
+    above.rmdir()
+
+
+@pytest.mark.skipif(cgroups.delegable(), reason="on version 2 no group of a user lies in those of slurmd")
 def test_the_groups_of_one_service_user_are_never_given_to_another(tmp_path: Path) -> None:
     """The owner of a group can remove the groups in it, and the epilog ends the processes in its user's groups."""
     mount = tmp_path / "cgroup"

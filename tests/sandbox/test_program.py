@@ -63,6 +63,31 @@ def test_a_package_brings_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         program.content()
 
 
+def test_it_is_kept_for_the_next_process_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: Path
+) -> None:
+    """An executor of a pool lives for minutes, and the compiler takes seconds."""
+    made = [b"one", b"two", b"three"]
+    monkeypatch.setattr(program, "_compiled", lambda _: made.pop(0))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    assert [program.content(str(kept)) for _ in range(2)] == [b"one", b"one"]
+    (copied / "wire.c").write_text((copied / "wire.c").read_text() + "\n")
+    assert program.content(str(kept)) == b"two", "it is another one"
+    for each in kept.iterdir():
+        os.utime(each, (1.0, 1.0))
+    assert program.content(str(kept)) == b"three"
+    (left,) = kept.iterdir()
+    left.chmod(0o777)
+    with pytest.raises(OperatorError, match="can be changed by everybody"):
+        program.content(str(kept))
+
+
+def test_where_it_cannot_be_kept_it_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_compiled", lambda _: b"made")
+    assert program.content(str(tmp_path / "none")) == b"made"
+
+
 def test_a_package_is_built_with_it(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "spoold.sandbox.program", "supervisor"], check=True, cwd=tmp_path)
     assert (tmp_path / "supervisor").read_bytes()[:4] == b"\x7fELF"

@@ -18,6 +18,7 @@ from tests.storms.witness import Pilot
 Blow = Callable[["Weather"], str]
 OTHERS = "others"  # the name of jobs that are no pilots
 AWAY = (0.5, 8.0)  # seconds for which a daemon of Slurm's is away
+ROUNDS = 5.0  # seconds between two looks at the nodes, while something is waited for
 
 
 class Weather:
@@ -34,9 +35,11 @@ class Weather:
         return self.chance.choice(found) if found else None
 
     def mend(self) -> None:
-        """Start the slurmds that are away."""
+        """Start the slurmds that are away. Slurm may kill what ran on their nodes meanwhile, seen or still starting."""
         while self.down:
-            self.cluster.start_node(self.down.pop())
+            node = self.down.pop()
+            self.witness.doom_all(node)
+            self.cluster.start_node(node)
 
     def tidy(self) -> None:
         """Do what an operator would: resume the nodes that Slurm drained, and cancel what should be over.
@@ -52,6 +55,43 @@ class Weather:
     def wait(self) -> None:
         """Let something be away for a while."""
         time.sleep(self.chance.uniform(*AWAY))
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait as the field does, and be the operator meanwhile: both nodes may be away, or drained."""
+        looked = time.monotonic()
+
+        def holds() -> bool:
+            nonlocal looked
+            if condition():
+                return True
+            if time.monotonic() - looked >= ROUNDS:
+                self.mend()
+                self.tidy()
+                looked = time.monotonic()
+            return False
+
+        self.field.until(holds, what)
+
+    def running(self) -> set[str]:
+        """Return the jobs that run, as slurmctld says once it answers: a line for each, with id and time of start."""
+        found: list[str] = []
+
+        def answers() -> bool:
+            try:
+                found[:] = self.cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%i %S").splitlines()
+            except AssertionError:
+                return False
+            return True
+
+        self.field.until(answers, "slurmctld does not answer")
+        return set(found)
+
+    def doom_forgotten(self, before: set[str]) -> None:
+        """Doom the pilots of which slurmctld, which was away, knows less than ``before``. It has them killed.
+
+        It may have given the id of a job that it forgot to another one by now.
+        """
+        self.witness.doom_all(known=[line.split()[0] for line in before & self.running()])
 
     def told(self, *words: str) -> bool:
         """Run a command of Slurm's; tell whether it worked. A job may have ended just now."""
@@ -76,8 +116,10 @@ def kill_step_daemon(weather: Weather) -> str:
     if not (pilot := weather.pilot()):
         return ""
     weather.witness.doom(pilot)
-    with contextlib.suppress(OSError):
+    try:
         _kill(pilot.step_daemon)
+    except OSError:  # it has ended, or its slurmstepd was killed before
+        return ""
     return pilot.process
 
 
@@ -108,12 +150,11 @@ def lose_node(weather: Weather) -> str:
 
 def kill_controller(weather: Weather) -> str:
     """SIGKILL to slurmctld. It may not have saved that a pilot began, and has that one killed then."""
-    before = weather.witness.pilots()
+    before = weather.running()
     weather.cluster.kill_controller()
     weather.wait()
     weather.cluster.start_controller()
-    known = weather.cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%i").split()
-    weather.witness.doom(*(pilot for pilot in before if pilot.job not in known))
+    weather.doom_forgotten(before)
     return "slurmctld"
 
 
@@ -121,12 +162,13 @@ def forget(weather: Weather) -> str:
     """SIGKILL to slurmctld, which comes back with an old state, and has all younger pilots killed."""
     weather.told("scontrol", "reconfigure")  # saves the state
     weather.cluster.keep_state()
+    before = weather.running()
     weather.wait()
-    weather.witness.doom(*weather.witness.pilots())
     weather.cluster.kill_controller()
     weather.cluster.forget()
+    weather.witness.doom_all()
     weather.cluster.start_controller()
-    weather.witness.doom(*weather.witness.pilots())
+    weather.doom_forgotten(before)
     return "slurmctld"
 
 

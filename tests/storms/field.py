@@ -23,7 +23,7 @@ from tests.storms.witness import POOL, Witness
 
 ROLES = ("builder", "intake", "executor", "health", "scale")  # the executor is a router
 DRAIN = 2.0  # seconds; some programs run longer
-LOST = 15.0  # seconds
+LOST = 30.0  # seconds; a pilot that only starts slowly, on a busy machine, should not be lost
 PATIENCE = 900.0 * SLOWNESS  # seconds
 # A drain that is late since the machine is busy must not end in SIGKILL: that is not what is tested.
 PREEMPTS = """\
@@ -163,10 +163,12 @@ class Field:
         return f"{names}\n{queue}\n{self.witness.pilots()}\n{self.served.said()}"
 
     def jobs(self) -> list[str]:
-        """Return the ids of the pilots' jobs that have not ended; Slurm has to answer."""
-        return self.cluster.run(
-            "squeue", "-h", "-o", "%i", "--name", ",".join(f"spoold-{POOL}-{k}" for k in range(4))
-        ).split()
+        """Return the ids of the pilots' jobs that have not ended. Where Slurm does not answer they are unknown."""
+        names = ",".join(f"spoold-{POOL}-{k}" for k in range(self.shape.most))
+        try:
+            return self.cluster.run("squeue", "-h", "-o", "%i", "--name", names).split()
+        except AssertionError:
+            return ["unknown"]
 
     def stop(self) -> None:
         """End everything."""

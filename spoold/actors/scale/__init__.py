@@ -3,7 +3,8 @@
 Spec: spool-layout.md, "Pilots". Each step looks at the spool and at Slurm's list, decides anew, and submits or cancels
 jobs. Nothing is kept on disk but a note for people to read. Names tell which pilot a job is, and presence in the spool
 tells whether the pilot works. A pilot that runs is never cancelled while it renews its presence: it ends by itself when
-it is idle.
+it is idle. Steps go by the clock, so that Slurm is not asked more often while more comes. Where there is no pilot and
+no work, the first entry that appears is worth a step at once.
 
 What fails: Slurm may not answer, or may list nothing of what was there. That changes nothing, and pilots work on. A
 pilot that ends at once is tried again after longer and longer pauses, and is never given up.
@@ -35,10 +36,11 @@ from spoold.host.metrics import (
     SCALE_DEMAND,
     SLURM_READY,
 )
+from spoold.model import ids
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Hint, Kept
 from spoold.model.scaling import PoolSettings
-from spoold.model.states import Role
+from spoold.model.states import Role, State
 from spoold.slurm import Job, Slurm, passed_on
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
@@ -70,13 +72,18 @@ class Scale(Threadless):
         self._renewals = Renewals(settings.lease)
         self._pools: dict[str, Pool] = {}
         self._lost: set[int] = set()  # lost jobs that were logged
+        self._rests = False  # whether the last look on the clock found no work and no pilot
         self._noting = Noting(self._spool.root)
         self._told = Pools(slurm=False, demand=0, pools=[])
 
     @property
     def watched(self) -> list[str]:
-        """Return no directory: scale goes by the clock alone."""
-        return []
+        """Return the directory where work appears; none where that is polled, which is no sooner than the clock."""
+        return [] if self._settings.spool.remote else [State.NEW]
+
+    def wants(self, hint: Hint) -> bool:
+        """Tell whether a change is the first work after a rest. Another thread calls this."""
+        return self._rests and ids.parse_entry(hint.name) is not None
 
     def start(self) -> None:
         """Do nothing: there is nothing to prepare."""
@@ -92,9 +99,10 @@ class Scale(Threadless):
     def measure(self) -> None:
         """Do nothing: each step measures."""
 
-    def step(self, hints: Iterable[Hint] | None = None) -> float:  # noqa: ARG002 - all actors are called alike
+    def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Look once, and submit or cancel jobs. Return the seconds until the next look."""
         scale = self._settings.scale
+        self._rests = False
         listed = self._slurm.jobs(os.geteuid())
         SLURM_READY.set(listed is not None)
         if listed is None:
@@ -109,6 +117,9 @@ class Scale(Threadless):
             self._step_of(name, pool, want, listed, present)
             for (name, pool), want in zip(scale.pools.items(), counts, strict=True)
         ]
+        pilots = sum(each.pending + each.starting + each.running for each in states)
+        # After a step for a hint the clock has its turn first: much may come that needs no pilot.
+        self._rests = hints is None and not demand and not pilots
         self._tell(Pools(slurm=True, demand=demand, pools=states))
         return scale.interval
 
@@ -173,7 +184,9 @@ class Scale(Threadless):
         """Return the options of sbatch for a pilot, and its command.
 
         ``exec`` lets signals reach the executor. It gets SIGTERM early enough to drain, and its own lifetime ends
-        before that. No pilot is requeued, since it would wait for two minutes. Another one is submitted instead.
+        before that. No pilot is requeued, since it would wait for two minutes. Another one is submitted instead. It
+        gets the few variables with which sbatch itself runs. With ``--export=NONE`` a login shell on the node would be
+        asked for others first, which may take seconds.
         """
         words = [pool.program, "--config", pool.config, "executor", "--name", f"{name}-{number}"]
         words += ["--slots", str(pool.slots), "--idle", f"{pool.idle:g}"]
@@ -183,7 +196,7 @@ class Scale(Threadless):
             f"--cpus-per-task={pool.slots}",
             f"--time={_minutes(pool.time)}",
             "--no-requeue",
-            "--export=NONE",
+            "--export=ALL",
             "--open-mode=append",
             f"--signal=B:TERM@{pool.notice}",
             f"--output={pool.log}",

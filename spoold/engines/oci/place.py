@@ -6,12 +6,17 @@ orphan: its jobs ended with their streams, and what is left of it is removed at 
 before it is made. Its file ``group`` lists the directories of its control group, and whatever is in that group is
 ended.
 
+An executor that a batch system starts may have another name on this host the next time. So orphans of other names are
+removed as well. Each process locks the file ``alive`` in its directory. Where nobody holds that lock, the process was
+killed. The file also tells the host, which may share the directory with others.
+
 The root is made anew for each sandbox, so nobody had time to change it. It belongs to this process's user.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -22,7 +27,7 @@ import uuid
 from pathlib import Path
 
 from spoold.config import Settings
-from spoold.host import ownership
+from spoold.host import machine, ownership
 from spoold.host.groups import Group
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError
@@ -34,7 +39,7 @@ log = Log("sandbox")
 PROCESS = uuid.uuid4().hex
 ROOTS_OWN, USERS_OWN = "/var/lib/spoold-executor", ".local/state/spoold-executor"
 REMEDY = "Root in containers starts programs from it: mend owner and mode, or name another directory in oci.state"
-GROUP = "group"
+GROUP, ALIVE = "group", "alive"
 
 
 def base(settings: Settings) -> str:
@@ -53,6 +58,7 @@ class Place:
         self.path = os.path.join(self._family, f"{PROCESS}-{uuid.uuid4().hex[:8]}")
         self.runtime = os.path.join(self.path, "runtime")
         self._lock = threading.Lock()
+        self._alive: io.FileIO | None = None
 
     def prepare(self) -> None:
         """Make it; raises :class:`OperatorError` where that fails, or the directory is of no use."""
@@ -60,6 +66,7 @@ class Place:
             os.makedirs(self.runtime, exist_ok=True)
             for each in (self._family, self.path, self.runtime):
                 os.chmod(each, 0o700)
+            self._alive = self._alive or _locked(os.path.join(self.path, ALIVE))
             no_programs = os.statvfs(self.path).f_flag & os.ST_NOEXEC
         except OSError as error:
             raise OperatorError(
@@ -74,7 +81,7 @@ class Place:
 
     def root(self, runtime: Runtime) -> str:
         """Return the root of containers; make it where it is missing or not whole."""
-        content = root.archive(runtime)
+        content = root.archive(runtime, self._base)
         made = os.path.join(self.path, f"root-{hashlib.sha256(content).hexdigest()[:16]}")
         with self._lock:
             if not os.path.exists(f"{made}{program.IN_IMAGE}"):
@@ -89,6 +96,24 @@ class Place:
             if not name.startswith(PROCESS):
                 log.info("removing the containers of an earlier process", directory=name)
                 _remove(os.path.join(self._family, name))
+        for other in self._other_orphans():
+            log.info("removing the containers of another executor, which has ended", directory=str(other))
+            _remove(str(other))
+            with contextlib.suppress(OSError):
+                other.parent.rmdir()
+
+    def _other_orphans(self) -> list[Path]:
+        """Return the directories of other executors' processes, ended ones of our own user, on this host."""
+        found: list[Path] = []
+        families: list[Path] = []
+        with contextlib.suppress(OSError):  # it may not be ours to list
+            families += Path(self._base).iterdir()
+        for family in families:
+            with contextlib.suppress(OSError):
+                status = family.lstat()
+                if str(family) != self._family and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
+                    found += [each for each in family.iterdir() if _was_left(each)]
+        return found
 
     def close(self) -> None:
         """Remove it. A directory that stays is an orphan to the next process."""
@@ -96,6 +121,28 @@ class Place:
             _remove(self.path)
         with contextlib.suppress(OSError):  # other sandboxes of this executor may be there
             os.rmdir(self._family)
+        if self._alive is not None:
+            self._alive.close()
+            self._alive = None
+
+
+def _locked(path: str) -> io.FileIO:
+    """Return a new file that is locked until it is closed, or this process ends. It has the number of this boot."""
+    file = io.FileIO(path, "w")
+    with contextlib.suppress(OSError):  # a file system without locks: nobody else gets one there either
+        fcntl.flock(file, fcntl.LOCK_EX)
+    file.write(machine.boot_id().encode())
+    return file
+
+
+def _was_left(place: Path) -> bool:
+    """Tell whether the process that made a directory was killed on this host."""
+    try:
+        with (place / ALIVE).open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file.read().decode() == machine.boot_id()
+    except OSError:  # it lives, or is just beginning, or an earlier version of spoold made the directory
+        return False
 
 
 def write_down(directory: str, group: Group) -> None:
