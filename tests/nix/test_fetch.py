@@ -100,11 +100,26 @@ def test_no_kind_of_builder_reaches_anything_else(setup: tuple[Setup, Web]) -> N
     assert server.asked[before:] == []
 
 
+def trusting(builder: NixBuilder, authority: Path) -> NixBuilder:
+    """Return such a builder whose operator trusts the certificates of an authority."""
+    nix = msgspec.structs.replace(builder.settings.nix, certificates=str(authority))
+    made = NixBuilder(msgspec.structs.replace(builder.settings, nix=nix))
+    made.prepare()
+    return made
+
+
+def with_certificate(file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
 def test_over_tls_and_by_nix_itself(allow: Allow, tmp_path: Path) -> None:
-    """With a hash, neither the fetchers of nixpkgs nor Nix's own verify certificates."""
-    with web.serving(web.certificate(tmp_path)) as server:
-        url = f"https://localhost:{server.port}"
-        builder = allow(f"localhost:{server.port}")
+    """With a hash, the fetchers of nixpkgs verify no certificates. Nix's own does so from version 2.26 on."""
+    authority, certificate = make_authority(tmp_path)
+    with web.serving(with_certificate(certificate)) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        builder = trusting(allow(f"127.0.0.1:{server.port}"), authority)
         fetch = source(f"{url}/1", content(server, "/1"), script=CURL.replace("curl", "curl --insecure"))
         digest = hashlib.sha256(content(server, "/2")).hexdigest()
         own = f'import <nix/fetchurl.nix> {{ url = "{url}/2"; sha256 = "{digest}"; }}'
@@ -115,18 +130,13 @@ def test_over_tls_and_by_nix_itself(allow: Allow, tmp_path: Path) -> None:
 
 def test_the_operators_certificates_hold_for_a_download(allow: Allow, tmp_path: Path) -> None:
     authority, certificate = make_authority(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
     script = CURL.replace("curl", "curl --cacert $NIX_SSL_CERT_FILE")
-    with web.serving(context) as server:
+    with web.serving(with_certificate(certificate)) as server:
         builder = allow(f"127.0.0.1:{server.port}")
         url = f"https://127.0.0.1:{server.port}/x"
         fetch = source(url, content(server), script=script, more='"NIX_SSL_CERT_FILE"')
         assert "certificate" in failed(room.build(builder, shell(fetch)))
-        nix = msgspec.structs.replace(builder.settings.nix, certificates=str(authority))
-        own = NixBuilder(msgspec.structs.replace(builder.settings, nix=nix))
-        own.prepare()
-        result = room.build(own, shell(fetch))
+        result = room.build(trusting(builder, authority), shell(fetch))
         assert result.shell, result.phase.stderr
 
 
