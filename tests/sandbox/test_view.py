@@ -323,9 +323,11 @@ def test_what_is_wrong_with_us_opens_no_store(
     """No job runs, and the log has the reason."""
     runtime, words = whole, "left out"
     if wrong == "a bug":
-        monkeypatch.setattr(program, "content", inside.without_views(tmp_path).read_bytes)
+        content = inside.without_views(tmp_path).read_bytes()
+        monkeypatch.setattr(program, "content", lambda _: content)
     elif wrong == "a program that ends":
-        monkeypatch.setattr(program, "content", inside.without_views(tmp_path, "-DENDS").read_bytes)
+        content = inside.without_views(tmp_path, "-DENDS").read_bytes()
+        monkeypatch.setattr(program, "content", lambda _: content)
         words = "lost"
     elif wrong == "what the builder says":
         runtime, words = replace(whole, closure=[whole.bash]), "/bin/bash: No such file"
