@@ -89,6 +89,14 @@ def test_what_cannot_travel_is_named(program: Path, tmp_path: Path) -> None:
     assert [file["name"] for file in client.from_directory(program, leave_out=True)["files"]] == ["run.sh"]
 
 
+def test_a_link_that_leads_to_itself_is_named(program: Path) -> None:
+    (program / "loop").symlink_to("loop")
+    (program / "a").symlink_to("b")
+    (program / "b").symlink_to("a")
+    assert problems(program) == dict.fromkeys(("loop", "a", "b"), "cannot be read: Too many levels of symbolic links")
+    assert [file["name"] for file in client.from_directory(program, leave_out=True)["files"]] == ["run.sh"]
+
+
 def test_what_cannot_be_read_is_named(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (program / "closed").touch()
     real = os.open
