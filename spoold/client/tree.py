@@ -188,5 +188,6 @@ def _said(error: OSError) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name as printable text: characters that cannot be printed are escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+    """Return a name as printable text: what cannot be printed, or is not UTF-8, is escaped."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
