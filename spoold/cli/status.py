@@ -26,7 +26,7 @@ from spoold.model.response import Response
 @JSON
 @pass_place
 def status(place: Place, *, id_: str, raw: bool, as_json: bool) -> int:
-    """Show a submission's response, or how far it is. ID may be the name of a file that was refused for its name.
+    """Show a submission's response, or how far it is. ID may be the name of the dropped file, also a refused one.
 
     \b
     Examples:
@@ -41,6 +41,8 @@ def status(place: Place, *, id_: str, raw: bool, as_json: bool) -> int:
     with contextlib.closing(transport):
         here = reading.root(transport)
         response = reading.look(transport, id_)
+        if response is None and (asked := _id_of_file(id_)) and (response := reading.look(transport, asked)):
+            id_ = asked
     if response is None:
         from spoold.cli import misnaming  # noqa: PLC0415 - as in reading
 
@@ -53,6 +55,13 @@ def status(place: Place, *, id_: str, raw: bool, as_json: bool) -> int:
             if said:
                 click.echo(said, err=True)
     return exits.OK
+
+
+def _id_of_file(name: str) -> str | None:
+    """Return the id for which a file of that name asks, where it is another: of ``hw.json``, or ``hw@WORD``."""
+    from spoold.model import ids  # noqa: PLC0415 - few people name the file
+
+    return ids.submission_id(name) or ids.submission_id(f"{name}.json")
 
 
 def show(id_: str, response: Response, *, as_json: bool, raw: bool) -> None:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return ``text`` with control and format characters escaped. ``lines`` keeps newlines and tabs."""
+    """Return ``text`` with control and format characters escaped. ``lines`` keeps newlines and tabs.
+
+    A byte of a name that is not UTF-8 appears like ``\\xe9``.
+    """
     kept = "\n\t" if lines else ""
     is_shown = str.isprintable if text.isascii() else _is_shown
-    return "".join(
-        each if each in kept or is_shown(each) else each.encode("unicode_escape").decode("ascii") for each in text
-    )
+    return "".join(each if each in kept or is_shown(each) else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # PEP 383: it stands for a byte
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _is_shown(character: str) -> bool:

@@ -108,7 +108,7 @@ def _walk(path: str, above: str, ancestors: tuple[str, ...], found: Found) -> It
         name = above + entry.name
         if entry.name in NOT_NEEDED:
             found.left_out.append(shown(name))
-        elif not entry.is_dir():
+        elif not os.path.isdir(entry.path):  # is_dir() of the entry raises an error for a link that leads to itself
             yield name, entry.path
         else:
             yield from _directory(name, entry.path, ancestors, found)
@@ -137,9 +137,11 @@ def _file(root: str, name: str, path: str) -> tuple[File, int]:
         raise _ProblemError(problem)
     if name.endswith("/"):
         return File(name=name), 0
-    if not os.path.exists(path):
-        raise _ProblemError(f"is a link to {shown(os.readlink(path))}, which does not exist")
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise _ProblemError(f"is a link to {shown(os.readlink(path))}, which does not exist") from None
+    if not stat.S_ISREG(mode):
         raise _ProblemError("is no file: a socket, pipe or device cannot be submitted")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as opened:
@@ -186,5 +188,6 @@ def _said(error: OSError) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name as printable text: characters that cannot be printed are escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+    """Return a name as printable text: what cannot be printed, or is not UTF-8, is escaped."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

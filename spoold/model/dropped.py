@@ -134,11 +134,11 @@ def _parse(data: bytes) -> object:
             seen[key] = TWICE if key in seen else value
         return seen
 
-    def refuse(word: str) -> NoReturn:
-        raise ClientError(f"{word} is not JSON")
+    def refuse(_: str) -> NoReturn:
+        raise ClientError(f"not JSON: {why_not_json(data)}")
 
     def whole(digits: str) -> float:
-        return int(digits) if len(digits) < LONGEST_NUMBER else math.inf
+        return int(digits) if len(digits) < LONGEST_NUMBER else (-math.inf if digits[0] == "-" else math.inf)
 
     text = data.decode(errors="surrogateescape")
     try:

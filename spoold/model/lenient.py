@@ -239,7 +239,7 @@ def _whole(value: Any, path: str) -> int:
     if abs(value) >= LARGEST:
         return LARGEST - 1 if value > 0 else 1 - LARGEST  # beyond all bounds: some clients write no limit like this
     if value != int(value):
-        raise ClientError(f"{path}: a whole number is needed, not {value:g}")
+        raise ClientError(f"{path}: a whole number is needed, not {value}")
     return int(value)
 
 
@@ -252,7 +252,8 @@ def _truth(value: Any, path: str) -> bool:
 _PLAIN: dict[Any, Reader] = {str: _text, float: _number, int: _whole, bool: _truth}
 
 
-def _word(words: tuple[str, ...], value: Any, path: str) -> str:
+def _word(words: tuple[str, ...], value: Any, path: str, others: tuple[str, ...] = ()) -> str:
+    """Read one of ``words``. A reason also lists ``others``, which may stand there and are no text."""
     if not isinstance(value, str):
         raise ClientError(_wrong(value, f"one of {', '.join(words)}", path))
     text = _text(value, path)
@@ -260,14 +261,14 @@ def _word(words: tuple[str, ...], value: Any, path: str) -> str:
     for word in words:
         if text == word or (word in ENCODINGS and (plain == word or plain in ENCODINGS[word])):
             return word
-    raise ClientError(f"{path}: there is no {shown(text)}; there are {', '.join(words)}")
+    raise ClientError(f"{path}: there is no {shown(text)}; there are {', '.join((*others, *words))}")
 
 
 def _truth_or_word(words: tuple[str, ...], value: Any, path: str) -> bool | str:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _word(words, value, path)
+        return _word(words, value, path, ("true", "false"))
     raise ClientError(_wrong(value, f"true, false or {', '.join(words)}", path))
 
 

@@ -92,7 +92,7 @@ def suggested(name: str, uid: int) -> str:
     """Return a name for a submission or a cancel that is like ``name``, and that this user may use."""
     before, ending = _parts(name)
     if not ending:
-        before = OTHER_ENDING.sub("", before)
+        before = _parts(OTHER_ENDING.sub("", before).rstrip(". "))[0]
     id_ = names.proper(before.partition("@")[0])
     kind = ".cancel" if ending.lower() == ".cancel" else ".json"
     return f"{id_ if ids.may_use(id_, uid) else id_.replace('.', '-', 1)}{kind}"

@@ -159,8 +159,15 @@ def finished_phase(
 
 def cancelled_phase(seconds: float, signal: str = "") -> Phase:
     """Make the record of a phase that was cancelled after ``seconds``. Nothing else is known of it."""
-    nothing = Stream(b"", 0)
-    return finished_phase(stdout=nothing, stderr=nothing, time=seconds, outcome=Outcome.CANCELLED, signal=signal)
+    return unmeasured_phase(Outcome.CANCELLED, seconds, signal=signal)
+
+
+def unmeasured_phase(outcome: Outcome, seconds: float = 0.0, said: str = "", *, signal: str = "") -> Phase:
+    """Make the record of a phase in which no program is known to have ended. ``said`` is our own text for its client."""
+    text = said.encode()
+    return finished_phase(
+        stdout=Stream(b"", 0), stderr=Stream(text, len(text)), time=seconds, outcome=outcome, signal=signal
+    )
 
 
 def _kept(stream: Stream) -> bytes:
@@ -320,8 +327,12 @@ def begun(response: Response, *, submitted: float, built: float | None, started:
 def of_dependencies(build: Phase, *, cached: bool) -> Phase:
     """Return the phase of a submission whose ``build`` has ended. It is ``cached`` if the build was there already.
 
-    A cached build used nothing for this submission. Its output is told all the same.
+    A cached build used nothing for this submission. Its output is told all the same. A build that was not done through
+    a fault of ours took no time that is known.
     """
+    if isinstance(build.time, str):
+        outcome = Outcome.INTERNAL_ERROR if build.outcome is UNSET else build.outcome
+        build = unmeasured_phase(outcome, said=build.stderr)
     if not cached:
         return msgspec.structs.replace(build, cached=False)
     return msgspec.structs.replace(build, time=0.0, cpu_time=0.0, memory=0, cached=True)

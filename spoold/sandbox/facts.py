@@ -42,12 +42,14 @@ LIMITS_V1 = ("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes"
 ETC = ("hostname", "hosts", "resolv.conf")  # an engine mounts these over the image's own
 KEPT = "/spoold/etc"  # where the image has a second copy of them
 LINE, LINE_NAME = "/spoold/line", "socket"  # where an engine may mount a socket on which the supervisor calls
-# Bytes of the buffer of a TCP socket: at least, at first, and at most. The kernel's usual 6 MB would be memory of the
-# host that, on cgroup v1, no job is charged for.
+# What is set in each network. Bytes of the buffer of a TCP socket: at least, at first, and at most. The kernel's usual
+# 6 MB would be memory of the host that, on cgroup v1, no job is charged for.
 BUFFERS = {
     "net.ipv4.tcp_rmem": "4096 65536 262144",
     "net.ipv4.tcp_wmem": "4096 16384 262144",
     "net.ipv4.tcp_max_tw_buckets": "1024",  # closed connections that the kernel remembers, and charges to nobody
+    # A job is alone in its network. Docker sets this for its containers, and a namespace that we make has 1024.
+    "net.ipv4.ip_unprivileged_port_start": "0",
 }
 NUMBERS = {
     "VERSION": VERSION,

@@ -24,6 +24,7 @@ WORDS = {
     "directory": "{file} is a directory",
     "special": "{file} is no regular file",
     "mode": "{file} is not executable any more",
+    "unreadable": "{file} cannot be read, as its mode says, so no interpreter can run it",
     "unread": "{file} was never started. The shell that enters the environment ended before, for example as its hook "
     "exits or a limit is too small for it, or the hook changed the working directory",
     "interpreter": f"{{file}} asks for the interpreter {{name}}, which is not in the sandbox. {FIND}",
@@ -47,6 +48,7 @@ WORDS = {
     "it in compile.sh, link it statically, or change its loader by patchelf",
     "windows": "{file} is a program for Windows or DOS. Compile it in compile.sh",
     "macos": "{file} is a program for macOS. Compile it in compile.sh",
+    "class": "{file} is a class of Java, which only java starts: name a JDK in cutor.nix, and let run.sh call it",
 }
 
 

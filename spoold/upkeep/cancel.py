@@ -21,7 +21,7 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.plan import builds_of
-from spoold.model.response import Phase, Response, Status, cancelled_phase
+from spoold.model.response import Phase, Response, Status, cancelled_phase, of_dependencies
 from spoold.model.short import in_short
 from spoold.model.states import State
 from spoold.model.submission import Request, Submission
@@ -114,6 +114,8 @@ class Canceller:
         built = self._build_of(submission.Request)
         if built is None and state is State.BUILDING:
             built = cancelled_phase(max(0.0, self._spool.clock.file_system() - since))
+        if built is not None and state is State.BUILDING:
+            built = of_dependencies(built, cached=False)
         if built is not None:
             response = in_short(msgspec.structs.replace(response, dependencies=built))
         if state is State.RUNNING:

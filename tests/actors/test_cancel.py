@@ -289,6 +289,7 @@ def test_while_it_waits_for_its_build_the_dependencies_are_cancelled(bench: Benc
         "stderr_bytes": 0,
         "stderr_truncated": False,
         "stderr_encoding": "utf8",
+        "cached": False,
     }
     bench.backend.gate.set()
     bench.until(bench.builds.finished)  # the build goes on for others

@@ -238,7 +238,11 @@ def test_the_wait_for_a_build_is_bounded_by_the_submissions_own_limit(bench: Ben
     bench.drop("b")
     bench.wait_for("a")
     response = bench.response("a")
-    assert (response["status"], response["dependencies"]["outcome"]) == ("DEPENDENCIES_FAILED", "time_limit")
+    dependencies = response["dependencies"]
+    assert (response["status"], dependencies["outcome"]) == ("DEPENDENCIES_FAILED", "time_limit")
+    assert 0 < dependencies["time"] < PATIENCE
+    assert (dependencies["cached"], dependencies["exit_code"]) == (False, None)
+    assert dependencies["stderr_bytes"] == len(dependencies["stderr"]) > 0
     bench.backend.gate.set()
     bench.wait_for("b")
     assert bench.response("b")["status"] == "COMPLETED", "the build went on for others"

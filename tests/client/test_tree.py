@@ -82,10 +82,18 @@ def test_what_cannot_travel_is_named(program: Path, tmp_path: Path) -> None:
     assert "begins with '-'" in found["-x"]
     assert "backslash" in found["a\\b"]
     assert "control character" in found["new\\nline"]
-    assert "not UTF-8" in found["\\udcff"]
+    assert "not UTF-8" in found["\\xff"]
     assert len(found) == 10
     with pytest.raises(client.RequestError, match="pipe: is no file"):
         client.from_directory(program)
+    assert [file["name"] for file in client.from_directory(program, leave_out=True)["files"]] == ["run.sh"]
+
+
+def test_a_link_that_leads_to_itself_is_named(program: Path) -> None:
+    (program / "loop").symlink_to("loop")
+    (program / "a").symlink_to("b")
+    (program / "b").symlink_to("a")
+    assert problems(program) == dict.fromkeys(("loop", "a", "b"), "cannot be read: Too many levels of symbolic links")
     assert [file["name"] for file in client.from_directory(program, leave_out=True)["files"]] == ["run.sh"]
 
 

@@ -100,6 +100,9 @@ SAID = {
     "1000.a b.json": ("it has ' '", "1000-a-b.json"),
     "hw (1).cancel": ("it has ' ' '(' ')'", "hw-1.cancel"),
     "x.CANCEL": ("it ends in .CANCEL. A cancel is a file", "x.cancel"),
+    "hw.json.gz": ("it does not end in .json", "hw.json"),
+    "hw.json.swp": ("it does not end in .json", "hw.json"),
+    "hw.json. ": ("it does not end in .json, it has ' '", "hw.json"),
     "1 2 3#(4)!5?.json": ("it has ' ' '!' '#' '(' ')' ...", "1-2-3-4-5.json"),
 }
 

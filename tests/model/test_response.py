@@ -15,6 +15,7 @@ from spoold.model.response import (
     begun,
     finished_phase,
     moment,
+    of_dependencies,
     skip_pending,
     verdict,
 )
@@ -66,6 +67,13 @@ def test_only_what_never_ran_is_skipped() -> None:
     assert made.compile.outcome is Outcome.NONZERO_EXIT
     assert made.run == SKIPPED_PHASE
     assert PENDING_PHASE.stdout == PENDING_PHASE.time == ""
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_build_that_was_not_done_through_a_fault_of_ours_has_all_keys_of_a_phase(*, cached: bool) -> None:
+    told = of_dependencies(Phase(stderr="é gave up\n", outcome=Outcome.INTERNAL_ERROR), cached=cached)
+    assert (told.time, told.exit_code, told.cached, told.outcome) == (0.0, None, cached, Outcome.INTERNAL_ERROR)
+    assert (told.stderr, told.stderr_bytes, told.stdout_bytes) == ("é gave up\n", 11, 0)
 
 
 def test_moments_are_in_utc_and_to_the_millisecond() -> None:

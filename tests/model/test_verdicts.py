@@ -253,7 +253,10 @@ def test_notes_on_many_limits_are_few() -> None:
             "cases[0].compare.space",
         ),
         ({"cases": [{"name": "a"}], "compare": {"by": "exact", "space_change_sensitive": False}}, "compare.space"),
-        ({"cases": [{"name": "a"}], "stop_on_failure": "all"}, "stop_on_failure: there is no 'all'; there are group"),
+        (
+            {"cases": [{"name": "a"}], "stop_on_failure": "all"},
+            "stop_on_failure: there is no 'all'; there are true, false, group",
+        ),
         ({"cases": [{"name": "a"}], "stop_on_failure": 1}, "true, false or group is needed, not a number"),
         ({"stop_on_failure": True}, "stop_on_failure: there are no cases to judge"),
         ({"compare": {}}, "compare: there are no cases to judge"),

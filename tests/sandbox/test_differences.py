@@ -58,6 +58,60 @@ try: os.write(0, b"x")
 except OSError as error: print(errno.errorcode[error.errno])
 """
 
+REFUSED = """
+import ctypes, errno, fcntl, os, resource, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def tell(name, result):
+    print(name, result if result >= 0 else errno.errorcode[ctypes.get_errno()])
+def tried(name, act):
+    try: print(name, act())
+    except OSError as error: print(name, errno.errorcode[error.errno])
+tell("terminal", libc.posix_openpt(os.O_RDWR))
+for name, family, kind, protocol in (
+    ("raw", socket.AF_INET, socket.SOCK_RAW, 1), ("icmp", socket.AF_INET, socket.SOCK_DGRAM, 1),
+    ("sctp", socket.AF_INET, socket.SOCK_STREAM, 132), ("mptcp", socket.AF_INET, socket.SOCK_STREAM, 262),
+    ("packet", socket.AF_PACKET, socket.SOCK_DGRAM, 0), ("vsock", 40, socket.SOCK_STREAM, 0),
+):
+    tried(name, lambda: socket.socket(family, kind, protocol))
+asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+before = asking.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+print("buffer", asking.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == before)
+group = socket.inet_aton("224.0.0.1") + bytes(4)
+tried("group", lambda: asking.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group))
+tell("user namespace", libc.unshare(0x10000000))
+tell("mount", libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, None))
+tell("chroot", libc.chroot(b"/tmp"))
+calls = {"x86_64": (321, 425, 250, 298, 323), "aarch64": (280, 425, 219, 241, 282)}[os.uname().machine]
+for name, call in zip(("bpf", "io_uring", "keyctl", "perf", "userfaultfd"), calls):
+    tell(name, libc.syscall(call, 0, 0, 0, 0, 0))
+tell("fixed addresses", libc.personality(0x40000))
+tell("huge pages", libc.memfd_create(b"", 4))
+tried("ioctl", lambda: fcntl.ioctl(os.open("x", os.O_RDWR | os.O_CREAT), 0x80086601, bytes(8)))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+print("core dumps", resource.getrlimit(resource.RLIMIT_CORE)[0])
+for family in (socket.AF_INET, socket.AF_INET6):
+    with socket.create_server(("localhost", 80), family=family): print("port 80")
+"""
+
+
+def test_what_a_sandbox_refuses_is_what_the_spec_says(said: Said) -> None:
+    assert said(REFUSED) == [
+        "terminal ENOENT",
+        *(f"{kind} EPROTONOSUPPORT" for kind in ("raw", "icmp", "sctp", "mptcp")),
+        *(f"{kind} EAFNOSUPPORT" for kind in ("packet", "vsock")),
+        "buffer True",
+        "group ENOPROTOOPT",
+        *(f"{call} EPERM" for call in ("user namespace", "mount", "chroot")),
+        *(f"{call} EPERM" for call in ("bpf", "io_uring", "keyctl", "perf", "userfaultfd")),
+        "fixed addresses EPERM",
+        "huge pages ENOMEM",
+        "ioctl ENOTTY",
+        "core dumps 1",
+        "port 80",
+        "port 80",
+    ]
+
 
 def test_netlink_is_refused_whatever_is_asked_for(said: Said) -> None:
     """For some kinds of netlink the kernel would load modules, or keep memory that counts for nobody."""

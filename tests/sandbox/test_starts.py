@@ -130,6 +130,10 @@ STOP = {
     "a program of nothing": (b"\x7fELF", 126, ""),
     "a program of windows": (b"MZ\x90\0\3\0\0\0", 126, "for Windows"),
     "a program of macos": (b"\xcf\xfa\xed\xfe\x07\0\0\1", 126, "for macOS"),
+    "a program of macos for several machines": (b"\xca\xfe\xba\xbe\0\0\0\2\1\0\0\7", 126, "for macOS"),
+    "a class of java": (b"\xca\xfe\xba\xbe\0\0\0\x34\0\x1d", 126, "is a class of Java"),
+    "a class of java of 1996": (b"\xca\xfe\xba\xbe\0\3\0\x2d\0\x1d", 126, "is a class of Java"),
+    "half of the beginning of a class": (b"\xca\xfe\xba\xbe\0", 126, ""),
     "a zero byte": (b"a\0b\n", 126, ""),
     "a code of its own": (b"exit 127", 127, ""),
     "another code of its own": (b"#!/usr/bin/env bash\nexit 126", 126, ""),
@@ -154,6 +158,7 @@ def test_what_does_not_begin_is_noted(sandbox: AnySandbox, runtime: Runtime, pla
 # Things that compile.sh may do to run.sh, with the exit code and the note.
 SPOILED = {
     "chmod 644 run.sh": (126, "run.sh is not executable any more"),
+    "chmod 111 run.sh": (126, "run.sh cannot be read"),
     "rm run.sh": (127, "there is no run.sh in the work directory"),
     "rm run.sh; mkdir run.sh": (126, "run.sh is a directory"),
     "rm run.sh; mkfifo run.sh": (126, "run.sh is no regular file"),

@@ -23,7 +23,7 @@ from spoold.host.log import Log
 from spoold.host.persons import Persons
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
-from spoold.model.response import Outcome, Phase, Response, Status
+from spoold.model.response import Outcome, Response, Status, of_dependencies, unmeasured_phase
 from spoold.model.states import Role, State
 from spoold.model.submission import Dependencies, Request, Submission
 from spoold.spool.builds import BuildStore
@@ -113,9 +113,12 @@ class Building:
         asked = request.limits.dependencies
         if asked is None or asked.time is None:
             return None
+        return self._spool.clock.monotonic() + asked.time - self._waited(place)
+
+    def _waited(self, place: Place) -> float:
+        """Return the seconds since an entry began to wait."""
         began = fsops.mtime(self._spool.queue.entry_path(State.BUILDING, place.entry))
-        waited = 0.0 if began is None else max(0.0, self._spool.clock.file_system() - began)
-        return self._spool.clock.monotonic() + asked.time - waited
+        return 0.0 if began is None else max(0.0, self._spool.clock.file_system() - began)
 
     def _write_wait(self, wait: Wait) -> None:
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
@@ -179,7 +182,8 @@ class Building:
                 return
 
     def _end(self, place: Place) -> None:
-        phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
+        said = "limits.dependencies.time passed before the build ended\n"
+        phase = of_dependencies(unmeasured_phase(Outcome.TIME_LIMIT, self._waited(place), said), cached=False)
         try:
             submission = self._spool.read(*place)  # before the claim: an error then leaves the entry where it is
             response = answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase)

@@ -33,6 +33,7 @@
 #define NOT_FOUND 127      /* shells and env(1) exit with these where a program cannot be started */
 #define LONGEST 252        /* bytes of an interpreter's name, which the kernel accepts */
 #define PROGRAMS 200       /* files that are looked at, at most */
+#define OLDEST_CLASS 43    /* of Java. The number there in a program of macOS is how many machines it is for */
 #define DEPTH 4            /* interpreters of interpreters, at most */
 #define PATIENCE 20000     /* milliseconds for the whole look: it waits for nothing, but the machine may stand still */
 #define LOOKING 500000000LL /* nanoseconds of CPU time for it: there can be many names, and each can take long */
@@ -299,7 +300,7 @@ static bool of_interpreter(struct piece file, struct piece head, int depth)
 static bool of(struct piece file, struct piece name, int depth)
 {
     static const struct { const char *magic, *kind; } foreign[] = {
-        {"MZ", "windows"}, {"\xcf\xfa\xed\xfe", "macos"}, {"\xce\xfa\xed\xfe", "macos"}, {"\xca\xfe\xba\xbe", "macos"},
+        {"MZ", "windows"}, {"\xcf\xfa\xed\xfe", "macos"}, {"\xce\xfa\xed\xfe", "macos"},
     };
     char path[PATH_MAX], space[HEAD];
     struct stat status;
@@ -313,11 +314,15 @@ static bool of(struct piece file, struct piece name, int depth)
     if (!can_run(name))
         return tell("mode", file, none);
     struct piece head = read_some(name, space, sizeof space, &open_);
+    if (open_ < 0)
+        return access(path, R_OK) && errno == EACCES && tell("unreadable", file, none);
     bool told = false;
     if (begins(head, "#!"))
         told = of_interpreter(file, head, depth);
     else if (begins(head, ELFMAG))
         told = of_elf(file, head, open_);
+    else if (begins(head, "\xca\xfe\xba\xbe") && head.size >= 8)
+        told = tell(number(head.at + 4, 4, true) < OLDEST_CLASS ? "macos" : "class", file, none);
     for (size_t index = 0; index < COUNT(foreign) && !told; index++)
         told = begins(head, foreign[index].magic) && tell(foreign[index].kind, file, none);
     if (open_ >= 0)
