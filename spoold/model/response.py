@@ -163,7 +163,7 @@ def cancelled_phase(seconds: float, signal: str = "") -> Phase:
 
 
 def unmeasured_phase(outcome: Outcome, seconds: float = 0.0, said: str = "", *, signal: str = "") -> Phase:
-    """Make the record of a phase in which no program is known to have ended. ``said`` is our own text for its client."""
+    """Make the record of a phase in which no program is known to have ended. ``said`` is our text for its client."""
     text = said.encode()
     return finished_phase(
         stdout=Stream(b"", 0), stderr=Stream(text, len(text)), time=seconds, outcome=outcome, signal=signal

@@ -16,7 +16,7 @@ TAIL = 64 * 1024  # bytes of each output that a supervisor reports during a phas
 PACE = 1  # seconds between two such reports, at least
 WINDOW = 64 * 1024  # bytes that a program in a talk may be ahead of the other, see ``inside/talk.c``
 
-SOCKET = 512 * 1024  # bytes that a socket may hold at most, see BUFFERS and net.core.rmem_default
+SOCKET = 512 * 1024  # bytes that a socket may hold at most, see NETWORK and net.core.rmem_default
 
 # Files of /proc that are not about processes and that no program of a job needs. An engine or a cell hides them. Files
 # that only root may read are closed to jobs anyway. Some engines hide a part of those too, and so do we.
@@ -44,7 +44,7 @@ KEPT = "/spoold/etc"  # where the image has a second copy of them
 LINE, LINE_NAME = "/spoold/line", "socket"  # where an engine may mount a socket on which the supervisor calls
 # What is set in each network. Bytes of the buffer of a TCP socket: at least, at first, and at most. The kernel's usual
 # 6 MB would be memory of the host that, on cgroup v1, no job is charged for.
-BUFFERS = {
+NETWORK = {
     "net.ipv4.tcp_rmem": "4096 65536 262144",
     "net.ipv4.tcp_wmem": "4096 16384 262144",
     "net.ipv4.tcp_max_tw_buckets": "1024",  # closed connections that the kernel remembers, and charges to nobody

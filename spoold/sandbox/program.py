@@ -123,7 +123,7 @@ def sources() -> list[Path]:
 
 def header() -> str:
     """Return ``facts.h``."""
-    buffers = ((f"/proc/sys/{name.replace('.', '/')}", value) for name, value in facts.BUFFERS.items())
+    network = ((f"/proc/sys/{name.replace('.', '/')}", value) for name, value in facts.NETWORK.items())
     steps = (f"{{{', '.join(map(str, step))}}}" for step in seccomp.program(os.uname().machine))
     lines = ["#pragma once", *(f"#define {name} {value}" for name, value in facts.NUMBERS.items())]
     lines += [
@@ -131,7 +131,7 @@ def header() -> str:
         f'#define LINE "{facts.LINE}/{facts.LINE_NAME}"',
         f"#define LIMITS_V1 {_strings(facts.LIMITS_V1)}",
         f"#define LIMITS_V2 {_strings(facts.LIMITS_V2)}",
-        f"#define BUFFERS {', '.join(f'{{{_strings(pair)}}}' for pair in buffers)}",
+        f"#define NETWORK {', '.join(f'{{{_strings(pair)}}}' for pair in network)}",
         f"#define FILTER {', '.join(steps)}",
     ]
     lists = {

@@ -29,7 +29,7 @@ from docker.types import LogConfig, Mount
 
 from spoold.engines.docker.image import Image
 from spoold.engines.docker.shares import Shares
-from spoold.sandbox.facts import BUFFERS, HIDDEN_DIRECTORIES, HIDDEN_FILES, LINE
+from spoold.sandbox.facts import HIDDEN_DIRECTORIES, HIDDEN_FILES, LINE, NETWORK
 from spoold.sandbox.profile import profile
 from spoold.sandbox.program import IN_IMAGE
 from spoold.sandbox.sizes import Plan, Size
@@ -87,7 +87,7 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         own += [str(number) for number in (space, inodes)]
     else:
         host |= {
-            "Sysctls": BUFFERS,
+            "Sysctls": NETWORK,
             "MaskedPaths": [*HIDDEN_FILES, *HIDDEN_DIRECTORIES, "/proc/vmstat", "/sys/firmware"],
         }
         options = f"rw,nosuid,nodev,size={space},nr_inodes={inodes}"

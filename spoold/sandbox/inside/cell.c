@@ -132,9 +132,9 @@ static pid_t make(unsigned long spaces, uid_t owner, uint64_t capabilities, cons
 /* Set what no job may change of a new network namespace, and bring its loopback interface up. */
 static void furnish_network(void)
 {
-    static const struct { const char *name, *value; } buffers[] = {BUFFERS};
-    for (size_t number = 0; number < COUNT(buffers); number++)
-        MUST(write_to(buffers[number].name, buffers[number].value));
+    static const struct { const char *name, *value; } settings[] = {NETWORK};
+    for (size_t number = 0; number < COUNT(settings); number++)
+        MUST(write_to(settings[number].name, settings[number].value));
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
     int file = MUST(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     MUST(ioctl(file, SIOCSIFFLAGS, &request));
