@@ -49,6 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = set(plain.choose(config, items))
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
     for item in items:
         for fixture, marker in (("docker_host", "docker"), ("engine_at", "docker"), ("nix_settings", "nix")):
             if fixture in getattr(item, "fixturenames", ()):

@@ -34,6 +34,7 @@ def field() -> Iterator[Field]:
         shutil.rmtree(place)
 
 
+@pytest.mark.waits
 @pytest.mark.timeout(1800)
 def test_each_submission_has_one_right_answer_and_nothing_is_left(field: Field) -> None:
     print(f"seed {SEED}")
