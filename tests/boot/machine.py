@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from tests import engines
 from tests.waiting import ending
 
 PATIENCE = 300 * engines.SLOWNESS  # seconds for a boot, for rest, and for a program in the machine
-# Runs outside of the container. The control groups come after the two arguments.
+# Here nspawn makes a directory for each machine. It starts no machine whose directory is there already.
+_TRACES = Path("/run/systemd/nspawn/propagate")
+# Runs outside of the container. The control groups come after the three arguments.
 _ENTER = """
-system=$1 directory=$2; shift 2
+system=$1 directory=$2 name=$3; shift 3
 for group; do echo $$ >"$group/cgroup.procs"; done
 mount -t overlay overlay -o "lowerdir=$system,upperdir=$directory/upper,workdir=$directory/work" "$directory/root"
-exec systemd-nspawn --quiet --directory="$directory/root" --machine=spoold-$$ --register=no --keep-unit \
+exec systemd-nspawn --quiet --directory="$directory/root" --machine="$name" --register=no --keep-unit \
     --private-network --console=pipe --system-call-filter="@keyring bpf" --kill-signal=SIGRTMIN+3 \
     --bind="$directory/docker:/var/lib/docker" --bind="$directory/containerd:/var/lib/containerd" \
     sh -c "$INIT"
@@ -58,6 +61,7 @@ class Machine:
         self._directory = directory
         self._groups = _groups(f"spoold-boot-{os.getpid()}")
         self._nspawn: subprocess.Popen[bytes] | None = None
+        self._name = ""  # of what runs now; each boot has another, see _TRACES
         for name in ("upper/etc", "work", "root", "docker", "containerd"):
             (directory / name).mkdir(parents=True)
         (directory / "upper/etc/machine-id").touch()
@@ -69,10 +73,11 @@ class Machine:
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if (group / name).exists() and (group.parent / name).exists():
                     (group / name).write_text((group.parent / name).read_text())
+        self._name = f"spoold-{uuid.uuid4().hex}"
         with (self._directory / "console").open("ab") as console:
             tied = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=slave"]
             self._nspawn = subprocess.Popen(
-                [*tied, "sh", "-euc", _ENTER, "sh", self._system, self._directory, *self._groups],
+                [*tied, "sh", "-euc", _ENTER, "sh", self._system, self._directory, self._name, *self._groups],
                 env={**os.environ, "INIT": _INIT},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -115,6 +120,8 @@ class Machine:
             self._nspawn.kill()  # process 1 dies with its parent, and all other processes die with it
             self._nspawn.wait()
         self._nspawn = None
+        with contextlib.suppress(FileNotFoundError):
+            (_TRACES / self._name).rmdir()
         for group in self._groups:
             # The processes in the group end in their own time.
             wait_until(lambda group=group: _removed(group), lambda group=group: f"{group} cannot be removed")  # type: ignore[misc]
