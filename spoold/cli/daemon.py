@@ -24,7 +24,7 @@ from spoold.spool import layout
 
 
 class Asked(msgspec.Struct, kw_only=True):
-    """What a command line asks for. ``executor`` has values that stand in place of those in the settings."""
+    """The demand of a command line. ``executor`` has values that stand in place of those in the settings."""
 
     role: str  # of Role, "fetch" or "all"
     config: str | None

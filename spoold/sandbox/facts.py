@@ -42,8 +42,8 @@ LIMITS_V1 = ("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes"
 ETC = ("hostname", "hosts", "resolv.conf")  # an engine mounts these over the image's own
 KEPT = "/spoold/etc"  # where the image has a second copy of them
 LINE, LINE_NAME = "/spoold/line", "socket"  # where an engine may mount a socket on which the supervisor calls
-# What is set in each network. Bytes of the buffer of a TCP socket: at least, at first, and at most. The kernel's usual
-# 6 MB would be memory of the host that, on cgroup v1, no job is charged for.
+# Settings of each job's network. Two of them are the bytes of the buffer of a TCP socket: at least, at first, and at
+# most. The kernel's usual 6 MB would be memory of the host that, on cgroup v1, no job is charged for.
 NETWORK = {
     "net.ipv4.tcp_rmem": "4096 65536 262144",
     "net.ipv4.tcp_wmem": "4096 16384 262144",

@@ -11,7 +11,7 @@ durably before the public one. So no response names a file that is not there.
 A process that may not let owners read its files only commits. Then another process puts a copy, which the owner may
 read, in the place of the private result before it shows that.
 
-What several threads commit at the same time takes each of these steps together, with one sync for all.
+Results that several threads commit at the same time take each of these steps together, with one sync for all.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Ending:
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
-        """Note what goes wrong in the block. What is done for others goes on."""
+        """Note what goes wrong in the block. The work for others goes on."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the thread that ends this entry raises it

@@ -1,8 +1,8 @@
 """Doing at once what several threads want at the same time.
 
 Spec: spool-layout.md, "Durability". A disk makes many names in a directory durable in the time and with the work of
-one. The first thread that wants something does it at once. What others want meanwhile waits, and one of them then does
-all of that. So nobody waits for a timer, and a thread that is alone is not delayed.
+one. The first thread that wants something does it at once. Others that want something meanwhile wait, and one of them
+then does it for all of them. So nobody waits for a timer, and a thread that is alone is not delayed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which of thousands of like cases the plain run tries. ``contrib/test --all`` tries each.
+"""The choice of cases for the plain run, among thousands of like ones. ``contrib/test --all`` tries each.
 
 The plain run tries one of ``EVERY``, evenly over each scenario, and beyond that the first case of each kind. A kind is
 an operation with its directories and the endings of names, such as the rename of a ``.json`` from ``new`` to

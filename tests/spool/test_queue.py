@@ -453,7 +453,7 @@ def test_private_names_go_after_one_sync_for_many(queue: OwnedQueue, monkeypatch
 
 
 def test_results_that_are_ready_together_share_syncs(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of these one lost its lease. The others are published all the same."""
+    """One of several entries lost its lease. The others are published all the same."""
     synced, go_on, lost, real = list[str](), threading.Event(), list[Entry](), fsops.sync_directory
 
     def sync(path: str) -> None:

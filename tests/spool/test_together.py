@@ -1,4 +1,4 @@
-"""What several threads want at the same time is done at once, and one thread alone does not wait."""
+"""Several threads have done at once all that they want at the same time. One thread alone does not wait."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Witness(threading.Thread):
     def _look_for_silent_ones(self, cared_for: set[str]) -> None:
         """Let run out what has not been renewed for many looks: a claim that its pilot had no time to note.
 
-        What a pilot is known to care for is spared: a pilot may stand still while this process does not.
+        Claims that a pilot is known to care for are spared: a pilot may stand still while this process does not.
         """
         before, self._unchanged = self._unchanged, {}
         for path in (*(self._spool / "running").iterdir(), *(self._spool / "tmp").glob(f"executor-{POOL}-*.host")):
