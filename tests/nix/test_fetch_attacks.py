@@ -42,6 +42,8 @@ def test_downloads_that_are_too_much_together(allow: Allow, server: Web) -> None
     files = {f"/{name}": content(server, f"/{name}") + bytes(2_000_000) for name in ("a", "b")}
     for path, data in files.items():
         server.has(path, data)
+    usual = allow(f"localhost:{server.port}")
+    assert room.build(usual, shell(source(at(server), content(server)))).shell, "the tools of downloads count as output"
     builder = allow(f"localhost:{server.port}", output=3_000_000, fetch_bytes=2_500_000)
     sources = [source(at(server, path), data, name=path[1:]) for path, data in files.items()]
     said = failed(room.build(builder, shell(*sources)), Outcome.OUTPUT_LIMIT)
