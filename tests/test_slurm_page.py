@@ -208,7 +208,8 @@ class Host:
     @property
     def variables(self) -> dict[str, str]:
         path = f"{self.bin}:{self.cluster.variables['PATH']}"
-        more = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "SPOOLD_CONFIG": str(self.settings), "COLUMNS": "200"}
+        libraries = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+        more = {"PATH": path, "PYTHONPATH": libraries, "SPOOLD_CONFIG": str(self.settings), "COLUMNS": "200"}
         return os.environ | self.cluster.variables | more
 
     def follow(self, blocks: list[str]) -> str:
