@@ -155,7 +155,7 @@ class _Kernel(threading.Thread):
     def run(self) -> None:
         """Note the events, until ``stop``."""
         while (data := self._inotify.read()) is not None:
-            time.sleep(self._watch.patience(self._note(data)))
+            time.sleep(self._watch.patience(self._note(data)))  # the next read then takes more events at once
 
     def _note(self, data: bytes) -> bool:
         found: dict[Hint, None] = {}

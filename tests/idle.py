@@ -49,7 +49,7 @@ class IdleSandbox:
         for number, case in enumerate(job.cases):
             if judge and judge.wants(number):
                 ran: list[Phase] = []
-                self.run(job.of_case(case), lambda _, phase, to=ran: to.append(phase), cancelled)  # type: ignore[misc]
+                self.run(job.of_case(case), lambda _, phase, to=ran: to.append(phase), cancelled)  # type: ignore[misc] # mypy cannot infer it
                 judge.ended(number, ran[0], [])
         if job.cases:
             return JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)

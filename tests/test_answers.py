@@ -433,7 +433,7 @@ def test_health_lets_the_owner_in_where_executors_only_commit(place: Path, way: 
         shared.accept(id_)
         side = shared.root / "progress" / f"{id_}.json"
         before = side.read_bytes()
-        pilot(shared, lambda spool, id_=id_, beside=beside: finish(spool, id_, ALICE, beside))  # type: ignore[misc]
+        pilot(shared, lambda spool, id_=id_, beside=beside: finish(spool, id_, ALICE, beside))  # type: ignore[misc] # mypy cannot infer it
         assert (shared.done / f"{id_}.json").exists(), "the result is committed"
         assert not shared.response(id_).exists()
         assert side.read_bytes() == before, "the executor writes no side file, because nobody could read it"
@@ -704,7 +704,7 @@ def test_a_repair_makes_no_forgery_true(giving: Shared) -> None:
 def test_an_answer_that_is_there_keeps_its_digest(giving: Shared) -> None:
     """The same file is refused again for another reason. The refusal that was published first stays."""
     for reason in ("used", "another user's"):
-        giving.by(INTAKE, lambda spool, reason=reason: spool.refuse_reuse("a", reason, origin(ALICE)), GIVES)  # type: ignore[misc]
+        giving.by(INTAKE, lambda spool, reason=reason: spool.refuse_reuse("a", reason, origin(ALICE)), GIVES)  # type: ignore[misc] # mypy cannot infer it
     (path,) = giving.done.glob("*.refused.json")
     assert b'"used"' in path.read_bytes()
     assert not changed(path)

@@ -86,7 +86,7 @@ def test_after_a_kill_it_starts_again_at_once(start: Start, spool: Path) -> None
     for name in ("a", "b"):
         with start("intake") as process:
             (spool / "incoming" / f"{name}.json").write_bytes(GOOD)
-            until(lambda name=name: (spool / "new" / named(name)).exists())  # type: ignore[misc]
+            until(lambda name=name: (spool / "new" / named(name)).exists())  # type: ignore[misc] # mypy cannot infer it
             process.kill()
             process.wait()
 

@@ -177,14 +177,14 @@ def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailin
             stack.callback(each.stop)
         stack.callback(end_all, made)
         for each in made:
-            each.until(lambda each=each: "ready" in each.said())  # type: ignore[misc]
+            each.until(lambda each=each: "ready" in each.said())  # type: ignore[misc] # mypy cannot infer it
             each.drop({"warm": {"files": RUN}})
         for each in made:
-            each.until(lambda each=each: each.has("warm"))  # type: ignore[misc]
+            each.until(lambda each=each: each.has("warm"))  # type: ignore[misc] # mypy cannot infer it
             each.drop(json.loads(json.dumps(BEFORE).replace("@", str(enough))))
         for each in made:
-            each.until(lambda each=each: len(os.listdir(each.spool / "running")) == 3)  # type: ignore[misc]
-            each.until(lambda each=each: os.listdir(each.spool / "builds" / "building"))  # type: ignore[misc]
+            each.until(lambda each=each: len(os.listdir(each.spool / "running")) == 3)  # type: ignore[misc] # mypy cannot infer it
+            each.until(lambda each=each: os.listdir(each.spool / "builds" / "building"))  # type: ignore[misc] # mypy cannot infer it
         for each in made:
             each.switch.write_text(AILMENTS[each.name])
         for each in made:
@@ -194,7 +194,7 @@ def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailin
         enough.touch()
         time.sleep(OUTAGE)
         for each in made:
-            each.until(lambda each=each: SAYS in each.said())  # type: ignore[misc]
+            each.until(lambda each=each: SAYS in each.said())  # type: ignore[misc] # mypy cannot infer it
         for each in made:
             each.switch.unlink()
         yield {each.name: each for each in made}

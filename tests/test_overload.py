@@ -107,7 +107,7 @@ def test_a_submission_that_kills_its_executor_takes_no_other_along(flooded: Floo
     while not all(map(flooded.has, ["killer", *ids])):
         flooded.start("executor")
         executor = flooded.processes["executor"]
-        flooded.until(lambda e=executor: e.poll() is not None or all(map(flooded.has, ["killer", *ids])))  # type: ignore[misc]
+        flooded.until(lambda e=executor: e.poll() is not None or all(map(flooded.has, ["killer", *ids])))  # type: ignore[misc] # mypy cannot infer it
         deaths += executor.poll() is not None
     assert deaths == 3
     assert flooded.status("killer") == "INTERNAL_ERROR"

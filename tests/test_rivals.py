@@ -116,7 +116,7 @@ def test_nobodys_answers_go_for_the_length_of_anothers(installed: Installed) -> 
     installed.start("health", retention=Rules(interval=0.2))
     for id_ in ("first", "second"):
         grown_old(installed, CAROL, id_, 40 * 86400)
-        until(lambda id_=id_: not (installed.spool / "done" / f"{id_}.response.json").exists())  # type: ignore[misc]
+        until(lambda id_=id_: not (installed.spool / "done" / f"{id_}.response.json").exists())  # type: ignore[misc] # mypy cannot infer it
     assert installed.response(BOB, "kept")["status"] == "COMPLETED"
 
 
@@ -132,7 +132,7 @@ def test_nobody_fills_the_disk_through_the_daemons() -> None:
             made = run_as(ALICE, f"cd {incoming}; {{ {content}; printf '\"}}]}}'; }} >.a && mv .a big-{taken}.json")
             assert made.returncode == 0, made.stderr
             waits = incoming / f"big-{taken}.json"
-            until(lambda waits=waits: not waits.exists() or "used up a share" in installed.said())  # type: ignore[misc]
+            until(lambda waits=waits: not waits.exists() or "used up a share" in installed.said())  # type: ignore[misc] # mypy cannot infer it
             taken += 1
         assert 5 < taken < 20, "one user may fill a quarter of the disk"
         installed.drop(BOB, "small.json")

@@ -133,7 +133,7 @@ def with_values(text: str, values: dict[str, dict[str, Any]]) -> str:
         assert heading, table
         for key, value in changes.items():
             line = msgspec.toml.encode({key: value}).decode().strip()
-            rest, count = re.subn(rf"^#{key} = .*$", lambda _, line=line: line, rest, count=1, flags=re.MULTILINE)  # type: ignore[misc]
+            rest, count = re.subn(rf"^#{key} = .*$", lambda _, line=line: line, rest, count=1, flags=re.MULTILINE)  # type: ignore[misc] # mypy cannot infer it
             assert count, key
         text = before + heading + rest
     return text

@@ -160,7 +160,7 @@ class Bench:
             "builds/new",
             "builds/building",
         ):
-            self.until(lambda d=directory: self.names(d) == set(), lambda: None)  # type: ignore[misc]
+            self.until(lambda d=directory: self.names(d) == set(), lambda: None)  # type: ignore[misc] # mypy cannot infer it
         done = self.names("done")
         entries = {name for name in done if not name.endswith((".response.json", ".refused.json"))}
         assert {name.removesuffix(".json") + ".response.json" for name in entries} == {

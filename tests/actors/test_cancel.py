@@ -247,7 +247,7 @@ def test_what_an_earlier_use_of_the_id_left_asks_for_nothing(bench: Bench, tmp_p
     begin(bench, tmp_path)
     before = (bench.root / "running" / named("a")).stat().st_mtime_ns
     for _ in range(3):  # wait for three renewals
-        bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
+        bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc] # mypy cannot infer it
         before = (bench.root / "running" / named("a")).stat().st_mtime_ns
     be_patient(bench)
     ask(bench, "a")

@@ -351,7 +351,7 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     for attempt in (1, 2, 3):
         bench.spool.queue.claim(mine("killer", attempt), State.NEW, State.RUNNING)  # its executor dies each time
         bench.let_leases_run_out("running")
-        bench.until(lambda n=attempt: not bench.has("running", named("killer", n)), bench.health.step)  # type: ignore[misc]
+        bench.until(lambda n=attempt: not bench.has("running", named("killer", n)), bench.health.step)  # type: ignore[misc] # mypy cannot infer it
     bench.drop("other")
     bench.wait_for("other")
     assert bench.response("killer")["status"] == "INTERNAL_ERROR"
@@ -462,7 +462,7 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
         else:
             bench.sandbox.failures = 1
         before = bench.spool.clock.file_system()
-        bench.until(lambda id_=id_: bench.has("new", named(id_, 2)), look)  # type: ignore[misc]
+        bench.until(lambda id_=id_: bench.has("new", named(id_, 2)), look)  # type: ignore[misc] # mypy cannot infer it
         waits = bench.root / "new" / named(id_, 2)
         assert before <= waits.stat().st_mtime <= bench.spool.clock.file_system(), "the pause begins now"
         bench.drop(f"beside-{id_}")
@@ -475,7 +475,7 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
         assert waits.exists()
         os.utime(waits, (1, 1))  # makes it due
         restarted = bench.new_executor()
-        bench.until(lambda id_=id_: bench.has("done", f"{id_}.response.json"), restarted.step)  # type: ignore[misc]
+        bench.until(lambda id_=id_: bench.has("done", f"{id_}.response.json"), restarted.step)  # type: ignore[misc] # mypy cannot infer it
         assert bench.response(id_)["status"] == "COMPLETED"
         restarted.stop()
     bench.close()
@@ -525,7 +525,7 @@ def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> Non
     for attempt in (1, 2, 3):
         bench.builds.queue.claim(Entry(build.id, attempt), State.NEW, State.BUILDING)
         bench.let_leases_run_out("builds/building")
-        bench.until(lambda n=attempt: not bench.has("builds/building", f"{build.id}@{n}.json"), bench.health.step)  # type: ignore[misc]
+        bench.until(lambda n=attempt: not bench.has("builds/building", f"{build.id}@{n}.json"), bench.health.step)  # type: ignore[misc] # mypy cannot infer it
     bench.wait_for("a")
     assert bench.response("a")["status"] == "INTERNAL_ERROR"
     assert "given up after 3 attempts" in bench.response("a")["dependencies"]["stderr"]

@@ -57,7 +57,7 @@ def test_health_shows_what_is_committed_long_before_its_next_check(tmp_path: Pat
         for id_ in ("a", "b"):
             accept(executor, id_)
             executor.finish(mine(id_, 1, 0), Response(status=Status.COMPLETED), ORIGIN)
-            until(lambda id_=id_: (tmp_path / "spool" / "done" / f"{id_}.response.json").exists())  # type: ignore[misc]
+            until(lambda id_=id_: (tmp_path / "spool" / "done" / f"{id_}.response.json").exists())  # type: ignore[misc] # mypy cannot infer it
         until(lambda: not list((tmp_path / "spool").glob("progress/*")))
 
 

@@ -50,7 +50,7 @@ def test_a_slot_that_is_not_left_is_nobody_elses() -> None:
     for id_ in "abc":
         line.ready(Ready(Place(State.NEW, Entry(id_, 1)), "build", 0, 0.0), 1000, 0)
     for id_ in "abc":
-        until(lambda id_=id_: running == [id_])  # type: ignore[misc]
+        until(lambda id_=id_: running == [id_])  # type: ignore[misc] # mypy cannot infer it
         go_on.release()
     line.close()
     workers.join()

@@ -124,7 +124,7 @@ class Machine:
             (_TRACES / self._name).rmdir()
         for group in self._groups:
             # The processes in the group end in their own time.
-            wait_until(lambda group=group: _removed(group), lambda group=group: f"{group} cannot be removed")  # type: ignore[misc]
+            wait_until(lambda group=group: _removed(group), lambda group=group: f"{group} cannot be removed")  # type: ignore[misc] # mypy cannot infer it
 
     def remove(self) -> None:
         """End the machine and remove its files."""

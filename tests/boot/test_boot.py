@@ -278,7 +278,7 @@ def test_a_daemon_that_is_killed_comes_back_and_nothing_is_lost(host: Machine) -
         time.sleep(0.3)  # so that the others notice the death
     for unit, pid in killed.items():
         wait_until(
-            lambda unit=unit, pid=pid: (  # type: ignore[misc]
+            lambda unit=unit, pid=pid: (  # type: ignore[misc] # mypy cannot infer it
                 host.show(unit, "MainPID") not in ("0", pid) and host.show(unit, "ActiveState") == "active"
             ),
             lambda: log(host),
@@ -536,7 +536,7 @@ def test_an_upgrade_loses_no_job(host: Machine, package: Path, tmp_path: Path) -
     assert "9:9" in host.run("dpkg-query", "--show", "spoold")
     assert answers(host, "alice", list(wanted)) == printed_by(wanted)
     for unit in units(host):
-        wait_until(lambda unit=unit: host.show(unit, "ActiveState") == "active", lambda: log(host))  # type: ignore[misc]
+        wait_until(lambda unit=unit: host.show(unit, "ActiveState") == "active", lambda: log(host))  # type: ignore[misc] # mypy cannot infer it
 
 
 def repacked(package: Path, directory: Path) -> Path:

@@ -118,7 +118,7 @@ def test_a_submission_is_found_by_the_name_of_its_file(bench: Bench) -> None:
     request = json.dumps({"files": [{"name": "run.sh", "content": "true"}]})
     for name, id_ in (("hw.json", "hw"), ("ex3@abcdefgh.json", "ex3")):
         (bench.root / "incoming" / name).write_text(request)
-        bench.until(lambda id_=id_: bench.has("done", f"{id_}.response.json"), lambda: None)  # type: ignore[misc]
+        bench.until(lambda id_=id_: bench.has("done", f"{id_}.response.json"), lambda: None)  # type: ignore[misc] # mypy cannot infer it
         for asked in (name, name.removesuffix(".json"), id_):
             assert ctl(bench, "status", asked).startswith(f"{id_}: COMPLETED"), asked
     assert "nothing is known" in ctl(bench, "status", "ex4@abcdefgh", code=exits.FAILED)

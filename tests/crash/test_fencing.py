@@ -125,7 +125,7 @@ def test_a_stopped_executor_that_goes_on_shows_nothing(
     have_one_run(bench, holders)
     for _ in range(5):  # while it renews the lease it keeps it, whatever the server's clock says
         before = (bench.root / "running" / named("a")).stat().st_mtime_ns
-        bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
+        bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc] # mypy cannot infer it
         bench.health.step()
     assert bench.names("running") == {named("a")}
     have_another_take_over(bench, holders, monkeypatch)

@@ -36,7 +36,7 @@ class Units:
                     process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
                 self._ours.append(process)
                 pid.write_text(str(process.pid))
-                until(lambda log=log: "msg=ready" in log.read_text(), log.read_text)  # type: ignore[misc]
+                until(lambda log=log: "msg=ready" in log.read_text(), log.read_text)  # type: ignore[misc] # mypy cannot infer it
 
     def stop(self, name: str) -> None:
         """Stop a unit, or the units of a target, if they run."""
@@ -47,7 +47,7 @@ class Units:
                 pid.unlink()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGTERM)
-                until(lambda number=number: not self._lives(number))  # type: ignore[misc]
+                until(lambda number=number: not self._lives(number))  # type: ignore[misc] # mypy cannot infer it
 
     def names(self, patterns: list[str]) -> list[str]:
         """Return the units that match shell patterns.

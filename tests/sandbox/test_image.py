@@ -169,7 +169,7 @@ def test_images_of_an_earlier_version_are_removed(docker_host: str) -> None:
             repository, _, name = tag.partition(":")
             api.import_image_from_data(frozen.image_root() + bytes(512 * number), repository=repository, tag=name)
         assert {*tags} <= _tags(api)
-        image.remove_old(_TheseAlone(api, tags), "spoold-sandbox:0123456789abcdef")  # type: ignore[arg-type]
+        image.remove_old(_TheseAlone(api, tags), "spoold-sandbox:0123456789abcdef")  # type: ignore[arg-type] # it stands in for one
         assert not _tags(api) & {*tags}
     finally:
         for tag in _tags(api) & {*tags}:

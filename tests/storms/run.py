@@ -117,7 +117,7 @@ def _blows(plan: Plan, chance: random.Random, began: float) -> Iterator[tuple[fl
         for number, each in enumerate(chance.sample(BLOWS, len(BLOWS)), 1):
             while part() < number / (len(BLOWS) + 1):
                 yield part(), None
-                time.sleep(PACE)
+                time.sleep(PACE)  # the parts are of time
             if part() < MOST:
                 yield min(part(), 1.0), each
         return
