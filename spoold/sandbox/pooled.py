@@ -33,7 +33,9 @@ from spoold.sandbox.sizes import Planned, Size
 from spoold.sandbox.turn import Turn
 from spoold.sandbox.view import View
 
-MOST_THREADS = 8  # that make and remove containers, at most
+# Threads that make and remove containers: for each slot, and at most. A thread mostly waits for the engine, so fewer
+# threads would leave CPUs idle while jobs wait for containers.
+THREADS_EACH, MOST_THREADS = 3, 16
 # Containers that wait for a burst: the share of the machine's memory for all of them, the bytes that each takes while
 # it waits, and their greatest number.
 RESERVE_SHARE, RESERVE_EACH, MOST_RESERVE = 1 / 32, 12 * MIB, 48
@@ -85,7 +87,7 @@ class PooledSandbox(Generic[Carrier, Planned]):
             self._pool = Pool(
                 self._start,
                 wanted=slots if waiting < 0 else waiting,
-                threads=min(MOST_THREADS, max(2, slots)),
+                threads=min(MOST_THREADS, THREADS_EACH * slots),
                 backlog=2 * max(2, slots),
                 reserve=0
                 if waiting >= 0 or plan.recycled

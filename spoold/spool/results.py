@@ -34,7 +34,7 @@ from spoold.spool.entries import Entries
 from spoold.spool.tar import Tar
 from spoold.spool.together import Together
 
-SLOW = 0.0005  # seconds that a sync of a directory on a disk takes at least
+SLOW = 0.00005  # seconds of a sync; an answer needs three, which then take as long as to wake another thread
 MOST = 64  # results that are committed together
 
 
@@ -71,7 +71,7 @@ class Results:
         self._entries = entries
         self._answers = answers
         self._together = Together(self._commit_all, MOST)
-        self._took = (0.0,) * 5  # seconds of the last syncs
+        self._took = (0.0,) * 8  # seconds of the last syncs
         self.is_slow = False  # all but one of these were slow, as on a disk, and not as in memory
         self._shown: dict[Entry, bool] = {}  # published, with a private name still: whether each has a tar beside it
 

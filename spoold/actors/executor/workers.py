@@ -1,6 +1,6 @@
 """Workers: the threads of the slots.
 
-Theory of operation. There are more workers than slots. On a slow disk a worker leaves its slot to another one when its
+Theory of operation. There are more workers than slots. On a disk a worker leaves its slot to another one when its
 job has ended, and then makes the answer durable. So no slot waits for the disk, and answers that become durable at the
 same time share the syncs. The number of workers bounds how many answers wait for the disk. In memory a worker keeps its
 slot, since to wake another one for each job takes longer than a sync.
