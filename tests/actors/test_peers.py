@@ -199,6 +199,21 @@ def test_what_another_does_not_come_to_is_taken(bench: Bench, by: str) -> None:
     bench.assert_nothing_is_left()
 
 
+def test_what_another_had_time_for_is_taken_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "GRACE", 1000.0)
+    monkeypatch.setattr(finding, "LONGEST_GRACE", 1000.0)
+    look(bench.executor)
+    old = next(id_ for id_ in IDS if bench.executor._finder._peers.rank(id_))
+    drop(bench, [old])
+    path = bench.root / "new" / named(old)
+    since = path.stat().st_mtime - 1010.0
+    os.utime(path, (since, since))
+    bench.executor.step()
+    bench.wait_for(old)
+    gone(bench.root / "tmp")
+    bench.assert_nothing_is_left()
+
+
 def test_of_anothers_only_few_of_each_owner_are_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hints of further entries are ignored, except the first one: it makes an idle executor look for them."""
     monkeypatch.setattr(finding, "GRACE", 1000.0)

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from spoold.config import ExecutorSettings, LeaseSettings, OciSettings, SandboxSettings, Settings
+from spoold.model.limits import MIB
 from spoold.model.scaling import PoolSettings, ScaleSettings
 from tests.clusters import Real
 from tests.engines import REPOSITORY, SLOWNESS
@@ -120,7 +121,8 @@ class Field:
     def drop(self, number: int, seconds: float) -> None:
         """Drop a submission that sleeps for so long and prints its number."""
         files = [{"name": "run.sh", "content": f"sleep {seconds:.2f}; echo {number}\n"}]
-        limits = {"run": {"time": 600, "cpu_time": 600}}  # the machine may stand still
+        # The machine may stand still. With the default memory not all slots of a large executor would have work.
+        limits = {"run": {"time": 600, "cpu_time": 600, "memory": 64 * MIB}}
         private = self.served.spool / "incoming" / f".job-{number}"
         private.write_text(json.dumps({"files": files, "limits": limits}))
         private.rename(private.with_name(f"job-{number}.json"))

@@ -40,11 +40,12 @@ LOOK = 256  # names between two looks at the clock
 AHEAD = 256  # entries of one owner that wait to be read at a time
 GRACE = 0.05  # seconds that an entry is left to each executor that comes before this one
 LONGEST_GRACE = 1.0  # seconds that it is left to all of them
+OLD_GRACE = 0.005  # in place of ``GRACE`` for an entry older than that, which those before this one had time for
 QUICKLY = 0.001  # seconds that hints wait after some that were wanted, so that each reading has several
 PATIENCE = 0.0025  # seconds, for each executor, that hints wait after some for others, or while there is work
 LONGEST_PATIENCE = 0.025  # seconds: less than ``GRACE``, or others would look at this executor's entries meanwhile
 FEW = 4  # of other executors' entries, how many are noted of one owner, for each slot
-AGAIN = 0.1  # seconds, for each executor, until one without work looks for more entries of others
+AGAIN = 0.1  # seconds at least until an executor without work looks for more entries of others
 SELDOM = 1.0  # seconds, for each executor, until one with work looks whether it still has any
 FED = 0.5  # seconds between two looks whether there is more room in line
 
@@ -125,7 +126,7 @@ class Finder:
             self._end()
         now = self._clock.monotonic()
         self._spent += self._clock.worked() - worked
-        self._again = now + max(AGAIN, REST * self._spent) * self._peers.count
+        self._again = now + max(AGAIN, REST * self._spent * self._peers.count)
         if self._scan:
             self._rests_until = 0.0 if hurries else now + REST * (now - began)
         elif self._spent > QUICK:
@@ -204,7 +205,8 @@ class Finder:
         aged.sort(key=lambda each: (each[0], each[1][:2]))  # by name where mtimes are equal
         for mtime, entry, rank in aged:
             if rank:
-                self._leave(Place(state, entry), rank)
+                is_old = mtime < self._clock.nearly() - LONGEST_GRACE
+                self._leave(Place(state, entry), (OLD_GRACE if is_old else GRACE) * rank)
             else:
                 self.backlog.add(state, entry, mtime)
 
@@ -229,9 +231,9 @@ class Finder:
             facts = attributes.mtime_and_links(found.path)
         return facts[0] if facts else None
 
-    def _leave(self, place: Place, rank: int) -> None:
-        """Note an entry that ``rank`` other executors look at first, unless enough of its owner's are noted."""
-        until = self._clock.monotonic() + min(LONGEST_GRACE, GRACE * rank)
+    def _leave(self, place: Place, grace: float) -> None:
+        """Note an entry that is left to others for so many seconds, unless enough of its owner's are noted."""
+        until = self._clock.monotonic() + min(LONGEST_GRACE, grace)
         if not self._seen.see_later(place, until, self._few):
             self._more_elsewhere = True
 
@@ -292,7 +294,7 @@ class Finder:
         if not (rank := self._peers.rank(place.entry.id)):
             self._see(place, TOLD)
         elif not self._line.has(place):
-            self._leave(place, rank)
+            self._leave(place, GRACE * rank)
 
     def _see(self, place: Place, unnamed: int) -> None:
         known = self._line.has(place) or (place.state is State.BUILDING and place.entry in self._building)
