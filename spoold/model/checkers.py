@@ -31,6 +31,8 @@ WORDS = ("feedback/judgemessage.txt", "feedback/teammessage.txt")
 MOST_FEEDBACK = 1024 * KIB  # bytes of one of them
 MOST_WORDS = 1000  # characters of a checker's words that a client is shown
 NUMBER = re.compile(r"[-+]?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+")
+NIX_ERROR = re.compile(r"error: .")  # above a trace there is "error:" alone, and the error itself is below
+NIX_PLACE = re.compile(r"at cutor\.nix:\d+:\d+:?\Z")
 POINTS = re.compile(r"\bpoints?\s+([-+]?[0-9][0-9.eE+-]*)")
 KATTIS = {42: Verdict.ACCEPTED, 43: Verdict.WRONG_ANSWER}
 TESTLIB = {0: Verdict.ACCEPTED, 1: Verdict.WRONG_ANSWER, 2: Verdict.WRONG_ANSWER, 4: Verdict.WRONG_ANSWER,
@@ -124,8 +126,23 @@ def why_lost(build: BuildResult, who: str = "checker") -> str:
     """Return why a checker cannot be run after this build of its dependencies, "" where it can."""
     if build.shell:
         return ""
-    words = _words(build.phase.stderr.strip().rpartition("\n")[2])
-    return f"{who}: its dependencies cannot be installed ({build.phase.outcome}): {words}"
+    words = _words(_why_not_built(build.phase.stderr))
+    return f"{who}: its dependencies cannot be installed ({build.phase.outcome})" + (f": {words}" if words else "")
+
+
+def _why_not_built(stderr: str) -> str:
+    """Return what Nix says first of an error, with the place in the expression, and what spoold adds at the end.
+
+    The last lines of Nix are often the place alone, or an excerpt of the expression. Without an error the last line is
+    the best that there is.
+    """
+    lines = [line.strip() for line in stderr.strip().split("\n")]
+    at = next((number for number, line in enumerate(lines) if NIX_ERROR.match(line)), None)
+    if at is None:
+        return lines[-1]
+    place = next((line.removesuffix(":") for line in lines[at + 1 :] if NIX_PLACE.match(line)), "")
+    ours = f"; {lines[-1]}" if lines[-1].startswith("spoold: ") else ""
+    return f"{lines[at]} {place}".rstrip() + ours
 
 
 def _by_testlib(run: Phase, of_points: float) -> Judgement:

@@ -15,13 +15,29 @@ from typing import Any, Literal
 import msgspec
 
 from spoold.model.response import Response
-from spoold.model.submission import Request
+from spoold.model.submission import Checker, Interactor, Request
 
 Name = Literal["request", "response"]
-VERSIONS: dict[Name, int] = {"request": 4, "response": 4}
+VERSIONS: dict[Name, int] = {"request": 5, "response": 4}
 KINDS: dict[Name, type[msgspec.Struct]] = {"request": Request, "response": Response}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NULL = {"type": "null"}
+# All but a request for a build have a script to run, and a request for a list of packages has no files.
+_RUN = {"type": "object", "required": ["name"], "properties": {"name": {"pattern": r"^(\./)*run\.sh$"}}}
+_RUNS = {"required": ["files"], "properties": {"files": {"type": "array", "contains": _RUN}}}
+_LIST, _BUILD = (
+    {"required": ["kind"], "properties": {"kind": {"const": kind}}} for kind in ("list-dependencies", "build")
+)
+_BY_KIND = {
+    "if": _LIST,
+    "then": {"properties": {"files": {"maxItems": 0}}},
+    "else": {"if": _BUILD, "else": _RUNS},
+}
+# Only a directory, whose name ends with a slash, has no content.
+_WITH_CONTENT = {
+    "if": {"properties": {"name": {"not": {"pattern": "/$"}}}},
+    "then": {"required": ["content"], "properties": {"content": {"type": "string"}}},
+}
 ALWAYS = ["Submission_id", "status", "dependencies", "compile", "run"]
 
 
@@ -34,11 +50,11 @@ def schema(name: Name) -> dict[str, Any]:
         part["description"] = _plain(part.get("description", ""))
         if name == "request":
             _close(part)
-    if name == "request":  # a request for a build, or for a list of packages, runs nothing
-        asks = {"required": ["kind"], "properties": {"kind": {"enum": ["build", "list-dependencies"]}}}
-        script = {"type": "object", "required": ["name"], "properties": {"name": {"pattern": r"^(\./)*run\.sh$"}}}
-        files = {"type": "array", "contains": script}
-        whole |= {"if": asks, "else": {"required": ["files"], "properties": {"files": files}}}
+    if name == "request":
+        whole |= _BY_KIND
+        parts["File"] |= _WITH_CONTENT
+        for grader in (Checker, Interactor):
+            parts[grader.__name__]["allOf"] = [_RUNS]
     else:
         whole["required"] = ALWAYS
     return {
@@ -50,9 +66,11 @@ def schema(name: Name) -> dict[str, Any]:
 
 
 def _close(part: dict[str, Any]) -> None:
-    """Allow no other keys than these. Allow null for each key that is not required."""
+    """Allow no other keys than these. Allow null for each key that is not required, and for a variable of env."""
     part["additionalProperties"] = False
     for key, value in part["properties"].items():
+        if isinstance(others := value.get("additionalProperties"), dict):
+            value["additionalProperties"] = {"anyOf": [others, NULL]}
         if key not in part.get("required", ()) and NULL not in value.get("anyOf", ()):
             default = {"default": value.pop("default")} if "default" in value else {}
             part["properties"][key] = {"anyOf": [value, NULL], **default}

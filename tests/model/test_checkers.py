@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from spoold.model.cases import Case, Protocol
-from spoold.model.checkers import arguments_for, files_for, judgement, not_compiled
+from spoold.model.checkers import arguments_for, files_for, judgement, not_compiled, why_lost
 from spoold.model.dropped import read_request
 from spoold.model.errors import ClientError
 from spoold.model.ids import Entry
@@ -142,6 +142,50 @@ def test_a_checker_that_is_not_compiled_says_why() -> None:
     assert not_compiled(result) == Judgement(
         ERROR, message="checker: its compile.sh ended with nonzero_exit: a note; its last words: x.c:1: error"
     )
+
+
+OLD_TRACE = """\
+error: undefined variable 'gc'
+
+       at cutor.nix:1:55:
+
+            1| { pkgs ? import <nixpkgs> {} }: pkgs.mkShell { a = gc; }
+             |                                                     ^
+"""
+NEW_TRACE = """\
+error:
+       … while calling the 'derivationStrict' builtin
+         at <nix/derivation-internal.nix>:37:12:
+
+       error: undefined variable 'gc'
+       at cutor.nix:1:55:
+            1| { pkgs ? import <nixpkgs> {} }: pkgs.mkShell { a = gc; }
+             |                                                     ^
+"""
+
+
+@pytest.mark.parametrize(
+    ("stderr", "words"),
+    [
+        (OLD_TRACE, ": error: undefined variable 'gc' at cutor.nix:1:55"),
+        (NEW_TRACE, ": error: undefined variable 'gc' at cutor.nix:1:55"),
+        (
+            "error: syntax error, unexpected end of file\n       at cutor.nix:1:1:\n",
+            ": error: syntax error, unexpected end of file at cutor.nix:1:1",
+        ),
+        (
+            "error: builder for '/nix/store/a.drv' failed with exit code 1\nerror: 1 dependencies failed to build\n",
+            ": error: builder for '/nix/store/a.drv' failed with exit code 1",
+        ),
+        ("error: no network\nspoold: use a fetcher\n", ": error: no network; spoold: use a fetcher"),
+        ("fetching\nspoold: it took too long\n", ": spoold: it took too long"),
+        ("", ""),
+    ],
+)
+def test_a_checker_that_cannot_be_built_says_why(stderr: str, words: str) -> None:
+    """The last line that Nix prints of an error is its place in the expression, or an excerpt of that."""
+    failed = BuildResult(phase=Phase(stderr=stderr, outcome=Outcome.NONZERO_EXIT))
+    assert why_lost(failed) == f"checker: its dependencies cannot be installed (nonzero_exit){words}"
 
 
 @pytest.mark.parametrize(

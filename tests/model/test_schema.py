@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,7 +34,7 @@ from tests.schemas import is_valid, validator
 # The version and the digest of each schema. After a change of a type, raise the version in VERSIONS and write the
 # digest here.
 KNOWN = {
-    "request": (4, "5b347ea54afdcb1c"),
+    "request": (5, "ebd3460e22df4b10"),
     "response": (4, "c5846b9ecd842910"),
 }
 FENCED = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -120,6 +121,84 @@ def test_what_is_refused_is_not(request_: object) -> None:
     with pytest.raises(ClientError):
         read_request(json.dumps(request_).encode(), max_files=1000, pins=frozenset({"default"}))
     assert not is_valid("request", request_)
+
+
+GRADER: dict[str, Any] = {
+    "files": [SCRIPT, {"name": "a/"}],
+    "protocol": "kattis",
+    "args": ["x"],
+    "limits": {"run": {"time": 1.5}, "compile": {"memory": 1 << 20}},
+}
+EVERYTHING: dict[str, Any] = {
+    "files": [SCRIPT, {"name": "a", "content": "00", "encoding": "hex", "executable": True}, {"name": "b/"}],
+    "inputs": "00",
+    "inputs_encoding": "hex",
+    "args": ["x"],
+    "env": {"A": "x"},
+    "limits": {"dependencies": {"time": 9}, "run": {"stdout": 5, "stack": 1 << 20, "on_output_limit": "end"}},
+    "nixpkgs": "default",
+    "progress": True,
+    "priority": 3,
+    "kind": "run",
+    "stop_on_failure": "group",
+    "outputs": [{"path": "out/*", "required": True}],
+    "compare": {"by": "tokens", "case_sensitive": False, "float_absolute": 0.5, "like": "cms"},
+    "cases": [
+        {"name": "1", "inputs": "QQ==", "inputs_encoding": "base64", "args": [], "env": {"A": "y"}},
+        {"name": "2", "limits": {"processes": 1}, "points": 2.5, "group": "g", "outputs": [{"path": "**"}]},
+        {"name": "3", "expected": {"stdout": "00", "encoding": "hex", "exit_code": 3}, "hidden": True},
+        {"name": "4", "compare": {"space_change_sensitive": True, "float_relative": 1}},
+    ],
+}
+NOT_COMPARED = {
+    **EVERYTHING,
+    "compare": None,
+    "cases": [EVERYTHING["cases"][0], EVERYTHING["cases"][2]],
+}
+WHOLE: list[dict[str, Any]] = [
+    EVERYTHING,
+    {**NOT_COMPARED, "checker": GRADER},
+    {**NOT_COMPARED, "interactor": GRADER},
+    {"kind": "build", "files": [{"name": "cutor.nix", "content": "x"}]},
+    {"kind": "list-dependencies", "files": []},
+]
+OTHERS: list[Any] = [None, True, 1, -1, 0, 1.5, 1e300, 1 << 70, "", "x", "group", "end", [], {}, [1], ["x"], {"x": 1}]
+# Daemons take these beside what the schema allows, see "What encoders make of it" in the spec.
+AS_ENCODED: tuple[Any, ...] = ([], {})
+# No schema says these: they are about the text of a value, or about several values together.
+NO_SCHEMAS = re.compile(
+    "no pin called|not hex|not base64|is the same file|relative path|is empty|no cases to judge|decides what is right|"
+    "a build request has none|no files of a hidden case"
+)
+
+
+def changed(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield a JSON value with one change in each place in turn, and what was put there."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield {name: each for name, each in value.items() if name != key}, ...
+            yield from (({**value, key: each}, put) for each, put in changed(part))
+        yield {**value, "another": 1}, 1
+    if isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from (([*value[:at], each, *value[at + 1 :]], put) for each, put in changed(part))
+    yield from ((other, other) for other in OTHERS)
+
+
+@pytest.mark.parametrize(
+    "whole", WHOLE, ids=lambda each: each.get("kind") + "".join(each.keys() & {"checker", "interactor"})
+)
+def test_a_change_anywhere_is_refused_by_both_or_by_none(whole: dict[str, Any]) -> None:
+    differ = []
+    for request_, put in changed(whole):
+        try:
+            read_request(json.dumps(request_).encode(), max_files=1000, pins=frozenset({"default"}))
+            reason = ""
+        except ClientError as error:
+            reason = str(error)
+        if is_valid("request", request_) != (reason == "") and put not in AS_ENCODED and not NO_SCHEMAS.search(reason):
+            differ.append((put, reason))
+    assert not differ
 
 
 def test_a_response_with_every_key_is_valid() -> None:
