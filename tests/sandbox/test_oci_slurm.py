@@ -364,6 +364,24 @@ def test_on_version_2_they_lie_beside_the_steps_of_the_job(tmp_path: Path, monke
     assert scope.exists()
 
 
+def test_on_version_2_root_divides_the_group_of_a_job_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd manages all groups there that it did not delegate. The Prolog's are below one that it delegated."""
+    mount = tmp_path / "cgroup"
+    job = mount / "system.slice/n1_slurmstepd.scope/job_7"
+    own = job / "step_batch/user/task_0"
+    for place in (own, job / "jobs"):
+        place.mkdir(parents=True)
+        (place / "cgroup.procs").write_text("")
+    (mount / "cgroup.controllers").write_text("memory pids\n")
+    (own / "cgroup.subtree_control").write_text("memory pids\n")
+    (job / "jobs/cgroup.subtree_control").write_text("memory pids cpu cpuset\n")
+    monkeypatch.setattr(cgroups, "MOUNT", mount)
+    monkeypatch.setattr(cgroups, "SYSTEMD", mount)
+    monkeypatch.setattr(cgroups, "own_group", lambda: own)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert groups.settle() == groups.Groups(True, dict.fromkeys(("memory", "pids", "cpu", "cpuset"), job / "jobs"))
+
+
 def test_jobs_of_others_are_left_alone(tmp_path: Path) -> None:
     told = {"SLURM_JOB_ID": "7", "SLURM_JOB_USER": "ann", "SLURM_JOB_UID": "1", "SLURM_JOB_GID": "1"}
     variables = os.environ | told | {"SPOOLD_CGROUPS": str(tmp_path), "SPOOLD_LOCK": str(tmp_path / "lock")}
