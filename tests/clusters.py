@@ -379,6 +379,13 @@ class Real:
             found += place.glob(f"{cgroups.OF_JOBS}/*/")
         return found
 
+    def _missed_ones(self) -> list[Path]:
+        """Return the groups that are left after :meth:`_sweep`. Jobs of another cluster save those in slurmd's own."""
+        found = self.job_groups()
+        if any(cgroups.MOUNT.glob("*/slurm_*/uid_*/job_*")):
+            return [each for each in found if each.parent.name != cgroups.OF_JOBS]
+        return found
+
     def groups_left(self) -> list[str]:
         """Return the control groups that are there, and once it is stopped, those that its Epilog did not remove."""
         own = self._groups.places if self._groups else []
@@ -402,7 +409,7 @@ class Real:
         shutil.rmtree(self._here, ignore_errors=True)
         if self._groups:
             self._sweep()
-            self._missed = [f"{each} was left by the Epilog" for each in self.job_groups()]
+            self._missed = [f"{each} was left by the Epilog" for each in self._missed_ones()]
             self._groups.remove()
         for name in self._nodes:
             for place in cgroups.MOUNT.glob(f"*/slurm_{name}"):

@@ -6,10 +6,12 @@ directory either, and no name in ``tmp/``. tests/sandbox/test_oci_slurm.py is ab
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,14 +101,13 @@ def test_nothing_is_left_of_a_pilot_that_is_killed(field: Field) -> None:
     for kill in kinds:
         pilot = running(field, before)
         before.add(pilot.pid)
-        scaler.send_signal(signal.SIGSTOP)  # else there is soon another pilot
-        assert field.cluster.job_groups()
-        kill(field, pilot)
-        field.until(lambda: not field.jobs(), f"the job goes on after {kill.__name__} was killed")
-        assert left(field) == [], kill.__name__
-        assert field.cluster.said("epilog") == ""
-        assert field.places(), "it had no chance to remove its directory"
-        scaler.send_signal(signal.SIGCONT)
+        with stopped(scaler):  # else there is soon another pilot
+            assert field.cluster.job_groups()
+            kill(field, pilot)
+            field.until(lambda: not field.jobs(), f"the job goes on after {kill.__name__} was killed")
+            assert left(field) == [], kill.__name__
+            assert field.cluster.said("epilog") == ""
+            assert field.places(), "it had no chance to remove its directory"
     running(field, before)
     processes = {Path(each).name.partition("-")[0] for each in field.places()}
     assert len(processes) == 1, "only the last one's directories are there"
@@ -118,6 +119,15 @@ def test_nothing_is_left_of_a_pilot_that_is_killed(field: Field) -> None:
     field.until(lambda: not field.jobs(), "the last job goes on")
     assert (left(field), field.places()) == ([], [])
     assert run.after(field) == []
+
+
+@contextlib.contextmanager
+def stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def running(field: Field, before: set[int]) -> Pilot:
