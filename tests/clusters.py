@@ -238,6 +238,7 @@ class Real:
         host = os.uname().nodename
         conf = CONF.format(here=here, host=host, user=_user(), port=ports[0])
         self._groups: OwnGroups | None = None
+        self._missed: list[str] = []  # control groups that the Epilog should have removed
         if groups_for is not None:
             # The Prolog makes groups below those of slurmd, and another process of tests may run one as well.
             self._groups = OwnGroups()
@@ -366,14 +367,36 @@ class Real:
             inside = self.groups.enter  # as slurmd is: it ends what is in the groups below its own
             subprocess.run(command, env=variables | {"SLURMD_NODENAME": name}, check=True, preexec_fn=inside)
 
+    def job_groups(self) -> list[Path]:
+        """Return the control groups of its jobs and of their sandboxes.
+
+        The empty group that sandboxes have in slurmd's stays while another cluster on this host runs jobs of that user.
+        """
+        found = [each for name in self._nodes for each in cgroups.MOUNT.glob(f"*/slurm_{name}/uid_*/job_*")]
+        for name in self._nodes:
+            found += cgroups.MOUNT.glob(f"system.slice/{name}_slurmstepd.scope/job_*")
+        for place in self._groups.places if self._groups else []:
+            found += place.glob(f"{cgroups.OF_JOBS}/*/")
+        return found
+
+    def _missed_ones(self) -> list[Path]:
+        """Return the groups that are left after :meth:`_sweep`. Jobs of another cluster save those in slurmd's own."""
+        found = self.job_groups()
+        if any(cgroups.MOUNT.glob("*/slurm_*/uid_*/job_*")):
+            return [each for each in found if each.parent.name != cgroups.OF_JOBS]
+        return found
+
     def groups_left(self) -> list[str]:
-        """Return the control groups of its jobs, and its own, that are there."""
+        """Return the control groups that are there, and once it is stopped, those that its Epilog did not remove."""
         own = self._groups.places if self._groups else []
-        found = [place for name in self._nodes for place in Path("/sys/fs/cgroup").glob(f"*/slurm_{name}")]
-        return [str(place) for place in (*own, *found) if place.exists()]
+        found = [place for name in self._nodes for place in cgroups.MOUNT.glob(f"*/slurm_{name}")]
+        found += [place for name in self._nodes for place in cgroups.MOUNT.glob(f"system.slice/{name}_*.scope")]
+        return self._missed + [str(place) for place in (*own, *found) if place.exists()]
 
     def stop(self) -> None:
-        """Cancel all jobs, wait for their step daemons, then stop the daemons."""
+        """Cancel all jobs, wait for their step daemons, then stop the daemons. May be called again."""
+        if not self._here.exists():
+            return
         with contextlib.suppress(AssertionError, FileNotFoundError):
             for job in self.run("squeue", "-h", "-o", "%A").split():
                 self.run("scancel", "--full", "--signal=KILL", job)
@@ -386,6 +409,7 @@ class Real:
         shutil.rmtree(self._here, ignore_errors=True)
         if self._groups:
             self._sweep()
+            self._missed = [f"{each} was left by the Epilog" for each in self._missed_ones()]
             self._groups.remove()
         for name in self._nodes:
             for place in cgroups.MOUNT.glob(f"*/slurm_{name}"):

@@ -90,6 +90,12 @@ def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
             "without task/cgroup Slurm bounds no memory and no cores: only their own limits bound a pilot's programs",
             "set TaskPlugin=task/cgroup,task/affinity, with ConstrainRAMSpace and ConstrainCores in cgroup.conf",
         )
+    elif "MEMORY" not in (divides := found.get("SelectTypeParameters", "MEMORY").upper()):
+        yield Subject("Slurm's SelectTypeParameters").warning(
+            f"{divides or 'none'}: Slurm gives each job all memory of its node, so a pilot's programs are bounded by "
+            "their own limits only",
+            "set SelectTypeParameters=CR_Core_Memory, and RealMemory for each node",
+        )
 
 
 def _partition(name: str, pool: PoolSettings, partitions: list[dict[str, str]], *, preempts: bool) -> Iterator[Finding]:

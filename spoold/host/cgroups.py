@@ -67,8 +67,11 @@ def unified(own: Path, *wanted: str) -> dict[str, Path]:
     The groups have the controllers memory and pids, and those that are ``wanted`` where they can be had.
     """
     parent = own.parent if own.name == LEAF else own
-    if not _ours(parent):
-        return {}
+    return divided(parent, *wanted) if _ours(parent) else {}
+
+
+def divided(parent: Path, *wanted: str) -> dict[str, Path]:
+    """Return the same for groups below ``parent``, which is ours to divide."""
     for controller in ("memory", "pids", *wanted):
         with contextlib.suppress(OSError):
             _enable(parent, controller)
@@ -80,7 +83,10 @@ def unified(own: Path, *wanted: str) -> dict[str, Path]:
 
 
 def beside(own: Path, name: str) -> Path | None:
-    """Return the group ``name`` that was made for us, below ``own`` or the nearest group above it, on v2; else None."""
+    """Return the group ``name`` that was made for us, below ``own`` or the nearest group above it, on v2; else None.
+
+    It is ours to divide, also where systemd manages groups: systemd's are named after units, such as ``a.scope``.
+    """
     for above in (own, *own.parents):
         if above == MOUNT.parent:
             break

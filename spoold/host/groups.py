@@ -185,7 +185,7 @@ def _unified() -> dict[str, Path]:
     own = cgroups.own_group()
     parent = cgroups.unified(own, *WANTED).get("memory")
     if parent is None and (given := cgroups.beside(own, cgroups.OF_JOBS)) is not None:
-        parent = cgroups.unified(given, *WANTED).get("memory")
+        parent = cgroups.divided(given, *WANTED).get("memory")
     if parent is None:
         return {}
     enabled = (parent / "cgroup.subtree_control").read_text().split()

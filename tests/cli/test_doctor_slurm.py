@@ -72,6 +72,9 @@ def test_with_groups_all_is_well() -> None:
     groups = {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup,task/affinity"}
     assert set(levels(GOOD | groups, oci).values()) == {Level.FINE}
     assert levels(GOOD | groups | {"TaskPlugin": "task/affinity"}, oci)["Slurm's TaskPlugin"] is Level.WARNING
+    for divides, level in (("CR_CORE_MEMORY", None), ("CR_CORE", Level.WARNING), ("NONE", Level.WARNING)):
+        found = levels(GOOD | groups | {"SelectTypeParameters": divides}, oci)
+        assert found.get("Slurm's SelectTypeParameters") is level
 
 
 PREEMPTS = {"PreemptType": "preempt/qos", "SlurmctldParameters": "enable_configless,preempt_send_user_signal"}
@@ -135,9 +138,13 @@ def test_a_real_cluster_is_understood() -> None:
     assert ["no partition 'none'" in each for each in told["c"]] == [True]
 
 
-def test_a_cluster_that_is_well_is_understood() -> None:
-    with running(Real(nodes=1)) as cluster:
-        found = {each.what: each.level for each in examine(SETTINGS, Slurm(cluster.variables))}
+@pytest.mark.parametrize("divides", ["CR_Core", "CR_Core_Memory"])
+def test_a_cluster_that_is_well_is_understood(divides: str) -> None:
+    settings = replace(SETTINGS, sandbox=SandboxSettings(engine="oci"))
+    bounds = f"TaskPlugin=task/cgroup\nSelectTypeParameters={divides}\n"
+    with running(Real(nodes=1, extra=bounds)) as cluster:
+        found = {each.what: each.level for each in examine(settings, Slurm(cluster.variables))}
+    assert ("Slurm's SelectTypeParameters" in found) is (divides == "CR_Core")
     well = {"preemption", "Slurm's DisableRootJobs", "Slurm's SchedulerParameters", "partition of pool a"}
     assert well.isdisjoint(found)
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import pwd
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,50 @@ def test_groups_in_the_tree_of_version_2_go_with_the_job_whose_sandboxes_had_the
     above.rmdir()
 
 
+KEEPS_MANY = """
+import os, sys, time
+made, n = [], 0
+while True:
+    made = [each for each in made if os.path.isdir(f"{sys.argv[2]}/{each}")]
+    while len(made) < 30:
+        n += 1
+        made.append(f"spoold-{n}")
+        for place in sys.argv[1:]:
+            os.mkdir(f"{place}/{made[-1]}")
+    time.sleep(0.001)  # between two looks
+"""
+
+
+@pytest.mark.skipif(cgroups.delegable(), reason="on version 2 no group of a user lies in those of slurmd")
+def test_a_pilot_that_still_lives_makes_no_sandbox_while_the_epilog_works(tmp_path: Path) -> None:
+    """The pilot of a slurmstepd that was killed lives on. Another job keeps the Epilog from removing all sandboxes."""
+    uid = 200_000 + os.getpid()
+    node = f"p{os.getpid()}n7"
+    above = cgroups.tree("freezer") / f"slurm_{node}", cgroups.tree("memory") / f"slurm_{node}"
+    steps = [each / f"uid_{uid}/job_7/step_batch" for each in above]
+    told = {"SLURM_JOB_USER": "ann", "SLURM_JOB_UID": str(uid), "SLURM_JOB_GID": str(uid), "SLURMD_NODENAME": node}
+    variables = os.environ | told | {"SPOOLD_LOCK": str(tmp_path / "lock")}
+    command = [str(DEPLOYED / "slurm-epilog"), "ann"]
+    with own_groups() as slurmds:
+        (jobs,) = (place / "jobs" for place in slurmds.places if place.is_relative_to(cgroups.tree("pids")))
+        for place in (jobs, *(each / "jobs" for each in steps), above[1] / f"uid_{uid}/job_8"):
+            place.mkdir(parents=True)
+        os.chown(jobs, uid, uid)
+        words = [sys.executable, "-c", KEEPS_MANY, str(steps[1] / "jobs"), str(jobs)]
+        with subprocess.Popen(words) as pilot:
+            try:
+                (steps[0] / "cgroup.procs").write_text(str(pilot.pid))
+                until((jobs / "spoold-30").is_dir)
+                subprocess.run(command, env=variables | {"SLURM_JOB_ID": "7"}, check=True, preexec_fn=slurmds.enter)
+            finally:
+                pilot.kill()
+        assert not list(jobs.glob("spoold-*"))
+        assert not steps[1].exists()
+        subprocess.run(command, env=variables | {"SLURM_JOB_ID": "8"}, check=True, preexec_fn=slurmds.enter)
+    for each in above:
+        each.rmdir()
+
+
 @pytest.mark.skipif(cgroups.delegable(), reason="on version 2 no group of a user lies in those of slurmd")
 def test_the_groups_of_one_service_user_are_never_given_to_another(tmp_path: Path) -> None:
     """The owner of a group can remove the groups in it, and the epilog ends the processes in its user's groups."""
@@ -362,6 +407,39 @@ def test_on_version_2_they_lie_beside_the_steps_of_the_job(tmp_path: Path, monke
     subprocess.run([DEPLOYED / "slurm-epilog"], env=variables, check=True)
     assert not job.exists()
     assert scope.exists()
+
+
+def test_on_version_2_root_divides_the_group_of_a_job_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd manages all groups there that it did not delegate. The Prolog's are below one that it delegated."""
+    mount = tmp_path / "cgroup"
+    job = mount / "system.slice/n1_slurmstepd.scope/job_7"
+    own = job / "step_batch/user/task_0"
+    for place in (own, job / "jobs"):
+        place.mkdir(parents=True)
+        (place / "cgroup.procs").write_text("")
+    (mount / "cgroup.controllers").write_text("memory pids\n")
+    (own / "cgroup.subtree_control").write_text("memory pids\n")
+    (job / "jobs/cgroup.subtree_control").write_text("memory pids cpu cpuset\n")
+    monkeypatch.setattr(cgroups, "MOUNT", mount)
+    monkeypatch.setattr(cgroups, "SYSTEMD", mount)
+    monkeypatch.setattr(cgroups, "own_group", lambda: own)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert groups.settle() == groups.Groups(True, dict.fromkeys(("memory", "pids", "cpu", "cpuset"), job / "jobs"))
+
+
+@pytest.mark.parametrize("unified", [False, True])
+def test_a_job_of_the_same_number_on_another_node_is_left_alone(tmp_path: Path, *, unified: bool) -> None:
+    """A host may stand for several nodes, and slurmctld gives numbers again where it comes back with an old state."""
+    if unified:
+        (tmp_path / "cgroup.controllers").touch()
+    place = "system.slice/{}_slurmstepd.scope/job_7" if unified else "memory/slurm_{}/uid_2002/job_7"
+    jobs = [tmp_path / place.format(node) for node in ("n1", "n2")]
+    for each in jobs:
+        (each / "step_batch").mkdir(parents=True)
+    told = {"SLURM_JOB_ID": "7", "SLURM_JOB_USER": "ann", "SLURM_JOB_UID": "2002", "SLURMD_NODENAME": "n1"}
+    variables = os.environ | told | {"SPOOLD_CGROUPS": str(tmp_path), "SPOOLD_LOCK": str(tmp_path / "lock")}
+    subprocess.run([DEPLOYED / "slurm-epilog", "ann"], env=variables, check=True)
+    assert [each.exists() for each in jobs] == [False, True]
 
 
 def test_jobs_of_others_are_left_alone(tmp_path: Path) -> None:

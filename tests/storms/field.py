@@ -41,6 +41,7 @@ PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1 PreemptMode=CANC
 PartitionName=high Nodes=ALL State=UP PriorityTier=9 PreemptMode=OFF
 """
 PLAIN = Settings(nixpkgs={"default": "/srv/nixpkgs"})
+LIBRARIES = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
 
 
 class Shape(NamedTuple):
@@ -62,7 +63,7 @@ class Field:
     def __init__(
         self, place: Path, engine: str, settings: Settings, lease: float | None, shape: Shape = STORMY
     ) -> None:
-        self.place, self.shape = place, shape
+        self.place, self.shape, self.sandboxed = place, shape, engine == "oci"
         (place / "tmp").mkdir()  # of jobs that are plain processes
         groups_for = "root" if engine == "oci" else None
         extra = PREEMPTS if engine == "oci" else PREEMPTS + TRACKS
@@ -79,7 +80,7 @@ class Field:
         module = "spoold.cli.daemon" if engine == "oci" else "tests.pilot"
         program, config = self.place / "pilot", self.place / "pilots.toml"
         program.write_text(
-            f'#!/bin/sh\ncd /\nTMPDIR={self.place}/tmp PYTHONPATH={REPOSITORY} exec {sys.executable} -m {module} "$@"\n'
+            f'#!/bin/sh\ncd /\nTMPDIR={self.place}/tmp PYTHONPATH={LIBRARIES} exec {sys.executable} -m {module} "$@"\n'
         )
         program.chmod(0o755)
         pool = PoolSettings(
@@ -110,7 +111,7 @@ class Field:
             oci=OciSettings(state=str(self.place / "oci")),
         )
         config.write_bytes(msgspec.toml.encode(pilots))
-        variables = {"PYTHONPATH": str(REPOSITORY)} | self.cluster.variables
+        variables = {"PYTHONPATH": LIBRARIES} | self.cluster.variables
         # Slurm goes on saying that some of those run which were killed, and only scale finds out, after a lease.
         scales = self.place / "scale.toml"
         scales.write_bytes(msgspec.toml.encode(replace(head, spool=spool, lease=replace(leases, limit=lease or LOST))))
@@ -171,6 +172,14 @@ class Field:
             return self.cluster.run("squeue", "-h", "-o", "%i", "--name", names).split()
         except AssertionError:
             return ["unknown"]
+
+    def names(self) -> list[str]:
+        """Return what pilots have in ``tmp/``."""
+        return [name for name in os.listdir(self.served.spool / "tmp") if name.startswith(f"executor-{POOL}-")]
+
+    def places(self) -> list[str]:
+        """Return the directories that pilots have for their sandboxes on this host."""
+        return [str(each) for each in (self.place / "oci").glob("*/*")]
 
     def stop(self) -> None:
         """End everything."""
