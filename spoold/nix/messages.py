@@ -89,7 +89,8 @@ _HINTS = (
         ),
     ),
 )
-_CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
+# The root of a build's sandbox. Newer versions of Nix have it in a directory of its own.
+_CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?:/root)?(?=/)")
 # The directory of a build: nix-build-NAME.drv-0, or in newer versions nix-PID-0, with a further one for the builder.
 _BUILD = re.compile(rb"/build/[^/\s]*/nix-(?:build-[^/\s']*|\d+-\d+)(?:/build\b)?")
 

@@ -59,6 +59,13 @@ def test_messages_name_no_place_of_the_host() -> None:
     assert cleaned.total == len(cleaned.data) + 5
 
 
+@pytest.mark.parametrize("root", [b"e.drv.chroot", b"e.drv.chroot/root"], ids=bytes.decode)
+def test_the_root_of_a_build_has_the_name_that_it_has_inside(root: bytes) -> None:
+    said = b"for '/srv/state/nix/nix/store/" + HASH.encode() + b"-" + root + b"/nix/store/x'\n"
+    cleaned = messages.for_client(Stream(said, len(said)), Store(NixSettings(state="/srv/state")))
+    assert cleaned.data == b"for '/nix/store/x'\n"
+
+
 @pytest.mark.parametrize(
     "name", [b"nix-build-x.drv-0", b"nix-build-x.drv-0/build", b"nix-4711-0", b"nix-4711-0/build"], ids=bytes.decode
 )
