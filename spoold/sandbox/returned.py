@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from spoold.host.spill import Spill
 from spoold.model import outputs
@@ -88,6 +88,7 @@ class _Collection:
         self._contents = contents
         self._deadline = time.monotonic() + PATIENCE + wanted.total / LEAST_PACE
         self._found: dict[str, tuple[Found, int]] = {}  # by normalized name; each with the patterns that it matched
+        self._directories: set[str] = set()  # those in which the files lie, normalized
         self._latest = ""
         self._taken = self._total = self._unfit = 0
 
@@ -116,7 +117,10 @@ class _Collection:
             raise ClosedError("the supervisor sent garbage")
         name = _name(said.name)
         key = unicodedata.normalize("NFC", name).casefold()
-        is_fit = bool(name) and key not in self._found
+        above = set(_above(key))
+        is_fit = (
+            bool(name) and key not in self._found and key not in self._directories and above.isdisjoint(self._found)
+        )
         self._latest = key if is_fit else ""
         at, digest, left = self._contents.size, hashlib.sha256(), said.size
         while left:
@@ -127,6 +131,7 @@ class _Collection:
                 self._contents.add(piece)
         if is_fit:
             self._found[key] = Found(name, said.size, digest.hexdigest(), said.mode & 0o777, at), said.matched
+            self._directories |= above
         else:
             self._unfit += 1
 
@@ -148,6 +153,11 @@ class _Collection:
         if said.failed:
             notes.append(f"{self._where}.outputs: {FAILED.get(said.failed, ENDED)}")
         return notes
+
+
+def _above(name: str) -> Iterator[str]:
+    """Yield the directories in which a file lies, from the highest on."""
+    return (name[:at] for at, character in enumerate(name) if character == "/")
 
 
 def _name(said: bytes) -> str:

@@ -88,6 +88,15 @@ def test_of_names_that_are_one_to_some_file_systems_the_first_comes(ends: Ends) 
     assert found.missing == ["b/**"], "a file that is left out matches nothing"
 
 
+@pytest.mark.parametrize(("first", "then"), [(b"a", b"A/b/c"), (b"a/b/c", b"A"), (b"a/b/c", b"a/B"), (b"a", b"a/b")])
+def test_no_name_is_a_file_and_a_directory_to_any_file_system(ends: Ends, first: bytes, then: bytes) -> None:
+    """No request could have both, and such a tar could not be unpacked everywhere."""
+    found = told(ends, file(first), file(then, matched=2), file(b"ab"), end())
+    assert contents(found) == {first.decode(): b"data", "ab": b"data"}
+    assert found.missing == ["b/**"]
+    assert found.notes == ["run.outputs: 1 left out, a name that no request can have"]
+
+
 @pytest.mark.parametrize(
     "parts",
     [
