@@ -83,10 +83,11 @@ _HINTS = (
         ),
     ),
     (
-        rb"NIXPKGS_ALLOW_(?:UNFREE|BROKEN|INSECURE)",
+        # In the words of a nixpkgs of today, of 2016, and of 2014.
+        rb"NIXPKGS_ALLOW_(?:UNFREE|BROKEN|INSECURE)|, refusing to evaluate|has been marked as broken",
         (
             "spoold: no variable and no file of yours is read here. Write import <nixpkgs> { config = { ... }; }, with "
-            "allowUnfree, allowBroken or permittedInsecurePackages as above"
+            "allowUnfree, allowBroken, allowUnsupportedSystem or permittedInsecurePackages in it"
         ),
     ),
     (

@@ -174,6 +174,7 @@ def test_what_nix_shell_takes(nix_builder: NixBuilder, expression: str) -> None:
         ('builtins.fetchTree { type = "github"; owner = "a"; repo = "b"; }', "cannot use flakes"),
         ("throw ''attribute 'fetchTree' missing''", "cannot use flakes"),  # as Nix 2.34 says it
         ("import <nixpkgs-unstable> { }", "Write it for <nixpkgs-unstable>; the request's nixpkgs chooses the pin"),
+        ("throw ''has an unfree license, refusing to evaluate''", "Write import <nixpkgs> { config = { ... }; }"),
         ('throw "$ export NIXPKGS_ALLOW_UNFREE=1"', "Write import <nixpkgs> { config = { ... }; }"),
         ("builtins.readFile ./other.txt", "'/job/other.txt'"),
         ("throw (toString ./other.txt)", "/job/other.txt"),
