@@ -56,15 +56,23 @@ _HINTS = (
         rb"during evaluation because the option 'allow-import-from-derivation' is disabled",
         (
             "spoold: what is built cannot be imported or read by an expression (import from derivation). Put its Nix "
-            "code into cutor.nix, and use its files in the shell, by their paths"
+            "code into cutor.nix, and use its files in the shell, by their paths. For a nixpkgs write <nixpkgs>: the "
+            "request's nixpkgs chooses the pin"
         ),
     ),
     (
-        rb"file '([^'\n]*)' was not found in the Nix search path",
+        rb"file 'nixpkgs/([^'\n]*)' was not found in the Nix search path",
+        "spoold: this nixpkgs has no %s; write it without that file, or ask for another pin",
+    ),
+    (
+        rb"file '(?!nixpkgs/)([^'\n]*)' was not found in the Nix search path",
         "spoold: <nixpkgs> is the only name of this kind. Write it for <%s>; the request's nixpkgs chooses the pin",
     ),
     (
-        rb"experimental Nix feature '[^'\n]*' is disabled|attribute '(?:getFlake|fetchClosure)' missing",
+        (
+            rb"experimental Nix feature '[^'\n]*' is disabled"
+            rb"|attribute '(?:getFlake|fetchTree|fetchClosure|parseFlakeRef|flakeRefToString|outputOf)' missing"
+        ),
         "spoold: expressions cannot use flakes or other experimental features. Write a shell for <nixpkgs>",
     ),
     (
@@ -75,10 +83,11 @@ _HINTS = (
         ),
     ),
     (
-        rb"NIXPKGS_ALLOW_(?:UNFREE|BROKEN|INSECURE)",
+        # In the words of a nixpkgs of today, of 2016, and of 2014.
+        rb"NIXPKGS_ALLOW_(?:UNFREE|BROKEN|INSECURE)|, refusing to evaluate|has been marked as broken",
         (
             "spoold: no variable and no file of yours is read here. Write import <nixpkgs> { config = { ... }; }, with "
-            "allowUnfree, allowBroken or permittedInsecurePackages as above"
+            "allowUnfree, allowBroken, allowUnsupportedSystem or permittedInsecurePackages in it"
         ),
     ),
     (
@@ -91,6 +100,7 @@ _HINTS = (
 )
 # The root of a build's sandbox. Newer versions of Nix have it in a directory of its own.
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?:/root)?(?=/)")
+_JAILED = re.compile(rb"(?<![^\s'\"(])/s(?=/nix/store/)")  # the jail's store
 # The directory of a build: nix-build-NAME.drv-0, or in newer versions nix-PID-0, with a further one for the builder.
 _BUILD = re.compile(rb"/build/[^/\s]*/nix-(?:build-[^/\s']*|\d+-\d+)(?:/build\b)?")
 
@@ -100,7 +110,8 @@ def for_client(stream: Stream, store: Store) -> Stream:
     text = _NO_STEPS.sub(b"", _OWN_STEP.sub(b"", _NOISE.sub(b"", stream.data)))
     hints = b"".join(hint for pattern, words in _HINTS if (hint := _hint(pattern, words, text)))
     text = text.replace(b"/job/cutor.nix", b"cutor.nix") + hints
-    text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
+    text = _JAILED.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
+    text = _CHROOT.sub(b"", text)
     text = _BUILD.sub(b"/build", text.replace(os.fsencode(store.temporary), b"/build"))
     return Stream(text, len(text) + max(0, stream.total - len(stream.data)))
 

@@ -6,8 +6,8 @@
 { bash, coreutils, nix, script }:
 let
   inherit (builtins)
-    attrNames concatStringsSep elemAt filter functionArgs head intersectAttrs isAttrs isFunction isList isString length
-    match placeholder readFile split stringLength substring toFile toXML typeOf unsafeDiscardStringContext;
+    attrNames concatStringsSep elemAt filter functionArgs genList head intersectAttrs isAttrs isFunction isList isString
+    length match placeholder readFile split stringLength substring toFile toXML typeOf unsafeDiscardStringContext;
 
   # Return text as a string that makes every derivation that holds it depend on the store path.
   referring = text: path: builtins.appendContext text { ${path} = { path = true; }; };
@@ -33,6 +33,10 @@ let
           + "{ pkgs ? import <nixpkgs> { } }, or have pkgs.callPackage call the function")
       else value offered;
 
+  # Return names in one text, and no more of them than a reader takes in.
+  some = names:
+    concatStringsSep ", " (if length names <= 5 then names else genList (elemAt names) 5 ++ [ "..." ]);
+
   result = called (import /job/cutor.nix);
   shell = if isList result && length result == 1 then head result else result;
 
@@ -41,8 +45,12 @@ let
       fail ("it is a list of ${toString (length shell)}; put packages into one shell, such as "
         + "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { packages = [ pkgs.jq ]; }")
     else if !isAttrs shell then fail "it is of the type ${typeOf shell}; it has to be ${wanted}"
+    else if isFunction (shell.outputs or null) then
+      fail ("it is a flake, and expressions cannot use flakes here; write its shell alone, for <nixpkgs>, such as "
+        + "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { packages = [ pkgs.jq ]; }")
     else if (shell.type or "") != "derivation" || !(shell ? drvAttrs) then
-      fail "it is a set of ${toString (length (attrNames shell))} attributes; it has to be ${wanted}"
+      fail ("it is a set of ${toString (length (attrNames shell))} attributes (${some (attrNames shell)}); "
+        + "it has to be ${wanted}")
     else shell;
 
   # Attributes that change what a build may do, or what its output is. They are meant for the build of the shell itself,

@@ -77,7 +77,7 @@ class Relay:
     async def _tunnel(self) -> None:
         if self._before:
             await self._to_server(self._asked.for_proxy())
-            answer, _ = await self._head()
+            answer = await self._head()
             if answer.status // 100 != 2:
                 raise self._away(f"cannot be reached: the proxy {self._before} answers {answer.status}")
         await self._to_client(b"HTTP/1.1 200 Connection established\r\n\r\n", received=False)
@@ -133,9 +133,9 @@ class Relay:
     async def _respond(self) -> None:
         """Pass on the answer to a request."""
         while True:
-            answer, head = await self._head()
+            answer = await self._head()
             self._passage.status = answer.status
-            await self._to_client(head)
+            await self._to_client(answer.head)
             if answer.status >= 200:
                 break
         if answer.status >= 500:
@@ -145,10 +145,10 @@ class Relay:
         if answer.length is not None and got < answer.length:
             raise self._away(f"sent {got} of {answer.length} bytes")
 
-    async def _head(self) -> tuple[request.Answer, bytes]:
+    async def _head(self) -> request.Answer:
         try:
             head = await self._server.reader.readuntil(b"\r\n\r\n")
-            return request.read_answer(head, self._asked.method), head
+            return request.read_answer(head, self._asked.method)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise self._away("closed the connection") from error
         except asyncio.LimitOverrunError as error:

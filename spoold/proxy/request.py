@@ -1,7 +1,9 @@
 """The head of a request to a proxy (RFC 9110, RFC 9112): it is read strictly, and written anew.
 
 The head for the server is made only of parts that were understood. It is one request on one connection, and its Host
-field has the checked host. It has nothing that two readers could understand in two ways.
+field has the checked host. It has nothing that two readers could understand in two ways. The head of the answer says
+that the connection ends. Otherwise a client would send its next request, such as that to which it was redirected, on a
+connection that is being closed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VERSION = re.compile(r"HTTP/1\.[01]")
 _TARGET = re.compile(r"[!-~]{1,16384}")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_OF_THE_CONNECTION = ("connection", "keep-alive", "proxy-connection")
 _HOP_BY_HOP = ("connection", "host", "keep-alive", "te", "trailer", "upgrade")
 
 
@@ -104,10 +107,14 @@ def _length(fields: list[tuple[str, str]]) -> int:
 
 
 class Answer(NamedTuple):
-    """The head of a server's answer: its status, and the bytes of the body, or None where the head does not tell."""
+    """The head of a server's answer.
+
+    ``length`` is the bytes of the body, or None where the head does not tell. ``head`` is what the client gets.
+    """
 
     status: int
     length: int | None
+    head: bytes
 
 
 def read_answer(head: bytes, method: str) -> Answer:
@@ -118,7 +125,11 @@ def read_answer(head: bytes, method: str) -> Answer:
         raise MalformedError("the server does not answer in HTTP/1.1")
     status = int(found.group(1))
     fields = {line.partition(":")[0].strip().lower(): line.partition(":")[2].strip() for line in lines}
-    if method == "HEAD" or status < 200 or status in (204, 304):
-        return Answer(status, 0)
+    if status < 200:  # the answer proper comes after it
+        return Answer(status, 0, head)
+    kept = [line for line in lines if line and line.partition(":")[0].strip().lower() not in _OF_THE_CONNECTION]
+    closing = "\r\n".join((first, *kept, "Connection: close", "", "")).encode("latin-1")
+    if method == "HEAD" or status in (204, 304):
+        return Answer(status, 0, closing)
     length = "" if "transfer-encoding" in fields else fields.get("content-length", "")
-    return Answer(status, int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None)
+    return Answer(status, int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None, closing)

@@ -70,10 +70,22 @@ def test_what_is_no_request(head: bytes) -> None:
         read(head + b"\r\n\r\n")
 
 
+CLOSE = b"Connection: close\r\n\r\n"
+
+
 def test_answers() -> None:
-    assert read_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "GET") == Answer(200, 5)
-    assert read_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD") == Answer(200, 0)
-    assert read_answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "GET") == Answer(200, None)
-    assert read_answer(b"HTTP/1.1 304\r\n\r\n", "GET") == Answer(304, 0)
+    sized, chunked = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+    assert read_answer(sized + b"\r\n", "GET") == Answer(200, 5, sized + CLOSE)
+    assert read_answer(sized + b"\r\n", "HEAD") == Answer(200, 0, sized + CLOSE)
+    assert read_answer(chunked + b"\r\n", "GET") == Answer(200, None, chunked + CLOSE)
+    assert read_answer(b"HTTP/1.1 304\r\n\r\n", "GET") == Answer(304, 0, b"HTTP/1.1 304\r\n" + CLOSE)
+    before = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    assert read_answer(before, "GET") == Answer(103, 0, before)
     with pytest.raises(MalformedError):
         read_answer(b"SSH-2.0-OpenSSH\r\n\r\n", "GET")
+
+
+def test_an_answer_says_that_the_connection_ends_whatever_the_server_says() -> None:
+    """A client would send its next request on a connection that is being closed."""
+    said = b"HTTP/1.1 302 Found\r\nconnection : keep-alive\r\nKeep-Alive: timeout=5\r\nLocation: http://x/\r\n\r\n"
+    assert read_answer(said, "GET").head == b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\n" + CLOSE
