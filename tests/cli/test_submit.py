@@ -294,6 +294,12 @@ def test_exit_codes_tell_apart_whose_fault_it_is(bench: Bench, program: Path, tm
     assert json.loads(ctl(bench.root, "submit", "--json", code=exits.USAGE).stdout)["exit_code"] == exits.USAGE
 
 
+def test_a_directory_without_a_script_is_told_what_to_do(empty: Path, program: Path) -> None:
+    (program / "run.sh").rename(program / "main.py")
+    said = ctl(empty, "submit", str(program), code=exits.FAILED).stderr
+    assert b"there is no run.sh in it, which is what is run. Write one that starts the program. `spoolctl run" in said
+
+
 def test_a_bug_has_a_code_of_its_own(empty: Path) -> None:
     broken = "from spoold.cli import ctl, listing; listing.listed.callback = lambda **_: 1 // 0; ctl.main()"
     words = [sys.executable, "-c", broken, "list", "--json"]
