@@ -24,6 +24,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
+from spoold.cli import exits
 from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.model.ids import Private
 from spoold.spool import layout
@@ -141,8 +142,11 @@ def end_all(spools: list[Ailing]) -> None:
 
 
 @contextlib.contextmanager
-def mounted(directory: Path) -> Iterator[None]:
-    """Mount ``directory``/disk on ``directory``/mount, with the switches in ``directory``/switches."""
+def mounted(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Mount ``directory``/disk on ``directory``/mount, with the switches in ``directory``/switches.
+
+    The process that serves the mount is yielded.
+    """
     if shutil.which("fusermount3") is None:
         unavailable("not installed: fuse3")
     if not Path("/dev/fuse").exists():
@@ -158,7 +162,7 @@ def mounted(directory: Path) -> Iterator[None]:
             time.sleep(0.02)
         if mount.poll() is not None:
             pytest.skip("FUSE cannot mount here")
-        yield
+        yield mount
     finally:
         subprocess.run(["fusermount3", "-u", "-z", str(directory / "mount")], check=False)
         mount.terminate()
@@ -218,3 +222,15 @@ def test_a_disk_that_reports_errors_for_a_while(ailing: dict[str, Ailing], name:
     assert spool.daemons
     assert spool.daemons.poll() is None
     assert spool.unexplained() == []
+
+
+def test_a_client_is_told_that_a_file_system_does_not_answer(tmp_path: Path) -> None:
+    """Its spool is there, so the code is that of a service that failed, and not that of a wrong place."""
+    with mounted(tmp_path) as mount:
+        (tmp_path / "disk" / "spool" / "incoming").mkdir(parents=True)
+        mount.kill()
+        mount.wait()
+        command = [sys.executable, "-m", "spoold.cli.ctl", "--spool", str(tmp_path / "mount" / "spool"), "status", "x"]
+        done = subprocess.run([*command, "--json"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["exit_code"]) == (exits.SERVICE, exits.SERVICE), done.stderr
+    assert "cannot be reached" in done.stderr

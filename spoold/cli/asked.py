@@ -215,11 +215,20 @@ def _limit(key: str, value: str) -> float | str:
         return int(float(match["number"]) * UNITS_OF_SIZE[unit])
     if match and key in COUNTS and match["number"].isdecimal() and not match["unit"]:
         return int(match["number"])
-    keys = (*TIMES, *SIZES, *COUNTS, *WORDS)
-    raise click.UsageError(
-        f"--limit {key}={value}: KEY is one of {', '.join(keys)}. A time is in seconds, or ends in s, ms or min. A "
-        "size is in bytes, or ends in K, M or G"
-    )
+    raise click.UsageError(f"--limit {key}={value}: {_form(key)}")
+
+
+def _form(key: str) -> str:
+    """Say how the value of a limit is written, or which limits there are."""
+    if key in TIMES:
+        return f"{key} is a number of seconds, or ends in s, ms or min, such as 2 or 500ms"
+    if key in SIZES:
+        return f"{key} is a number of bytes, or ends in K, M or G, such as 64M"
+    if key in COUNTS:
+        return f"{key} is a whole number"
+    if key in WORDS:
+        return f"{key} is one of {', '.join(WORDS[key])}"
+    return f"KEY is one of {', '.join((*TIMES, *SIZES, *COUNTS, *WORDS))}"
 
 
 class _AnyPin(frozenset[str]):

@@ -11,7 +11,7 @@ import click
 
 from spoold import client
 from spoold.cli import asked, completing, exits, programs, records, sweep, tables
-from spoold.cli.options import JSON
+from spoold.cli.options import JSON, SECONDS
 from spoold.cli.place import Place, pass_place
 from spoold.cli.progress import Progress
 from spoold.client.response import COMPLETED
@@ -56,7 +56,9 @@ GOES_ON = "The submitted ones continue, and nothing is lost. The same command wa
 @click.option(
     "--leave-out", is_flag=True, help="Leave out files that cannot be sent, such as links out of a DIRECTORY."
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="The longest time to wait for all. [default: no limit]")
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="The longest time to wait for all. [default: no limit]"
+)
 @asked.request_options
 @JSON
 @pass_place

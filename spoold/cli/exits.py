@@ -115,10 +115,11 @@ def guard(main: Callable[[], object], name: str) -> NoReturn:
         code = _code(error)
         say(f"{name}: {printable(_said(error))}", code)
         sys.exit(code)
-    except Exception:  # noqa: BLE001 - the last handler reports any other error as a bug of ours
+    except Exception as error:  # noqa: BLE001 - the last handler reports any other error as a bug of ours
         import traceback  # noqa: PLC0415 - only here
 
         traceback.print_exc()
+        _tell_program(f"{name}: a bug in spoold: {type(error).__name__}; the traceback is on stderr", BUG)
         sys.exit(BUG)
     sys.exit(code if isinstance(code, int) else OK)
 

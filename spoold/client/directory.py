@@ -7,18 +7,21 @@ for. Over NFS a new name may be seen late, because its absence is cached. A clie
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import time
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 from spoold.client import names
-from spoold.client.errors import AnswerError, NoSpoolError, RequestError
+from spoold.client.errors import AnswerError, NoSpoolError, RequestError, UnreachableError
 from spoold.client.transport import MOST, Dropped, digest
 
 LEASED = 2.0  # seconds that the holder of a lease on an answer has to release it; a file server does so
 PAUSE = 0.01  # seconds between two tries to open a leased file
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # there is nothing of that name
 NAMELESS = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 
 
@@ -29,9 +32,20 @@ class Directory:
         self.root = root
 
     def require(self) -> None:
-        """Raise :class:`NoSpoolError` where there is no spool."""
-        if not os.path.isdir(self.path("incoming")):
-            raise NoSpoolError(f"{self.root} holds no spool: name one with --spool or $SPOOLD_SPOOL")
+        """Raise :class:`NoSpoolError` where there is no spool for this user, else as where it cannot be reached."""
+        try:
+            if stat.S_ISDIR(os.stat(self.path("incoming")).st_mode):
+                return
+        except PermissionError as error:
+            reason = f"{self.root} is closed to this user: ask its operator for the right to enter its directories"
+            raise NoSpoolError(reason) from error
+        except OSError as error:
+            if error.errno not in NOTHING:
+                reason = f"{self.root} cannot be reached: {error.strerror}. Try again once its file system answers"
+                raise UnreachableError(reason) from error
+        except ValueError:
+            pass  # no file has such a name
+        raise NoSpoolError(f"{self.root} holds no spool: name one with --spool or $SPOOLD_SPOOL")
 
     def path(self, *parts: str) -> str:
         """Return a path in the spool."""

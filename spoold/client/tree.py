@@ -89,10 +89,10 @@ def require_program(directory: str | os.PathLike[str], found: Found) -> None:
     if RUN_FILE in names:
         return
     tops = {name.partition("/")[0] for name in names}
-    hint = ""
+    hint = "Write one that starts the program. `spoolctl run FILE` and `spoolctl grade` need none"
     if len(tops) == 1 and f"{(top := tops.pop())}/{RUN_FILE}" in names:
-        hint = f". The folder {top} in it has one: submit {os.path.join(directory, top)}"
-    raise RequestError(f"{directory}: there is no {RUN_FILE} in it, which is what is run{hint}")
+        hint = f"The folder {top} in it has one: submit {os.path.join(directory, top)}"
+    raise RequestError(f"{directory}: there is no {RUN_FILE} in it, which is what is run. {hint}")
 
 
 class _ProblemError(Exception):

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from spoold.model.errors import ClientError
+from spoold.model.instead import instead
 from spoold.model.words import shown
 
 # The words that clients of other services write for our keys.
@@ -197,7 +198,7 @@ def _either(value: Any, kind: type, empty: type, path: str) -> Any:
 def _wrong(value: Any, wanted: str, path: str) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     given = "a number" if is_number else KINDS[type(value)]
-    return f"{path or 'the request'}: {wanted} is needed, not {given}"
+    return f"{path or 'the request'}: {wanted} is needed, not {given}{instead(value, wanted, path)}"
 
 
 def _text(value: Any, path: str) -> str:

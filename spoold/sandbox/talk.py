@@ -12,7 +12,8 @@ that a side says after the other has ended is dropped. So an interactor neither 
 is stopped by its end, and its exit code says what it found.
 
 Once the interactor has ended, the program reads the end of its input. Where the interactor found it wrong, the program
-is ended a moment later, since nothing that it does matters any more.
+is ended a moment later, since nothing that it does matters any more. A program that closed its output before may go on:
+how it ends still matters, because the interactor may have found no more than that the output ended.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Side:
 
     def _stop_where_due(self, of: Stream) -> None:
         """End the program some time after the interactor found it wrong, counted from when it began at the earliest."""
-        if not self._is_wrong or self.stopped or not self.begun.is_set():
+        if not self._is_wrong or self.stopped or not self.begun.is_set() or self._talk.first is self:
             return
         self._stop_at = min(self._stop_at, time.monotonic() + GRACE)
         if time.monotonic() >= self._stop_at:

@@ -47,6 +47,8 @@ def older(tmp_path: Path) -> Path:
         "submissions/run_time_error/crash.py": f"{ADDS}print(a + b if a < 9 else 1 / 0)\n",
         "submissions/time_limit_exceeded/slow.py": f"import time\n{ADDS}print(a + b)\ntime.sleep(a > 9 and 600)\n",
         "submissions/other/x.py": "print()",
+        "submissions/loose.py": "print()",
+        "submissions/README.md": "Not a program.",
     }
     return write(tmp_path / "sum", files)
 
@@ -54,7 +56,10 @@ def older(tmp_path: Path) -> Path:
 def test_submissions_come_to_what_their_directories_say(bench: Bench, older: Path) -> None:
     done = grade(bench, older)
     assert "time limit: " in done.stderr
-    assert "left out, because the package does not mention them or they are no programs: other/x.py" in done.stderr
+    assert (
+        "left out, because the package does not mention them or they are no programs: loose.py, other/x.py\n"
+        in done.stderr
+    )
     assert "6 of 6 as the package says" in done.stdout
     rows = {line.split()[0]: line.split()[1:3] for line in done.stdout.splitlines()}
     assert rows["accepted/parts"] == ["accepted", "accepted"]

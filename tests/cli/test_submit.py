@@ -129,8 +129,10 @@ def test_a_request_from_standard_input(program: Path) -> None:
         (["--limit", "run.time"], "[PHASE.]KEY=VALUE"),
         (["--limit", "walk.time=2"], "PHASE is one of run, compile"),
         (["--limit", "tme=2"], "KEY is one of time"),
-        (["--limit", "memory=2x"], "size is in bytes, or ends in K, M or G"),
-        (["--limit", "processes=2.5"], "KEY is one of"),
+        (["--limit", "memory=2x"], "memory is a number of bytes, or ends in K, M or G"),
+        (["--limit", "processes=2.5"], "processes is a whole number"),
+        (["--limit", "time=nan"], "time is a number of seconds, or ends in s, ms or min"),
+        (["--limit", "on_output_limit=stop"], "on_output_limit is one of "),
         (["--env", "A"], "NAME=VALUE"),
         (["--stdin", "/nonexistent"], "No such file"),
     ],
@@ -290,6 +292,31 @@ def test_exit_codes_tell_apart_whose_fault_it_is(bench: Bench, program: Path, tm
     assert json.loads(ctl(bench.root, *away, code=exits.SERVICE).stdout)["exit_code"] == exits.SERVICE
     assert json.loads(ctl(bench.root, "status", "nobody", "--json", code=exits.FAILED).stdout)["exit_code"] == 1
     assert json.loads(ctl(bench.root, "submit", "--json", code=exits.USAGE).stdout)["exit_code"] == exits.USAGE
+
+
+def test_a_directory_without_a_script_is_told_what_to_do(empty: Path, program: Path) -> None:
+    (program / "run.sh").rename(program / "main.py")
+    said = ctl(empty, "submit", str(program), code=exits.FAILED).stderr
+    assert b"there is no run.sh in it, which is what is run. Write one that starts the program. `spoolctl run" in said
+
+
+def test_a_bug_has_a_code_of_its_own(empty: Path) -> None:
+    broken = "from spoold.cli import ctl, listing; listing.listed.callback = lambda **_: 1 // 0; ctl.main()"
+    words = [sys.executable, "-c", broken, "list", "--json"]
+    done = subprocess.run(words, env=environment(empty), capture_output=True, check=False)
+    assert done.returncode == exits.BUG, done.stderr
+    assert b"Traceback" in done.stderr
+    told = json.loads(done.stdout)
+    assert ("ZeroDivisionError" in told["error"], told["exit_code"]) == (True, exits.BUG)
+
+
+@pytest.mark.parametrize("words", [["wait", "x"], ["submit", "-"], ["run", "x.py"], ["batch", "-"], ["grade", "x.py"]])
+@pytest.mark.parametrize("time", ["nan", "-1"])
+def test_a_time_to_wait_that_is_none_is_refused(empty: Path, words: list[str], time: str) -> None:
+    (empty / "x.py").touch()
+    words = [str(empty / word) if word == "x.py" else word for word in words]
+    refused = ctl(empty, *words, "--timeout", time, code=exits.USAGE).stderr
+    assert f"{time} is no time: write a number of seconds, 0 or more".encode() in refused
 
 
 def test_several_are_waited_for(bench: Bench, program: Path) -> None:

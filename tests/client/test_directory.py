@@ -24,6 +24,7 @@ from spoold.client.directory import Directory
 from spoold.config import Settings
 from spoold.model import ids
 from tests.actors.bench import Bench
+from tests.rights import in_child
 
 
 @pytest.fixture
@@ -68,6 +69,25 @@ def test_nobody_waits_for_an_id_where_there_is_no_spool(tmp_path: Path) -> None:
 
     with pytest.raises(client.NoSpoolError, match="holds no spool"):
         asyncio.run(wait())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_spool_that_is_closed_to_a_user_is_called_so(empty: Path) -> None:
+    os.chmod(empty, 0o700)
+
+    def ask() -> str:
+        with pytest.raises(client.NoSpoolError) as caught:
+            Directory(str(empty)).require()
+        return str(caught.value)
+
+    assert in_child(ask, 65534).startswith(f"{empty} is closed to this user: ask its operator")
+
+
+def test_a_place_that_cannot_be_a_spool_is_none(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for place in (tmp_path / "loop", tmp_path / ("a" * 300), "a\0b"):
+        with pytest.raises(client.NoSpoolError, match="holds no spool"):
+            Directory(str(place)).require()
 
 
 def test_what_a_program_reads_and_gets(spool: client.Spool) -> None:

@@ -454,3 +454,56 @@ def _peak(data: bytes) -> int:
 
 def test_what_has_too_many_strings_is_not_read_for_its_mistake() -> None:
     assert "keys and strings" in why_incomplete(b'{"":' * 1_000_000, max_files=1000)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"files": "echo"}, 'files: a list is needed, not a text. Write [{"name": "run.sh", "content": "echo hello"}]'),
+        ({"files": ["echo"]}, 'files[0]: an object is needed, not a text. Write {"name": "run.sh", "content": '),
+        ({"files": {"run.sh": "echo"}}, 'files: a list is needed, not an object. Write [{"name": "run.sh"'),
+        ({"files": [{**RUN, "content": ["a", "b"]}]}, 'a text is needed, not a list. Write "line 1\\nline 2\\n"'),
+        ({"files": [{**RUN, "executable": "True"}]}, "not a text. Write true, without quotes"),
+        ({"inputs": 5}, 'inputs: a text is needed, not a number. Write "5", in quotes'),
+        ({"inputs": ["5"]}, 'inputs: a text is needed, not a list. Write "20 22\\n", for example'),
+        ({"args": "20 22"}, 'args: a list is needed, not a text. Write ["20", "22"], for example'),
+        ({"args": [20]}, 'args[0]: a text is needed, not a number. Write "20", in quotes'),
+        ({"env": ["A=1"]}, 'env: an object is needed, not a list. Write {"NAME": "value"}, for example'),
+        ({"env": {"A": 1}}, "env['A']: a text is needed, not a number. Write \"1\", in quotes"),
+        ({"limits": 5}, 'limits: an object is needed, not a number. Write {"run": {"time": 2}}, for example'),
+        ({"limits": {"run": 5}}, 'limits.run: an object is needed, not a number. Write {"time": 2}, for example'),
+        (
+            {"limits": {"run": {"time": "5"}}},
+            "limits.run.time: a number is needed, not a text. Write 5, without quotes",
+        ),
+        ({"limits": {"run": {"time": "5 s"}}}, "not a text. Write 2, in seconds, for example"),
+        ({"limits": {"compile": {"memory": "64M"}}}, "not a text. Write 67108864, in bytes, for example"),
+        ({"outputs": "*.png"}, 'outputs: a list is needed, not a text. Write [{"path": "*.png"}], for example'),
+        ({"outputs": ["*.png"]}, 'outputs[0]: an object is needed, not a text. Write {"path": "*.png"}, for example'),
+        ({"cases": {"1": "2"}}, 'cases: a list is needed, not an object. Write [{"name": "1", "inputs": "20 22\\n"'),
+        ({"cases": ["1"]}, 'cases[0]: an object is needed, not a text. Write {"name": "1", "inputs": "20 22\\n"'),
+        ({"cases": [{"expected": "hi\n"}]}, 'an object is needed, not a text. Write {"stdout": "42\\n"}, for example'),
+        ({"cases": [{"name": "it's", "expected": {"stdout": 4}}]}, 'not a number. Write "4", in quotes'),
+        ({"cases": [{"name": "a", "expected": {"stdout": []}}]}, 'not a list. Write "42\\n", for example'),
+        ({"cases": [{"name": 1}]}, 'cases[0].name: a text is needed, not a number. Write "1", in quotes'),
+        ({"cases": [{"name": "a", "limits": 5}]}, 'Write {"time": 2}, for example'),
+        ({"cases": [{"name": "a", "points": "5"}]}, "not a text. Write 5, without quotes"),
+        ({"compare": "tokens"}, 'compare: an object is needed, not a text. Write {"by": "tokens"}, for example'),
+        ({"checker": "check.py"}, 'checker: an object is needed, not a text. Write {"files": [{"name": "run.sh"'),
+        ({"interactor": ["talk"]}, 'not a list. Write {"files": [{"name": "run.sh"'),
+        ({"priority": "high"}, "priority: a whole number is needed, not a text"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_what_to_write(keys: dict[str, object], reason: str) -> None:
+    assert reason in refused(request(**keys))
+
+
+def test_what_to_write_is_right() -> None:
+    """Each example that is JSON is accepted where it is the answer."""
+    for keys in ({"files": "x"}, {"args": "x"}, {"env": "x"}, {"limits": 5}, {"outputs": "x"}, {"cases": "x"}):
+        (key,) = keys
+        said = refused(request(**keys)).partition(". Write ")[2].removesuffix(", for example")
+        read(request(**{key: json.loads(said)}))
+    for key in ("compare", "checker", "interactor"):
+        said = refused(request(**{key: "x"})).partition(". Write ")[2].removesuffix(", for example")
+        read(request(cases=[{"name": "a"}], **{key: json.loads(said)}))

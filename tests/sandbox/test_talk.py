@@ -154,6 +154,7 @@ def test_a_program_that_was_found_wrong_is_ended_and_its_container_is_well(talk:
     wrong = (Outcome.CANCELLED, *WRONG)
     pairs = [
         Pair("goes on", "exit 43", "while :; do read -r x; done", wrong, is_decided=True),
+        Pair("closes, then fails", "cat; exit 43", "exec >&-; sleep 2; exit 3", (NONZERO, *WRONG), is_decided=False),
         Pair("right", GUESS, SEARCH, (OK, *RIGHT), None),
     ]
     require(pairs, talk(pairs))

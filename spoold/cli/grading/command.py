@@ -17,7 +17,7 @@ from spoold.cli.grading.flow import Runner
 from spoold.cli.grading.graded import Graded
 from spoold.cli.grading.solutions import Finder
 from spoold.cli.grading.suite import Requests, Suite
-from spoold.cli.options import JSON
+from spoold.cli.options import JSON, SECONDS
 from spoold.cli.place import Place, pass_place
 from spoold.cli.programs import said_of
 from spoold.cli.progress import Progress
@@ -140,7 +140,9 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--again", is_flag=True, help="Try solutions again that were cancelled, were refused, or failed without being run."
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="The longest time to wait for all. [default: no limit]")
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="The longest time to wait for all. [default: no limit]"
+)
 @file_options
 @JSON
 @pass_place

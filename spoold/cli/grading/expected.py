@@ -88,7 +88,7 @@ def find(package: Package, *, is_older: bool, endings: Collection[str] = ()) -> 
     top = package.path / DIRECTORY
     said = (read_if_there(str(top / FILE)) if package.is_newer else None) or Document({}, printable(str(top / FILE)))
     found: list[Submission] = []
-    left_out: list[str] = []
+    left_out = _in_no_directory(top, endings)
     for path in _paths(package, top):
         name = f"{path.parent.name}/{path.name}"
         documents = _matching(said, name, is_older=is_older)
@@ -106,6 +106,12 @@ def find(package: Package, *, is_older: bool, endings: Collection[str] = ()) -> 
             timed = ("", *timed)
         found.append(Submission(path, name, result, rules, text.text("language"), text.text("entrypoint"), timed=timed))
     return found, left_out
+
+
+def _in_no_directory(top: Path, endings: Collection[str]) -> list[str]:
+    """Return the names of programs that are in no directory that states a result."""
+    files = sorted(path for path in top.iterdir() if path.is_file()) if top.is_dir() else []
+    return [path.name for path in files if not path.name.startswith(".") and _is_program(path, endings)]
 
 
 def _paths(package: Package, top: Path) -> Iterator[Path]:
