@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from spoold.engines.docker.container import Container
+from spoold.host.groups import Group
 from spoold.model.job import Job, JobCase, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check, RunCancelledError, Talked
 from spoold.sandbox.runner import Ran, Runner
-from tests.sandbox.cells import Make, make
+from tests.sandbox.cells import Make, make, waiting
 from tests.sandbox.conftest import COMPILE, RUN, AnySandbox, make_job, notes_of
 from tests.sandbox.test_recycled import LEAVE as LEFT
 
@@ -334,17 +335,22 @@ def test_many_files_links_and_holes_are_kept_as_they_are(judged: Judged) -> None
 
 
 class Sizes:
-    """Count how often a container gets another size."""
+    """Count how often a container gets a size. With the engine oci its first one counts too."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.given: list[object] = []
-        update = Container._update
+        update, limit = Container._update, Group.limit
 
-        def counted(container: Container, change: dict[str, Any]) -> None:
+        def updated(container: Container, change: dict[str, Any]) -> None:
             self.given.append(change)
             update(container, change)
 
-        monkeypatch.setattr(Container, "_update", counted)
+        def limited(group: Group, memory: int, processes: int) -> None:
+            self.given.append((memory, processes))
+            limit(group, memory, processes)
+
+        monkeypatch.setattr(Container, "_update", updated)
+        monkeypatch.setattr(Group, "limit", limited)
 
 
 def test_a_container_is_resized_for_other_limits_only(
@@ -353,6 +359,7 @@ def test_a_container_is_resized_for_other_limits_only(
     """A container that serves all cases is resized once before the first case of a kind, and never for the defaults."""
     sandbox = make()
     default = sandbox.plan.settings.limits.run.default if sandbox.plan else RUN
+    waiting(sandbox)  # it has its first size
     sizes = Sizes(monkeypatch)
     job = make_job("echo $1", shell=plain_shell, compile_sh="echo made > made", limits=default)
     own = msgspec.structs.replace(default, memory=100 * MIB)

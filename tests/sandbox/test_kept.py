@@ -41,7 +41,7 @@ COUNTERS = """
 import re
 for name in ("dev", "netstat", "snmp", "snmp6", "sockstat", "sockstat6", "unix", "tcp", "udp", "route", "if_inet6"):
     if not os.path.exists(f"/proc/net/{name}"): continue
-    print(name, re.sub(r"(alloc|mem) \\d+", "", open(f"/proc/net/{name}").read()))
+    print(name, re.sub(r"(alloc|mem|orphan) \\d+", "", open(f"/proc/net/{name}").read()))
 """
 USES = {
     "an address": "import socket; socket.socket().bind(('127.0.0.1', 0))",

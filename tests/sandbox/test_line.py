@@ -39,6 +39,7 @@ def is_used(make: Make, shell: str) -> bool:
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("docker_host")  # only Docker stands between an executor and its containers
 def test_a_recycled_container_calls(make: Make, base: Path, plain_shell: str) -> None:
     assert is_used(make, plain_shell)
     assert list(base.iterdir()) == []
@@ -61,6 +62,7 @@ class Unseen(line.Listener):
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("docker_host")  # only Docker stands between an executor and its containers
 @pytest.mark.parametrize("fault", ["no directory", "a path that is too long", "unseen by the engine", "no socket"])
 def test_without_a_line_all_goes_through_the_engine(
     make: Make, base: Path, plain_shell: str, monkeypatch: pytest.MonkeyPatch, fault: str

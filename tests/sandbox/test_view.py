@@ -252,8 +252,10 @@ def test_without_views_the_store_is_whole_and_cannot_be_listed(
 
 
 def test_where_a_view_is_required_and_not_possible(engine_at: str, whole: Runtime, tmp_path: Path) -> None:
+    without = made_sandbox(view_settings(engine_at, tmp_path, "required", 0), replace(whole, closure=[]))
     with pytest.raises(OperatorError, match=r"sandbox\.view is required"):
-        made_sandbox(view_settings(engine_at, tmp_path, "required", 0), replace(whole, closure=[])).prepare()
+        without.prepare()
+    without.close()
     broken = made_sandbox(
         view_settings(engine_at, tmp_path, "required", 0), replace(whole, closure=["/nix/store/none"])
     )
