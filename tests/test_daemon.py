@@ -146,13 +146,21 @@ def test_a_daemon_loads_no_library_that_only_others_need(role: str) -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"[]\n"
 
 
-def test_the_sdk_of_docker_loads_nothing_that_guesses_encodings() -> None:
+@pytest.mark.parametrize(
+    ("host", "loaded"),
+    [("", []), ("unix:///run/docker.sock", []), ("tcp://engine:2376", ["ssl"]), ("https://engine", ["ssl"])],
+)
+def test_the_sdk_of_docker_loads_nothing_that_guesses_encodings_and_tls_only_where_it_may_be_needed(
+    host: str, loaded: list[str]
+) -> None:
     program = (
-        "import sys; from spoold.engines.docker import sdk; sdk.load(); import spoold.engines.docker.sandbox\n"
-        "print(sorted({'chardet', 'charset_normalizer'} & set(sys.modules)))"
+        "import sys; from spoold.config import *; from spoold.engines import docker\n"
+        f"docker.make(Settings(docker=DockerSettings(host={host!r})), None)\n"
+        "print(sorted({'chardet', 'charset_normalizer', 'ssl', 'OpenSSL'} & set(sys.modules)))"
     )
     command = [sys.executable, "-W", "error", "-c", program]
-    assert subprocess.run(command, capture_output=True, check=True).stdout == b"[]\n"
+    environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
+    assert subprocess.run(command, capture_output=True, check=True, env=environment).stdout == f"{loaded}\n".encode()
 
 
 def heard(listener: socket.socket) -> list[bytes]:

@@ -17,7 +17,7 @@ import ctypes
 import os
 from pathlib import Path
 
-MUCH, LITTLE = 8 << 20, 1 << 20  # bytes that are worth giving back; bytes of growth that count as none
+MUCH, LITTLE = 2 << 20, 1 << 20  # bytes that are worth giving back; bytes of growth that count as none
 PAGE = os.sysconf("SC_PAGE_SIZE")
 M_ARENA_MAX = -8
 

@@ -69,6 +69,28 @@ def test_a_large_piece_goes_back_that_was_in_use_at_a_look() -> None:
     assert int(done.stdout) >> 20 < 4
 
 
+SMALLER = """
+from spoold.host.memory import Unused, resident, share_arena
+
+share_arena()
+unused = Unused()
+b"x" * (16 << 20)  # from then on a smaller piece lies in the arena
+before = resident()
+b"x" * (4 << 20)
+after = resident()
+for _ in range(3): unused.step()
+print(after - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="another libc")
+def test_a_few_megabytes_go_back_too() -> None:
+    done = subprocess.run([sys.executable, "-c", SMALLER], check=True, capture_output=True)
+    after, then = (int(word) >> 20 for word in done.stdout.split())
+    assert after >= 3
+    assert then < 2
+
+
 NEEDED = """
 import ctypes
 from spoold.host import memory

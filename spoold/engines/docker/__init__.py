@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from spoold.config import Settings
@@ -13,7 +14,8 @@ from spoold.sandbox import Sandbox
 
 def make(settings: Settings, runtime: Runtime) -> Sandbox:
     """Return a sandbox of the engine that the settings name."""
-    sdk.load()
+    where = settings.docker.host or os.environ.get("DOCKER_HOST", "")  # as the SDK reads it
+    sdk.load(encrypts=bool(where) and not where.startswith("unix://"))
     from spoold.engines.docker.sandbox import DockerSandbox  # noqa: PLC0415 - the SDK takes much memory
 
     return DockerSandbox(settings, runtime)
