@@ -301,6 +301,13 @@ def test_a_directory_without_a_script_is_told_what_to_do(empty: Path, program: P
     assert b"there is no run.sh in it, which is what is run. Write one that starts the program. `spoolctl run" in said
 
 
+def test_a_response_of_a_newer_version_says_to_upgrade(empty: Path) -> None:
+    (empty / "done" / "x.response.json").write_text('{"Submission_id": "x", "status": "NEW"}')
+    for word in ("status", "wait"):
+        said = ctl(empty, word, "x", code=exits.FAILED).stderr
+        assert b"If a newer version of spoold wrote it, upgrade this one" in said
+
+
 def test_a_bug_has_a_code_of_its_own(empty: Path) -> None:
     broken = "from spoold.cli import ctl, listing; listing.listed.callback = lambda **_: 1 // 0; ctl.main()"
     words = [sys.executable, "-c", broken, "list", "--json"]
