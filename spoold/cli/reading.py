@@ -29,7 +29,9 @@ def decoded(data: bytes, what: str) -> Response:
     try:
         return msgspec.json.decode(data, type=Response)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ClientError(f"{what} cannot be read. Perhaps another version of spoold wrote it: {error}") from error
+        raise ClientError(
+            f"{what} cannot be read: {error}. If a newer version of spoold wrote it, upgrade this one"
+        ) from error
 
 
 def look(transport: Transport, id_: str) -> Response | None:

@@ -285,7 +285,8 @@ def test_exit_codes_tell_apart_whose_fault_it_is(bench: Bench, program: Path, tm
     ):
         response.write_text(json.dumps({"Submission_id": "x", "status": status}))
         assert exits.of(status, "COMPLETED") == code
-    ctl(bench.root, "wait", "x", "--json", code=exits.CANCELLED)
+        if code in (exits.SERVICE, exits.CANCELLED):
+            ctl(bench.root, "wait", "x", "--json", code=code)
     codes = {exits.OK, exits.FAILED, exits.USAGE, exits.BUG, exits.TIMED_OUT, exits.NOT_COMPLETED, exits.REFUSED}
     assert len(codes | {exits.SERVICE, exits.CANCELLED, exits.INTERRUPTED}) == 10
     away = ["--spool", "ssh://host.invalid/spool", "status", "x", "--json"]
@@ -298,6 +299,13 @@ def test_a_directory_without_a_script_is_told_what_to_do(empty: Path, program: P
     (program / "run.sh").rename(program / "main.py")
     said = ctl(empty, "submit", str(program), code=exits.FAILED).stderr
     assert b"there is no run.sh in it, which is what is run. Write one that starts the program. `spoolctl run" in said
+
+
+def test_a_response_of_a_newer_version_says_to_upgrade(empty: Path) -> None:
+    (empty / "done" / "x.response.json").write_text('{"Submission_id": "x", "status": "NEW"}')
+    for word in ("status", "wait"):
+        said = ctl(empty, word, "x", code=exits.FAILED).stderr
+        assert b"If a newer version of spoold wrote it, upgrade this one" in said
 
 
 def test_a_bug_has_a_code_of_its_own(empty: Path) -> None:
