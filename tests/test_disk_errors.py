@@ -34,7 +34,8 @@ from spoold.upkeep.unexplained import Unexplained
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.faulty import OPERATIONS
 
-PATIENCE = 100.0 * SLOWNESS
+pytestmark = pytest.mark.timeout(1800 * SLOWNESS)
+PATIENCE = 600.0 * SLOWNESS  # seconds: a busy machine takes minutes with so many daemons at once
 OUTAGE = 1.5  # seconds
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 RARE = () if LONG else ("list", "statfs")  # with these errors, daemons begin nothing
@@ -73,7 +74,7 @@ class Ailing:
         self.settings = Settings(
             spool=SpoolSettings(path=str(directory / "mount" / name), scan=0.5, settle=1.0, answers=answers),
             # A lease lasts longer than the errors, however busy the host is, so no daemon has to lose one.
-            lease=LeaseSettings(renewal=0.5, limit=120.0, check=0.5, pause=0.2),
+            lease=LeaseSettings(renewal=0.5, limit=600.0, check=0.5, pause=0.2),
             executor=ExecutorSettings(slots=3),
             nixpkgs={"default": "/srv/nixpkgs"},
         )

@@ -1,6 +1,7 @@
 """Turns with real jobs of real users: short jobs that arrive while another's long jobs hold all slots run next.
 
-No time is measured. Only the order counts in which jobs begin and end.
+Only the order counts in which jobs begin and end. Two long jobs use twice as much as twenty short ones, however slow
+the machine is: those of a third person tell how long that has to be.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
 ]
-ALICE, BOB = 64_101, 64_102
-LONG = 6  # seconds; on a slow machine a short job may take half as long
+ALICE, BOB, CAROL = 64_101, 64_102, 64_103
+LONG, LONGEST = 6.0, 100.0  # seconds of a long job, at least and at most
 EVENT = re.compile(r"submission=([a-z0-9-]+) .*msg=(running|done)$", re.MULTILINE)
 
 
@@ -53,7 +54,8 @@ def served(
 
 def drop(served: Served, uid: int, script: str, *names: str) -> None:
     """Drop files as a user does, each complete, and all at once."""
-    request = json.dumps({"files": [{"name": "run.sh", "content": script}]})
+    limits = {"run": {"time": 2 * LONGEST}}
+    request = json.dumps({"files": [{"name": "run.sh", "content": script}], "limits": limits})
     incoming = served.spool / "incoming"
     script = (
         'cd "$0" && cat >.all && for name; do cp .all ".$name"; done && for name; do mv ".$name" "$name.json"; done;'
@@ -75,11 +77,20 @@ def until(served: Served, condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def time_of(served: Served, uid: int, *names: str) -> float:
+    """Return the seconds that short jobs take together."""
+    began = time.monotonic()
+    drop(served, uid, "echo hi", *names)
+    until(served, lambda: {("done", name) for name in names} <= set(events(served)))
+    return time.monotonic() - began
+
+
 def test_short_jobs_go_before_the_next_long_ones(served: Served) -> None:
     """Twenty short jobs come after two of eighteen long ones began. They end before a fifth long one has begun."""
-    drop(served, BOB, "true", "warm")
-    until(served, lambda: ("done", "warm") in events(served))
-    drop(served, ALICE, f"sleep {LONG}", *(f"long-{number}" for number in range(18)))
+    time_of(served, CAROL, "warm")  # the shell may have to be built
+    took = time_of(served, CAROL, *(f"first-{number}" for number in range(20)))
+    long = min(max(LONG, 2 * took), LONGEST)
+    drop(served, ALICE, f"sleep {long}", *(f"long-{number}" for number in range(18)))
     until(served, lambda: sum(name.startswith("long") for _, name in events(served)) == 2)
     drop(served, BOB, "echo hi", *(f"short-{number}" for number in range(20)))
     until(served, lambda: sum(event == ("done", f"short-{event[1][6:]}") for event in events(served)) == 20)
