@@ -12,6 +12,7 @@ away.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Generic
 
@@ -38,15 +39,19 @@ class View(Generic[Carrier, Planned]):
         """Return a container on trial."""
         raise NotImplementedError
 
-    def try_out(self, plan: Planned) -> None:
-        """Find out whether jobs can be made to see only their closure, by a job that lists its store."""
+    def try_out(self, plan: Planned, tried: Runner[Carrier]) -> None:
+        """Find out whether jobs can be made to see only their closure, by a job that lists its store.
+
+        The job runs in ``tried``, a container on trial that the caller closes. A second try gets a new container.
+        """
         wish = plan.settings.sandbox.view
         if wish == "off" or not plan.runtime.closure:
             if wish == "required":
                 raise OperatorError("sandbox.view is required, but the builder does not name the paths of the runtime")
             self.narrow = False
             return
-        failure = self._fails(plan) and self._fails(plan)  # an engine that ends and comes back makes only one try fail
+        # An engine that ends and comes back makes only one try fail.
+        failure = self._fails(plan, tried) and self._fails(plan)
         if failure is None:
             self.narrow = True
             return
@@ -58,10 +63,14 @@ class View(Generic[Carrier, Planned]):
             log.warning("jobs see the whole Nix store, though unlisted, and not only their own closure", reason=failure)
         self.narrow = False
 
-    def _fails(self, plan: Planned) -> TemporaryError | None:
+    def _fails(self, plan: Planned, tried: Runner[Carrier] | None = None) -> TemporaryError | None:
         """Return why there can be no view, else None; raises where the engine is away, or for a bug of ours."""
         try:
-            self._probe(plan)
+            if tried:
+                self._probe(tried)
+            else:
+                with contextlib.closing(self._again(plan)) as container:
+                    self._probe(container)
         except TemporaryError as error:
             if self.narrow:
                 raise
@@ -72,17 +81,17 @@ class View(Generic[Carrier, Planned]):
     def _failed(self, error: TemporaryError) -> None:
         """Raise an error where something other than the kernel prevents views, such as an engine that is away."""
 
-    def _probe(self, plan: Planned) -> None:
-        """Raise :class:`RefusedError` where a view is refused here, and other errors for other failures."""
-        job = trial_job("probe", b"#!/bin/sh\ncd /nix/store && echo *", plan.settings.limits.run.default)
+    def _again(self, plan: Planned) -> Runner[Carrier]:
         try:
-            container = self._start(plan)
+            return self._start(plan)
         except RefusedError as error:  # a container has started before, so views are not the cause
             raise TemporaryError(str(error)) from error
-        try:
-            seen = self._seen(container, job)
-        finally:
-            container.close()
+
+    def _probe(self, container: Runner[Carrier]) -> None:
+        """Raise :class:`RefusedError` where a view is refused here, and other errors for other failures."""
+        plan = container.plan
+        job = trial_job("probe", b"#!/bin/sh\ncd /nix/store && echo *", plan.settings.limits.run.default)
+        seen = self._seen(container, job)
         if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):
             raise BrokenError(f"the view of the store is not what it should be: {len(seen)} entries")
 

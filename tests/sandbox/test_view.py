@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from spoold.config import Settings
 from spoold.engines.docker import walls
+from spoold.engines.docker.attached import AttachedContainer
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.porter import Porter
 from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.engines.docker.walls import DockerPlan
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Outcome
@@ -364,12 +364,33 @@ def test_an_engine_that_ends_and_comes_back_at_the_trial_opens_no_store(
     probe = made._view._probe
     fails = iter([True, False])
 
-    def lost(plan: DockerPlan) -> None:
+    def lost(container: Runner[Container]) -> None:
         if next(fails):
             raise TemporaryError("the sandbox was lost")
-        probe(plan)
+        probe(container)
 
     monkeypatch.setattr(made._view, "_probe", lost)
     made.prepare()
     assert made.viewed
     made.close()
+
+
+def test_the_only_container_on_trial_and_the_porter_start_at_the_same_time(
+    docker_host: str, whole: Runtime, tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recycled containers need no porter."""
+    settings = view_settings(docker_host, tmp_path, "required", 0, mode)
+    settings = replace(settings, docker=replace(settings.docker, runtime="runc"))  # another one might not start here
+    wanted = [Container] if mode == "recycled" else [Container, Porter]
+    start, begun, both = AttachedContainer._start, list[type](), threading.Barrier(len(wanted))
+
+    def meet(self: AttachedContainer, cancelled: threading.Event) -> None:
+        begun.append(type(self))
+        both.wait(60)
+        start(self, cancelled)
+
+    monkeypatch.setattr(AttachedContainer, "_start", meet)
+    sandbox = DockerSandbox(settings, whole)
+    sandbox.prepare()
+    sandbox.close()
+    assert sorted(begun, key=lambda each: each.__name__) == wanted

@@ -15,11 +15,15 @@ import msgspec
 
 from benchmarks.ways import MeasuringError, megabytes
 from spoold.config import Settings
+from spoold.sandbox import program
 
 # As installed, without typing_extensions, which only development tools need: msgspec would import it, and each daemon
 # would be 1.3 MB larger.
-PROGRAM = "import sys; sys.modules['typing_extensions'] = None; from spoold.cli.daemon import main; main()"
+PROGRAM = "import sys; sys.modules['typing_extensions'] = None; {}from spoold.cli.daemon import main; main()"
 ROLES = ("builder", "intake", "executor", "health")
+# As installed too: a package brings the program that starts in containers. A checkout compiles it at each start of an
+# executor, which takes longer than all else that a start does.
+PACKAGED = "from pathlib import Path; from spoold.sandbox import program; program.PACKAGED = Path({!r}); "
 RESPONSE_TIMEOUT = 300.0  # seconds for the daemons to start or to end
 
 
@@ -35,6 +39,9 @@ class Daemons:
         self._config, self._log, self._address = (work / f"{name}.{kind}" for kind in ("toml", "log", "ready"))
         self._config.write_bytes(msgspec.toml.encode(settings))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._supervisor = work / "supervisor"
+        if tree is None and not self._supervisor.exists():
+            program.compile_to(self._supervisor)
 
     def begin(self, roles: Iterable[str] = ROLES) -> None:
         """Start daemons; :meth:`ready` waits for them."""
@@ -57,7 +64,9 @@ class Daemons:
 
     def launch(self, role: str, environment: dict[str, str] | None = None) -> None:
         """Start one daemon and do not wait for it. It ends with this process, however that ends."""
-        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-c", PROGRAM]
+        packaged = role == "executor" and not self._own  # another tree may have another program
+        code = PROGRAM.format(PACKAGED.format(str(self._supervisor)) if packaged else "")
+        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-c", code]
         with self._log.open("ab") as log:
             self._processes[role] = subprocess.Popen(
                 [*command, "--config", str(self._config), role],

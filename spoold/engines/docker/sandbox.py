@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import docker
@@ -67,15 +69,27 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
                 shares=shares.VERSION_2 if unified else shares.VERSION_1,
                 remapped="name=userns" in (information.get("SecurityOptions") or ()),
             )
-            plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
-            self._check_pinning(plan, information.get("NCPU") or 1)
-            self._view.try_out(plan)
-            if not self._view.narrow and not plan.recycled:
-                plan = trial.with_names(self._engine, plan)
-            with self._planning:
-                self._fill(plan, information.get("MemTotal") or 0)
+            with self._porter_beside(first):
+                plan, tried = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
+            with contextlib.closing(tried):  # while the first containers for jobs are made
+                self._check_pinning(plan, information.get("NCPU") or 1)
+                self._view.try_out(plan, tried)
+                if not self._view.narrow and not plan.recycled:
+                    plan = trial.with_names(self._engine, plan)
+                with self._planning:
+                    self._fill(plan, information.get("MemTotal") or 0)
             with self._engine.client() as api:
                 image.remove_old(api, made.name)
+
+    @contextlib.contextmanager
+    def _porter_beside(self, plan: DockerPlan) -> Iterator[None]:
+        """Start the porter meanwhile. It and the container on trial do not wait for each other."""
+        starting = threading.Thread(target=self._view.make_ready, args=(plan,), name="porter", daemon=True)
+        starting.start()
+        try:
+            yield
+        finally:
+            starting.join()
 
     def _check_pinning(self, plan: DockerPlan, cpus: int) -> None:
         """Check that jobs can be pinned, where the settings want that, on a host with ``cpus`` CPUs."""

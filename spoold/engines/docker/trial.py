@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,10 +23,11 @@ from spoold.sandbox.sizes import Size
 log = Log("sandbox")
 
 
-def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> DockerPlan:
-    """Return a plan by which a container starts, as like ``plan`` as can be; ``known`` are the engine's runtimes.
+def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> tuple[DockerPlan, Runner[Container]]:
+    """Return a plan by which a container starts, as like ``plan`` as can be, and that container.
 
-    Raises what the last and plainest plan raised.
+    No job has been in the container, and the caller closes it. ``known`` are the engine's runtimes. Raises what the
+    last and plainest plan raised.
     """
     *others, plainest = _variants(plan, known, is_here=not of_docker.is_elsewhere(engine.where))
     for variant in others:
@@ -69,10 +71,10 @@ def _variants(plan: DockerPlan, known: list[str], *, is_here: bool) -> Iterator[
     yield replace(plan, oci=chosen, network_disabled=False)
 
 
-def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
-    """Start a container and look at it from inside; return the plan, with what was learnt about its runtime."""
-    container = _start(engine, plan, halved=True)
-    try:
+def _probe(engine: DockerConnection, plan: DockerPlan) -> tuple[DockerPlan, Runner[Container]]:
+    """Start a container and look at it from inside; return it and the plan, with what was learnt about its runtime."""
+    with contextlib.ExitStack() as stack:
+        container = stack.enter_context(contextlib.closing(_start(engine, plan, halved=True)))
         asked = plan.size(plan.settings.limits.run.default).memory
         refuse(
             of_docker.of_container(container.transport.ready, asked, plan.settings.docker), f"Docker at {engine.where}"
@@ -84,9 +86,8 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
         if plan.settings.docker.runtime and not _resizes(container, plan):
             plan = replace(plan, resizable=False)
             _start(engine, plan).close()  # a container has to start with the other size too
-        return plan
-    finally:
-        container.close()
+        stack.pop_all()
+        return plan, container
 
 
 def _shares(engine: DockerConnection, plan: DockerPlan, weight: int) -> Shares | None:

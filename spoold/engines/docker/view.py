@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
 from spoold.engines.docker.porter import GoneError, PorterOnDuty
 from spoold.engines.docker.walls import DockerPlan
-from spoold.model.errors import TemporaryError
+from spoold.model.errors import SpooldError, TemporaryError
 from spoold.model.job import Job
 from spoold.sandbox import view
 from spoold.sandbox.runner import Runner
-from spoold.sandbox.stream import RefusedError
+from spoold.sandbox.stream import BrokenError, RefusedError
 
 
 class View(view.View[Container, DockerPlan]):
@@ -21,6 +22,12 @@ class View(view.View[Container, DockerPlan]):
     def __init__(self, engine: DockerConnection) -> None:
         self._engine = engine
         self._porter = PorterOnDuty(engine)
+
+    def make_ready(self, plan: DockerPlan) -> None:
+        """Start the porter, if jobs will need it. Errors are left to the trial of the view, which starts it again."""
+        if not plan.cells and plan.settings.sandbox.view != "off" and plan.runtime.closure:
+            with contextlib.suppress(SpooldError, BrokenError):
+                self._porter.kernel(plan)
 
     def _start(self, plan: DockerPlan) -> Runner[Container]:
         return start(self._engine, plan, threading.Event())

@@ -7,6 +7,7 @@ disk and for orphans.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 
@@ -74,10 +75,11 @@ class OciSandbox(PooledSandbox[Container, OciPlan]):
                 groups=made,
                 ids=ids,
             )
-            plan = find_plan(first, host.runtimes(self._settings, made))
-            self._view.try_out(plan)
-            with self._planning:
-                self._fill(plan, machine.memory())
+            plan, tried = find_plan(first, host.runtimes(self._settings, made))
+            with contextlib.closing(tried):  # while the first containers for jobs are made
+                self._view.try_out(plan, tried)
+                with self._planning:
+                    self._fill(plan, machine.memory())
 
     def _make(self, plan: OciPlan, cancelled: threading.Event, size: Size | None = None) -> Runner[Container]:
         return start(plan, cancelled, next(self._holders), size)
@@ -94,8 +96,11 @@ class OciSandbox(PooledSandbox[Container, OciPlan]):
         self._place.close()
 
 
-def find_plan(plan: OciPlan, runtimes: list[str]) -> OciPlan:
-    """Return a plan with the first of ``runtimes`` that starts a container; raises what the last one raised."""
+def find_plan(plan: OciPlan, runtimes: list[str]) -> tuple[OciPlan, Runner[Container]]:
+    """Return a plan with the first of ``runtimes`` that starts a container, and that container.
+
+    The caller closes it. Raises what the last one raised.
+    """
     *others, last = [replace(plan, oci=each) for each in runtimes]
     for variant in others:
         try:
@@ -105,8 +110,8 @@ def find_plan(plan: OciPlan, runtimes: list[str]) -> OciPlan:
     return _tried(last)
 
 
-def _tried(plan: OciPlan) -> OciPlan:
-    """Start a container, and look at it from inside; return the plan."""
+def _tried(plan: OciPlan) -> tuple[OciPlan, Runner[Container]]:
+    """Start a container, and look at it from inside; return the plan and it."""
     try:
         container = on_trial(plan)
     except TemporaryError as error:
@@ -118,6 +123,7 @@ def _tried(plan: OciPlan) -> OciPlan:
     try:
         asked = container.transport.size.memory
         refuse(checks.of_container(container.transport.ready, asked, CAUSES), plan.oci)
-    finally:
+    except BaseException:  # any error, also an interrupt: no container may be left that nobody knows of
         container.close()
-    return plan
+        raise
+    return plan, container
