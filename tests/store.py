@@ -22,10 +22,20 @@ def seed(settings: Settings) -> None:
     """Fill the Nix state directory of these settings, which is empty, with a copy of what was prepared."""
     if not (place := os.environ.get("SPOOLD_TEST_STORE")):
         return
-    made, complete = Path(place, "state"), Path(place, "complete")
-    with filelock.FileLock(Path(place, "lock")):
+    _prepare(Path(place), settings)
+    subprocess.run(["cp", "-a", "--reflink=auto", f"{place}/state/.", settings.nix.state], check=True)
+
+
+def prepare(place: str, nixpkgs: str) -> None:
+    """Prepare such a directory for tests that run elsewhere, with this nixpkgs."""
+    Path(place).mkdir()
+    _prepare(Path(place), Settings(nixpkgs={"default": nixpkgs}))
+
+
+def _prepare(place: Path, settings: Settings) -> None:
+    made, complete = place / "state", place / "complete"
+    with filelock.FileLock(place / "lock"):
         if not complete.exists():
             made.mkdir(0o700, exist_ok=True)  # another process may have failed to prepare it
             NixBuilder(replace(settings, nix=replace(settings.nix, state=str(made)))).prepare()
             complete.touch()
-    subprocess.run(["cp", "-a", "--reflink=auto", f"{made}/.", settings.nix.state], check=True)
