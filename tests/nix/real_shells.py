@@ -274,7 +274,8 @@ SHELLS = (
         DERIVATION % "buildInputs = [ (pkgs.haskellPackages.ghcWithPackages (h: [ h.random ])) ];",
         "echo 42",
         "42",
-        "pkgs ? haskellPackages && pkgs.haskellPackages ? ghcWithPackages",
+        # an early one runs ghc-pkg, which the stand-in lacks
+        "pkgs ? haskellPackages && pkgs.haskellPackages ? ghcWithPackages && pkgs ? stdenvNoCC",
     ),
     Shell(
         "TeX",
