@@ -31,6 +31,8 @@ FETCH = proc.Bounds(wall=1800)
 ADD = proc.Bounds(wall=600)
 LIMITS = BuildLimits()
 BATCH = 500  # file names on one command line
+REPOSITORY = "invalid name for a tree entry - .git"  # as Nix 2.34 says it, which unpacks into a repository of its own
+NO_REPOSITORY = "\nThis version of Nix takes no tarball that has a .git in it. Make it with tar --exclude=.git"
 HASH = 33  # characters of the hash in a store path's name, with the dash after it
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+")
@@ -161,6 +163,7 @@ def _evaluated(store: Store, name: str, expression: str, arguments: dict[str, st
     if not finished.ok:
         text = finished.stderr.data.decode(errors="replace").strip()
         text += sources.trouble(fetch.report, text) if fetch and fetch.report else ""
+        text += NO_REPOSITORY if REPOSITORY in text else ""
         raise OperatorError(f"nixpkgs.{name}: cannot add {location}: {text or finished.limit}")
     return msgspec.json.decode(finished.stdout.data, type=str)
 

@@ -227,7 +227,8 @@ SHELLS = (
           postBuild = "mkdir -p $out/bin; ln -s ${pkgs.jq}/bin/jq $out/bin/mine"; }) ];""",
         "mine -n 6*7",
         "42",
-        "pkgs ? symlinkJoin && pkgs ? jq",
+        # the function of early ones takes no set
+        "pkgs ? symlinkJoin && pkgs ? jq && pkgs.lib ? fileset",
     ),
     Shell(
         "Python with an override",
@@ -237,6 +238,21 @@ SHELLS = (
         PYTHON,
         "42",
         "pkgs.python3 ? pkgs && pkgs.python3.pkgs ? requests",
+    ),
+    Shell(
+        "the shell of an environment of Python",
+        "with import <nixpkgs> { }; (python3.withPackages (ps: [ ps.requests ])).env",
+        PYTHON,
+        "42",
+        "pkgs.python3 ? withPackages && pkgs.python3.pkgs ? requests",
+    ),
+    Shell(
+        "a package set that is extended",
+        "with (import <nixpkgs> { }).extend (final: prev: { mine = prev.jq; });\n"
+        'stdenv.mkDerivation { name = "s"; buildInputs = [ mine ]; }\n',
+        "jq -n 6*7",
+        "42",
+        "pkgs ? extend && pkgs ? jq",
     ),
     Shell(
         "Rust",
@@ -258,7 +274,8 @@ SHELLS = (
         DERIVATION % "buildInputs = [ (pkgs.haskellPackages.ghcWithPackages (h: [ h.random ])) ];",
         "echo 42",
         "42",
-        "pkgs ? haskellPackages && pkgs.haskellPackages ? ghcWithPackages",
+        # an early one runs ghc-pkg, which the stand-in lacks
+        "pkgs ? haskellPackages && pkgs.haskellPackages ? ghcWithPackages && pkgs ? stdenvNoCC",
     ),
     Shell(
         "TeX",
@@ -307,6 +324,19 @@ REFUSED = (
         "cutor.nix is evaluated alone",
         "pkgs.lib ? fileset",
     ),
+    Refused(
+        "the text of a flake",
+        '{ inputs.nixpkgs.url = "github:NixOS/nixpkgs"; outputs = { self, nixpkgs }: { devShells = { }; }; }',
+        "it is a flake, and expressions cannot use flakes here; write its shell alone",
+    ),
+    Refused("several shells", "with import <nixpkgs> { }; { a = perl; b = gcc; }", "a set of 2 attributes (a, b)"),
+    Refused(
+        "a nixpkgs by a fetcher of nixpkgs",
+        'import ((import <nixpkgs> { }).fetchFromGitHub { owner = "NixOS"; repo = "nixpkgs"; rev = "x";\n'
+        f'  sha256 = "{"0" * 52}"; }}) {{ }}',
+        "For a nixpkgs write <nixpkgs>",
+        "pkgs ? fetchFromGitHub",
+    ),
     Refused("a flake", '(builtins.getFlake "github:NixOS/nixpkgs").legacyPackages.x.hello', "cannot use flakes"),
     Refused("another channel", "with import <nixpkgs-unstable> { }; mkShell { }", "Write it for <nixpkgs-unstable>"),
     Refused("a file at home", "import /home/ada/shell.nix", "can read cutor.nix and <nixpkgs>"),
@@ -326,6 +356,6 @@ REFUSED = (
         "a licence",
         DERIVATION % 'A = pkgs.stdenv.mkDerivation { name = "a-1"; meta.license = pkgs.lib.licenses.unfree; };',
         "Write import <nixpkgs> { config = { ... }; }",
-        "pkgs ? lib",
+        "pkgs ? stdenvNoCC",
     ),
 )

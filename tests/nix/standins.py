@@ -74,7 +74,7 @@ def needed(builder: NixBuilder, derivation: str) -> Iterator[Needed]:
     while waiting:
         for path, outputs in policy.read(builder.store, waiting.pop()).derivations:
             below = policy.read(builder.store, path)
-            if _is_made_here(below) and _plain(policy.name_of(path)) not in {*STANDS_IN, *FETCHERS}:
+            if _is_made_here(below, _plain(policy.name_of(path))):
                 if path not in seen:
                     seen.add(path)
                     waiting.append(path)
@@ -84,12 +84,16 @@ def needed(builder: NixBuilder, derivation: str) -> Iterator[Needed]:
                     yield Needed(output.path, _plain(policy.name_of(path)))
 
 
-def _is_made_here(derivation: policy.Derivation) -> bool:
+def _is_made_here(derivation: policy.Derivation, name: str) -> bool:
     attributes = derivation.attributes()
-    fixed = any(output.algorithm for output in derivation.outputs)
-    return not fixed and (
-        attributes.get("allowSubstitutes", "1") in ("", False)
-        or attributes.get("preferLocalBuild", "") in ("1", True)  # texts and links: no cache has a client's own
+    if any(output.algorithm for output in derivation.outputs):
+        return False
+    if attributes.get("allowSubstitutes", "1") in ("", False):
+        return True  # such as an environment of Python, whose name is Python's own: no cache is asked for it
+    if name in {*STANDS_IN, *FETCHERS} or name.endswith("-wrapper"):
+        return False  # caches have them, and a wrapper would look for the programs that it wraps
+    return (
+        attributes.get("preferLocalBuild", "") in ("1", True)  # texts and links: no cache has a client's own
         or str(attributes.get("name", "")).endswith("hook")
     )
 
@@ -200,7 +204,7 @@ class Maker:
         package = self._packages.get(self._stands_in.get(wanted.name, ""), "")
         if not package:
             (tree / "bin").mkdir()
-            program = tree / "bin" / wanted.name
+            program = tree / "bin" / wanted.name.removesuffix("-wrapper")
             program.write_text(f"#!{bash}/bin/bash\necho stands in for {wanted.name}\n")
             program.chmod(0o755)
             return [bash]

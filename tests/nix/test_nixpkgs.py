@@ -105,16 +105,28 @@ def test_what_a_collection_took_is_added_again(store: Store, tree: Path) -> None
 @pytest.mark.parametrize(("suffix", "scheme"), [("gz", ""), ("xz", ""), ("gz", "file://")])
 def test_a_tarball(store: Store, tree: Path, suffix: str, scheme: str) -> None:
     tarball = f"{tree}.tar.{suffix}"
-    subprocess.run(["tar", "-caf", tarball, "-C", tree.parent, "tree"], check=True)
+    subprocess.run(["tar", "--exclude=.git", "-caf", tarball, "-C", tree.parent, "tree"], check=True)
     path = nixpkgs.add(store, "default", scheme + tarball)
     assert store.on_disk(path).joinpath("default.nix").read_text() == "{ }"
     assert len(list(store.roots.directory.joinpath("sources").iterdir())) == 2
     assert again(store, scheme + tarball) == path
 
 
+def test_a_tarball_with_a_repository(store: Store, tree: Path) -> None:
+    """Older versions of Nix take it. The others unpack into a repository of their own, where no file has that name."""
+    subprocess.run(["tar", "-caf", f"{tree}.tar.gz", "-C", tree.parent, "tree"], check=True)
+    try:
+        path = nixpkgs.add(store, "default", f"{tree}.tar.gz")
+    except OperatorError as error:
+        assert "Make it with tar --exclude=.git" in str(error)  # noqa: PT017 - or it is taken
+    else:
+        assert store.on_disk(path).joinpath("default.nix").read_text() == "{ }"
+
+
 def test_a_url(store: Store, tree: Path) -> None:
     """A URL is fetched once, and again only when it changes."""
-    subprocess.run(["tar", "-caf", tree.with_name("x.tar.gz"), "-C", tree.parent, "tree"], check=True)
+    tarball = tree.with_name("x.tar.gz")
+    subprocess.run(["tar", "--exclude=.git", "-caf", tarball, "-C", tree.parent, "tree"], check=True)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tree.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
