@@ -90,9 +90,8 @@ class Finder:
             self._begin()
 
     def _begin(self) -> None:
-        self._scan, self._spent, self._rests_until = self._parts(), 0.0, 0.0
+        self._scan, self._spent, self._rests_until, self._more_elsewhere = self._parts(), 0.0, 0.0, False
         self._persons.clear()
-        self._more_elsewhere = False
         self.backlog.begin()
 
     def go_on(self) -> None:
@@ -233,8 +232,7 @@ class Finder:
 
     def _leave(self, place: Place, grace: float) -> None:
         """Note an entry that is left to others for so many seconds, unless enough of its owner's are noted."""
-        until = self._clock.monotonic() + min(LONGEST_GRACE, grace)
-        if not self._seen.see_later(place, until, self._few):
+        if not self._seen.see_later(place, self._clock.monotonic() + min(LONGEST_GRACE, grace), self._few):
             self._more_elsewhere = True
 
     def _has_room(self, person: int, entry: Entry, since: float) -> bool:
