@@ -99,7 +99,7 @@ def test_what_is_used_while_one_decides_stays(bench: Bench, monkeypatch: pytest.
 def test_a_build_in_progress_keeps_its_paths(bench: Bench) -> None:
     bench.backend.gate.clear()
     bench.drop("a", expression="# slow")
-    bench.until(lambda: bench.names("builds/building"))
+    bench.until(lambda: bench.backend.built)
     bench.backend.rooted.add(bench.backend.built[0])  # the store does this just before the result is published
     collect(bench)
     assert bench.backend.rooted == set(bench.backend.built)

@@ -79,7 +79,7 @@ def test_a_response_of_another_version_is_no_bug(bench: Bench) -> None:
     response.write_text('{"status": "COMPLETED", "novelty": 1}')
     assert "new: COMPLETED" in ctl(bench, "status", "new")
     response.write_text('{"status": "PAUSED"}')
-    assert "another version" in ctl(bench, "status", "new", code=exits.FAILED)
+    assert "upgrade" in ctl(bench, "status", "new", code=exits.FAILED)
 
 
 def test_a_directory_becomes_a_submission(bench: Bench, program: Path, tmp_path: Path) -> None:

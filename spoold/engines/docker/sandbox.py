@@ -86,10 +86,14 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
         """Start the porter meanwhile. It and the container on trial do not wait for each other."""
         starting = threading.Thread(target=self._view.make_ready, args=(plan,), name="porter", daemon=True)
         starting.start()
+        is_refused = True
         try:
             yield
+            is_refused = False
         finally:
             starting.join()
+            if is_refused:
+                self._view.close()  # maybe nobody closes a sandbox that was never ready
 
     def _check_pinning(self, plan: DockerPlan, cpus: int) -> None:
         """Check that jobs can be pinned, where the settings want that, on a host with ``cpus`` CPUs."""
