@@ -1,4 +1,4 @@
-"""What to write where a request has a value of the wrong kind, such as a text in place of an object.
+"""Examples of what to write where a request has a value of the wrong kind, such as a text in place of an object.
 
 ``lenient`` ends its reasons with these words. People who write a request by hand, or know the requests of another
 service, give a text for an object, one value for a list, or a number in quotes.

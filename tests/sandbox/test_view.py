@@ -15,10 +15,10 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import Settings
-from spoold.engines.docker import walls
+from spoold.engines.docker import trial, walls
 from spoold.engines.docker.attached import AttachedContainer
 from spoold.engines.docker.container import Container
-from spoold.engines.docker.porter import Porter
+from spoold.engines.docker.porter import Porter, PorterOnDuty
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
@@ -394,3 +394,25 @@ def test_the_only_container_on_trial_and_the_porter_start_at_the_same_time(
     sandbox.prepare()
     sandbox.close()
     assert sorted(begun, key=lambda each: each.__name__) == wanted
+
+
+def test_a_sandbox_that_was_refused_leaves_no_porter(
+    docker_host: str, whole: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, kernel = threading.Event(), PorterOnDuty.kernel
+
+    def starting(self: PorterOnDuty, plan: walls.DockerPlan) -> bytes:
+        found = kernel(self, plan)
+        started.set()
+        return found
+
+    def refused(*_: object) -> None:
+        assert started.wait(60)
+        raise OperatorError("refused")
+
+    monkeypatch.setattr(PorterOnDuty, "kernel", starting)
+    monkeypatch.setattr(trial, "find_plan", refused)
+    made = DockerSandbox(view_settings(docker_host, tmp_path, "required", 0, "single-use"), whole)
+    with pytest.raises(OperatorError, match="refused"):
+        made.prepare()
+    assert made._view._porter._porter is None
